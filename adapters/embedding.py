@@ -1,0 +1,69 @@
+"""Embeddings of time and class label shared by the backbones and SideNet."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
+    """Cosines then sines of `t` at `dim/2` geometric frequencies from 1 down to 1/max_period.
+
+    Args:
+        t: times, shape (B,), floating point.
+        dim: even width of the embedding.
+        max_period: the longest period over 2π.
+
+    Returns:
+        float32 tensor (B, dim), or float64 when `t` is float64.
+
+    Source: Vaswani et al. 2017, section 3.5, in the ordering of Peebles & Xie 2023 (DiT).
+    """
+    if dim % 2:
+        raise ValueError(f"dim must be even, got {dim}")
+    dtype = torch.float64 if t.dtype == torch.float64 else torch.float32
+    half = dim // 2
+    exponents = torch.arange(half, dtype=dtype, device=t.device) / half
+    phases = t.to(dtype)[:, None] * torch.exp(-math.log(max_period) * exponents)
+    return torch.cat((phases.cos(), phases.sin()), dim=-1)
+
+
+class ScalarEmbedder(nn.Module):
+    """A scalar (time or time offset) through sinusoids and a two-layer MLP: (B,) -> (B, dim).
+
+    `scale` multiplies the scalar first: 1 is what SiT and the published SideNet do, 1000 spreads
+    t in [0, 1] over all frequencies, which a small network needs.
+    """
+
+    def __init__(self, dim: int, frequencies: int = 256, scale: float = 1.0) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.scale = scale
+        self.mlp = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        weight = self.mlp[0].weight
+        return self.mlp(sinusoidal_embedding(t * self.scale, self.frequencies).to(weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Class labels (B,) int64 in 0..num_classes to (B, dim); index num_classes is "no class"."""
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.embedding_table = nn.Embedding(num_classes + 1, dim)
+        nn.init.normal_(self.embedding_table.weight, std=0.02)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.embedding_table(labels)
+
+
+def drop_labels(
+    labels: Tensor, null_label: int, probability: float, generator: torch.Generator
+) -> Tensor:
+    """Labels (B,) with each one replaced by `null_label` with the given probability."""
+    drop = torch.rand(labels.shape, generator=generator, device=labels.device) < probability
+    return torch.where(drop, torch.full_like(labels, null_label), labels)

@@ -1,0 +1,27 @@
+"""Optional packages, asked for where they are needed, with an error that says how to get them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+
+class MissingExtraError(ImportError):
+    """A package that belongs to an extra of quadflow is not installed."""
+
+
+def require(package: str, extra: str) -> ModuleType:
+    """Import `package`, or raise `MissingExtraError` naming the extra that brings it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.partition(".")[0]
+        raise MissingExtraError(
+            f"this needs the package {name!r}: pip install 'quadflow[{extra}]'"
+        ) from error
+
+
+def progress(total: int, description: str) -> Any:
+    """A tqdm bar of `total` steps on standard error."""
+    return require("tqdm", "generative").tqdm(total=total, desc=description, dynamic_ncols=True)

@@ -1,0 +1,78 @@
+"""quadflow: ODEs by quadrature and interpolation, for science and for flow-matching models."""
+
+from .control import StepController, max_norm, rms_norm
+from .errors import VelocityError
+from .interpolation import (
+    Anchor,
+    Interpolant,
+    IntervalVelocity,
+    OracleInterpolant,
+    PolynomialInterpolant,
+)
+from .methods import Method, adams, anchors, collocation, get_method, methods, register, stages
+from .odeint import odeint
+from .quadrature import (
+    NegativeWeightsWarning,
+    QuadratureRule,
+    boole,
+    clenshaw_curtis,
+    fejer,
+    gauss_legendre,
+    gauss_lobatto,
+    midpoint_rule,
+    newton_cotes,
+    radau_left,
+    radau_right,
+    rule_from_nodes,
+    simpson,
+    symmetric_four,
+    three_eighths,
+    trapezoid,
+)
+from .solve import Solution, SolveError, Statistics, Status, solve
+from .tableaus import Tableau
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Anchor",
+    "Interpolant",
+    "IntervalVelocity",
+    "Method",
+    "NegativeWeightsWarning",
+    "OracleInterpolant",
+    "PolynomialInterpolant",
+    "QuadratureRule",
+    "Solution",
+    "SolveError",
+    "Statistics",
+    "Status",
+    "StepController",
+    "Tableau",
+    "VelocityError",
+    "adams",
+    "anchors",
+    "boole",
+    "clenshaw_curtis",
+    "collocation",
+    "fejer",
+    "gauss_legendre",
+    "gauss_lobatto",
+    "get_method",
+    "max_norm",
+    "methods",
+    "midpoint_rule",
+    "newton_cotes",
+    "odeint",
+    "radau_left",
+    "radau_right",
+    "register",
+    "rms_norm",
+    "rule_from_nodes",
+    "simpson",
+    "solve",
+    "stages",
+    "symmetric_four",
+    "three_eighths",
+    "trapezoid",
+]

@@ -1,0 +1,68 @@
+"""The solution inside an interval: y(t0 + θh) = y0 + h Σ_j w_j(θ) v_j, for θ in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .quadrature import QuadratureRule, lagrange_integrals
+
+WeightFunction = Callable[[float], Sequence[float]]
+
+
+def combine(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+    """Σ_j weights[j] tensors[j] for Python weights; zero weights are skipped, nothing is stacked."""
+    total: Tensor | None = None
+    for weight, tensor in zip(weights, tensors, strict=True):
+        if weight == 0.0:
+            continue
+        total = tensor * weight if total is None else torch.add(total, tensor, alpha=weight)
+    return torch.zeros_like(tensors[0]) if total is None else total
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One solved interval.
+
+    t0, t1: its ends. y0: the state at t0. velocities: the m velocities that the polynomial is made
+    of, a sequence of m tensors or one tensor (m, *shape). weights: θ -> m numbers, the integrals
+    from 0 to θ of the basis functions; weights(1) gives the step itself.
+    """
+
+    t0: float
+    t1: float
+    y0: Tensor
+    velocities: Sequence[Tensor] | Tensor
+    weights: WeightFunction
+
+    def __call__(self, t: float) -> Tensor:
+        """The state at time t, of the state's shape."""
+        theta = (t - self.t0) / (self.t1 - self.t0)
+        mean = combine(self.weights(theta), tuple(self.velocities))
+        return torch.add(self.y0, mean, alpha=self.t1 - self.t0)
+
+
+def lagrange_weights(rule: QuadratureRule, fold: np.ndarray | None = None) -> WeightFunction:
+    """Weights of the polynomial through the rule's nodes, on velocities L v when `fold` is L."""
+
+    def weights(theta: float) -> Sequence[float]:
+        row = lagrange_integrals(rule.nodes, np.array([theta]))[0]
+        values: list[float] = (row if fold is None else row @ fold).tolist()
+        return values
+
+    return weights
+
+
+def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
+    """Weights w_j(θ) = Σ_m coefficients[j, m] θ^(m+1), as Runge-Kutta interpolants are tabulated."""
+    powers = np.arange(1, coefficients.shape[1] + 1)
+
+    def weights(theta: float) -> Sequence[float]:
+        values: list[float] = (coefficients @ theta**powers).tolist()
+        return values
+
+    return weights

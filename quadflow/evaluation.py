@@ -1,0 +1,214 @@
+"""The velocity as the solver sees it: checked, counted, and evaluated at several nodes together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from .errors import VelocityError, nearest
+
+NODE_EVALUATIONS = ("auto", "broadcast", "vmap", "loop")
+_SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+@runtime_checkable
+class DetailedVelocity(Protocol):
+    """A func that brings more than the velocity: `evaluate(t, y) -> (v, detail)`.
+
+    The detail is kept in the anchor made of the evaluation; it counts as one evaluation.
+    """
+
+    def evaluate(self, t: Tensor, y: Any) -> tuple[Any, Any]: ...
+
+
+class StateLayout:
+    """How a user's state (a tensor, or a tuple of tensors) lies in the solver's one tensor.
+
+    A single tensor is used as it is; tensors of a tuple are flattened and joined.
+
+    Raises:
+        TypeError: not tensors, dtype not float32, float64, complex64 or complex128.
+        ValueError: empty or non-finite state; tensors of a tuple that differ in dtype or device.
+    """
+
+    def __init__(self, y0: Any) -> None:
+        self.is_tuple = isinstance(y0, tuple)
+        parts = y0 if self.is_tuple else (y0,)
+        if not parts:
+            raise ValueError("y0 is an empty tuple: give at least one tensor")
+        for i, part in enumerate(parts):
+            name = f"y0[{i}]" if self.is_tuple else "y0"
+            if not isinstance(part, Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor, got {type(part).__name__}")
+            if part.dtype not in _SUPPORTED:
+                raise TypeError(
+                    f"{name} has dtype {part.dtype}; it must be float32, float64, complex64 or "
+                    "complex128 (integrate half-precision models in a float32 state and cast "
+                    "inside func)"
+                )
+            if part.numel() == 0:
+                raise ValueError(f"{name} is empty (shape {tuple(part.shape)})")
+            if (part.dtype, part.device) != (parts[0].dtype, parts[0].device):
+                raise ValueError(
+                    f"{name} is {part.dtype} on {part.device}, y0[0] is {parts[0].dtype} on "
+                    f"{parts[0].device}: they must agree"
+                )
+            if not bool(torch.isfinite(part.detach()).all()):
+                raise ValueError(f"{name} is not finite")
+        self.shapes = [part.shape for part in parts]
+        self.sizes = [part.numel() for part in parts]
+        self.dtype: torch.dtype = parts[0].dtype
+        self.device: torch.device = parts[0].device
+        self.time_dtype = torch.empty((), dtype=self.dtype).real.dtype
+
+    def join(self, y: Any) -> Tensor:
+        """The solver's tensor of a user's state."""
+        if not self.is_tuple:
+            assert isinstance(y, Tensor)
+            return y
+        return torch.cat([part.reshape(-1) for part in y])
+
+    def split(self, y: Tensor, leading: int = 0) -> Any:
+        """The user's state of a solver's tensor that has `leading` extra axes in front."""
+        if not self.is_tuple:
+            return y
+        front = y.shape[:leading]
+        pieces = y.split(self.sizes, dim=-1)
+        return tuple(p.reshape(*front, *s) for p, s in zip(pieces, self.shapes, strict=True))
+
+
+class Velocity:
+    """Evaluates func(t, y), checks what it returns and counts every evaluation.
+
+    func is called with t of the state's real dtype: 0-dimensional for one state; for n nodes
+    evaluated by "broadcast", t of shape (n, 1, ..., 1) against states (n, *shape); by "vmap",
+    through torch.func.vmap; by "loop", n times as for one state. "auto" tries them in that order on
+    slightly perturbed copies of the first node states, takes the first that agrees with the loop
+    to rounding, and keeps it. The perturbation is what exposes a function that mixes the nodes
+    (say by summing over its whole argument) even where all nodes are nearly equal.
+
+    Attributes:
+        nfe: evaluations of the velocity of one state (n nodes in one call are n).
+        calls: sequential calls of func.
+        probe_nfe: the part of nfe that "auto" spent on finding out.
+        mode: the mode in use; "auto" until it is decided.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        layout: StateLayout,
+        span: tuple[float, float],
+        node_evaluation: str = "auto",
+    ) -> None:
+        if not callable(func) and not isinstance(func, DetailedVelocity):
+            raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
+        if node_evaluation not in NODE_EVALUATIONS:
+            raise ValueError(
+                f"node_evaluation={node_evaluation!r} is unknown: "
+                f"{nearest(node_evaluation, NODE_EVALUATIONS)}"
+            )
+        self.func = func
+        self.layout = layout
+        self.span = span
+        self.mode = node_evaluation
+        self.nfe = self.calls = self.probe_nfe = 0
+        self._detailed = isinstance(func, DetailedVelocity)
+
+    def __call__(self, t: float, y: Tensor) -> tuple[Tensor, Any]:
+        """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
+        layout = self.layout
+        time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
+        self.nfe += 1
+        self.calls += 1
+        if self._detailed:
+            value, detail = self.func.evaluate(time, layout.split(y))  # type: ignore[attr-defined]
+        else:
+            value, detail = self.func(time, layout.split(y)), None
+        return self._checked(value, y, 0), detail
+
+    def nodes(self, times: Tensor, states: Tensor) -> Tensor:
+        """Velocities (n, *shape) at n nodes: times (n,) float64, states (n, *shape)."""
+        times = times.to(self.layout.time_dtype)
+        if self.mode == "auto":
+            self.mode = self._probe(times, states)
+        self.nfe += len(states)
+        self.calls += len(states) if self.mode == "loop" else 1
+        return self._evaluate_nodes(self.mode, times, states)
+
+    def _evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
+        layout = self.layout
+        if mode == "loop":
+            values = [self.func(t, layout.split(y)) for t, y in zip(times, states, strict=True)]
+            pairs = zip(values, states, strict=True)
+            return torch.stack([self._checked(value, y, 0) for value, y in pairs])
+        if mode == "vmap":
+            value = torch.func.vmap(self.func)(times, layout.split(states, 1))
+        else:
+            rank = max(len(shape) for shape in layout.shapes)
+            value = self.func(times.reshape(-1, *(1,) * rank), layout.split(states, 1))
+        return self._checked(value, states, 1)
+
+    def _probe(self, node_times: Tensor, states: Tensor) -> str:
+        n = len(states)
+        before = self.nfe
+        with torch.no_grad():
+            y = states.detach()
+            # rows differ from each other by 1 %, far above rounding, and stay near the trajectory
+            wiggle = torch.linspace(-5e-3, 5e-3, n, dtype=y.dtype, device=y.device)
+            y = y * (1 + wiggle.reshape(-1, *(1,) * (y.dim() - 1)))
+            # times spread over the whole span expose a func that mixes them; where func is not
+            # finite that far from its trajectory, the nodes' own times must do
+            for times in (torch.linspace(*self.span, n).to(node_times), node_times):
+                reference = self._evaluate_nodes("loop", times, y)
+                self.nfe += n
+                self.calls += n
+                if bool(torch.isfinite(reference).all()):
+                    break
+            bound = 200 * torch.finfo(self.layout.time_dtype).eps * reference.abs().amax()
+            chosen = "loop"
+            for mode in ("broadcast", "vmap"):
+                self.nfe += n
+                self.calls += 1
+                try:
+                    value = self._evaluate_nodes(mode, times, y)
+                except Exception:  # whatever a function does on shapes that it was not written for
+                    continue
+                if bool(((value - reference).abs() <= bound).all()):
+                    chosen = mode
+                    break
+        self.probe_nfe += self.nfe - before
+        return chosen
+
+    def _checked(self, value: Any, y: Tensor, leading: int) -> Tensor:
+        layout = self.layout
+        parts: Sequence[Any]
+        if layout.is_tuple:
+            if not isinstance(value, (tuple, list)) or len(value) != len(layout.shapes):
+                raise VelocityError(
+                    f"func must return a tuple of {len(layout.shapes)} tensors like y0, got "
+                    f"{type(value).__name__}"
+                    + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
+                )
+            parts = value
+        else:
+            parts = (value,)
+        front = tuple(y.shape[:leading])
+        for i, (part, shape) in enumerate(zip(parts, layout.shapes, strict=True)):
+            name = f"func's output[{i}]" if layout.is_tuple else "func's output"
+            if not isinstance(part, Tensor):
+                raise VelocityError(f"{name} must be a torch.Tensor, got {type(part).__name__}")
+            if part.shape != front + tuple(shape):
+                raise VelocityError(
+                    f"{name} has shape {tuple(part.shape)}, the state has {front + tuple(shape)}"
+                )
+            if part.dtype != layout.dtype:
+                raise VelocityError(f"{name} is {part.dtype}, the state is {layout.dtype}")
+            if part.device != layout.device:
+                raise VelocityError(f"{name} is on {part.device}, the state on {layout.device}")
+        if not layout.is_tuple:
+            return parts[0]  # type: ignore[no-any-return]
+        return torch.cat([part.reshape(*front, -1) for part in parts], dim=-1)

@@ -1,0 +1,157 @@
+"""What the velocity is between the places where it was evaluated: anchors and interpolants."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dense import WeightFunction, combine, lagrange_weights
+from .quadrature import QuadratureRule, lagrange_matrix
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A place where the velocity is truly known: v = f(t, y).
+
+    `detail` is whatever else the evaluation of f brought (see `evaluation.DetailedVelocity`), for
+    interpolants that want more than v, such as the two halves of a guided pair.
+    """
+
+    t: float
+    y: Tensor
+    v: Tensor
+    detail: Any = None
+
+
+@dataclass(frozen=True)
+class IntervalVelocity:
+    """The velocity on one interval as an interpolant sees it, already integrated.
+
+    mean: (1/h) ∫ v̂ over the interval, by the rule. values, weights: see `dense.Segment`.
+    """
+
+    mean: Tensor
+    values: Sequence[Tensor] | Tensor
+    weights: WeightFunction
+
+
+class Interpolant(ABC):
+    """Velocities at the nodes of an interval, from anchors.
+
+    Attributes:
+        anchors: how many anchors, the start of the interval included, it wants at most (k).
+        order: global order p of the predictor made of it (order + 1 with one correction), when the
+            rule is exact enough; None where no order is claimed.
+    """
+
+    anchors: int
+    order: int | None
+
+    @abstractmethod
+    def velocities(
+        self,
+        anchors: Sequence[Anchor],
+        t0: float,
+        t1: float,
+        rule: QuadratureRule,
+        predicted: IntervalVelocity | None,
+    ) -> Tensor:
+        """v̂ at the rule's nodes of [t0, t1]: (n, *shape).
+
+        anchors: oldest first, at most `self.anchors` up to and including the start; in a correction
+        the end anchor (at t1) comes last. predicted: None in a prediction; in the correction the
+        prediction of the same interval, so that work can be reused.
+        """
+
+    def integrate(
+        self,
+        anchors: Sequence[Anchor],
+        t0: float,
+        t1: float,
+        rule: QuadratureRule,
+        predicted: IntervalVelocity | None = None,
+    ) -> IntervalVelocity:
+        """The rule applied to `velocities` (arguments as there)."""
+        values = self.velocities(anchors, t0, t1, rule, predicted)
+        mean = combine(rule.weights.tolist(), tuple(values))
+        return IntervalVelocity(mean, values, lagrange_weights(rule))
+
+
+class PolynomialInterpolant(Interpolant):
+    """The polynomial of degree k-1 through the last k anchors (degree k with an end anchor).
+
+    k = 1 is the constant. With a rule of degree >= k-1 the predictor is Adams-Bashforth k on any
+    spacing of the anchors; with degree >= k the corrector is Adams-Moulton (Hairer, Nørsett,
+    Wanner, Solving ODEs I, section III.1 and III.5).
+    """
+
+    def __init__(self, k: int) -> None:
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ValueError(f"k, the number of anchors, must be an integer >= 1, got {k!r}")
+        self.anchors = k
+        self.order = k
+
+    def __repr__(self) -> str:
+        return f"PolynomialInterpolant({self.anchors})"
+
+    def _basis(self, anchors: Sequence[Anchor], t0: float, t1: float, rule: QuadratureRule) -> Any:
+        h = t1 - t0
+        return lagrange_matrix([(a.t - t0) / h for a in anchors], rule.nodes)
+
+    def velocities(
+        self,
+        anchors: Sequence[Anchor],
+        t0: float,
+        t1: float,
+        rule: QuadratureRule,
+        predicted: IntervalVelocity | None,
+    ) -> Tensor:
+        rows = self._basis(anchors, t0, t1, rule).tolist()
+        return torch.stack([combine(row, [a.v for a in anchors]) for row in rows])
+
+    def integrate(
+        self,
+        anchors: Sequence[Anchor],
+        t0: float,
+        t1: float,
+        rule: QuadratureRule,
+        predicted: IntervalVelocity | None = None,
+    ) -> IntervalVelocity:
+        # The interpolant is linear in the anchors: k numbers do the work of n node velocities.
+        basis = self._basis(anchors, t0, t1, rule)
+        values = [a.v for a in anchors]
+        mean = combine((rule.weights @ basis).tolist(), values)
+        return IntervalVelocity(mean, values, lagrange_weights(rule, basis))
+
+
+class OracleInterpolant(Interpolant):
+    """The exact velocity along a known trajectory: a test instrument.
+
+    It isolates the rule: with it a step of size h from the exact state has the pure quadrature
+    error, O(h^(d+2)) for a rule of degree d (for Gauss-Lobatto with n nodes O(h^(2n-1)): local
+    order 7 for four points).
+
+    Args:
+        velocity: t (float) -> dy/dt of the trajectory, a tensor of the state's shape.
+    """
+
+    anchors = 1
+    order = None
+
+    def __init__(self, velocity: Callable[[float], Tensor]) -> None:
+        self.velocity = velocity
+
+    def velocities(
+        self,
+        anchors: Sequence[Anchor],
+        t0: float,
+        t1: float,
+        rule: QuadratureRule,
+        predicted: IntervalVelocity | None,
+    ) -> Tensor:
+        return torch.stack([self.velocity(t0 + c * (t1 - t0)) for c in rule.nodes.tolist()])

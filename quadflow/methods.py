@@ -1,0 +1,275 @@
+"""Methods: a rule, an interpolant and a plan of where the velocity is evaluated; and their names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .errors import nearest
+from .interpolation import Interpolant, PolynomialInterpolant
+from .quadrature import (
+    QuadratureRule,
+    gauss_legendre,
+    gauss_lobatto,
+    radau_right,
+)
+from .tableaus import DOPRI5, DOPRI8, HEUN, MIDPOINT, RK4, TSIT5, Tableau
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """What `solve` needs to know of a method; the three plans below are its kinds.
+
+    name: as in the registry. order: global order p, error O(h^p) at fixed steps; None where none
+    is claimed. dense_order: the same for the solution between the steps. error_order: q, the error
+    estimate being O(h^q); None without an estimate (fixed steps only). max_growth: largest factor
+    between successive adaptive steps.
+    """
+
+    name: str
+    order: int | None
+    dense_order: int | None
+    error_order: int | None
+    max_growth: float
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: order {self.order}>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AnchorsMethod(Method):
+    """The plan *anchors*: f at the start of an interval, and at its end when it is corrected.
+
+    The interpolant predicts the interval from the anchors so far. correction: None keeps the
+    prediction (Euler, Adams-Bashforth); "PEC" evaluates f at the predicted end, corrects with that
+    anchor and reuses it as the start of the next interval (one evaluation an interval); "PECE"
+    evaluates again at the corrected end. startup: how the first k-1 intervals are done: "rising"
+    uses the anchors there are; "dopri5" takes Runge-Kutta steps, which keeps the order of k >= 3.
+    forward_last: leave out evaluation and correction in the last interval of a fixed grid, so that
+    PEC over N intervals costs N evaluations.
+    """
+
+    rule: QuadratureRule
+    interpolant: Interpolant
+    correction: str | None
+    startup: str
+    forward_last: bool
+
+    def __post_init__(self) -> None:
+        if self.correction not in (None, "PEC", "PECE"):
+            raise ValueError(f"correction must be None, 'PEC' or 'PECE', got {self.correction!r}")
+        if self.startup not in ("rising", "dopri5"):
+            raise ValueError(f"startup must be 'rising' or 'dopri5', got {self.startup!r}")
+        if self.forward_last and self.correction is None:
+            raise ValueError("forward_last=True needs a correction to leave out")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepsMethod(Method):
+    """The plan *sweeps*: all nodes at once, `sweeps` times (explicit collocation, Picard).
+
+    guess: "constant" starts every interval from f at its start, "extrapolated" from the velocity
+    polynomial of the last interval (the first interval then gets order - 1 sweeps from constant).
+    """
+
+    rule: QuadratureRule
+    sweeps: int
+    guess: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StagesMethod(Method):
+    """The plan *stages*: node velocities built one after another (explicit Runge-Kutta)."""
+
+    tableau: Tableau
+
+
+def anchors(
+    interpolant: Interpolant,
+    rule: QuadratureRule,
+    *,
+    correction: str | None = None,
+    startup: str = "rising",
+    forward_last: bool = False,
+    name: str = "anchors",
+) -> AnchorsMethod:
+    """An anchors-plan method from any interpolant and rule.
+
+    Args:
+        interpolant: says what the velocity is between anchors.
+        rule: quadrature rule on [0, 1].
+        correction, startup, forward_last: see `AnchorsMethod`.
+        name: shown in messages.
+
+    The declared order is min(k, d+1) without and min(k+1, d+1) with correction, k being the
+    interpolant's order and d the rule's degree; "rising" start-up lowers it to at most 2 or 3.
+    """
+    order = interpolant.order
+    if order is not None:
+        order = min(order + (correction is not None), rule.degree + 1)
+        if startup == "rising":
+            order = min(order, 2 if correction is None else 3)
+    return AnchorsMethod(
+        name=name,
+        order=order,
+        dense_order=order,
+        error_order=None if correction is None or order is None else interpolant.anchors + 1,
+        max_growth=2.0,
+        rule=rule,
+        interpolant=interpolant,
+        correction=correction,
+        startup=startup,
+        forward_last=forward_last,
+    )
+
+
+def adams(
+    k: int,
+    correction: str | None = None,
+    *,
+    rule: QuadratureRule | None = None,
+    startup: str = "dopri5",
+    forward_last: bool = False,
+) -> AnchorsMethod:
+    """Adams methods: the polynomial through k anchors, on any spacing of the steps.
+
+    Args:
+        k: number of anchors that the prediction uses, >= 1.
+        correction: None for Adams-Bashforth (order k), "PEC" or "PECE" for one correction with the
+            end anchor (order k+1; Adams-Moulton as corrector).
+        rule: integrates the interpolant; the default, Gauss-Legendre of degree >= k, is exact. A
+            rule of lower degree d limits the order to d+1.
+        startup, forward_last: see `AnchorsMethod`.
+
+    Source: Hairer, Nørsett & Wanner, Solving ODEs I, sections III.1 and III.5.
+    """
+    interpolant = PolynomialInterpolant(k)
+    name = f"ab{k}" if correction is None else f"{correction.lower()}{k}"
+    return anchors(
+        interpolant,
+        rule or gauss_legendre(k // 2 + 1),
+        correction=correction,
+        startup=startup if k > 1 else "rising",
+        forward_last=forward_last,
+        name=name,
+    )
+
+
+def collocation(
+    rule: QuadratureRule, sweeps: int | None = None, *, guess: str = "constant"
+) -> SweepsMethod:
+    """Explicit collocation on a rule: `sweeps` evaluations of all nodes together an interval.
+
+    Args:
+        rule: n nodes, degree d.
+        sweeps: K >= 0 from a constant guess, K >= 1 from an extrapolated one. The default is the
+            least that reaches order d+1.
+        guess: "constant" or "extrapolated", see `SweepsMethod`.
+
+    The order is min(K+1, d+1) from a constant guess and min(K+n, d+1) from an extrapolated one,
+    on uniform and on varying steps. Solved to convergence it is the collocation method of the rule
+    (order d+1; for 4-point Gauss-Lobatto: local error O(h^7), global order 6). Sources: Hairer,
+    Nørsett & Wanner, Solving ODEs I, section II.7; Dutt, Greengard & Rokhlin 2000 (deferred
+    correction); Nørsett & Simonsen 1989 (start guesses).
+    """
+    if guess not in ("constant", "extrapolated"):
+        raise ValueError(f"guess must be 'constant' or 'extrapolated', got {guess!r}")
+    least = 0 if guess == "constant" else 1
+    gain = 1 if guess == "constant" else rule.n
+    if sweeps is None:
+        sweeps = max(least, rule.degree + 1 - gain)
+    if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < least:
+        raise ValueError(
+            f"sweeps must be an integer >= {least} from a {guess} guess, got {sweeps!r}"
+        )
+    order = min(sweeps + gain, rule.degree + 1)
+    # The estimate is the last sweep's increment and the rule against one node fewer.
+    return SweepsMethod(
+        name=f"{rule.family}-{rule.n}",
+        order=order,
+        dense_order=min(order, rule.n + 1),
+        error_order=min(order, rule.n) if sweeps and rule.n > 1 else None,
+        max_growth=5.0 if guess == "constant" else 2.0,
+        rule=rule,
+        sweeps=sweeps,
+        guess=guess,
+    )
+
+
+def stages(tableau: Tableau, name: str = "stages") -> StagesMethod:
+    """The method of an explicit Runge-Kutta tableau."""
+    return StagesMethod(
+        name=name,
+        order=tableau.order,
+        dense_order=tableau.dense_order,
+        error_order=tableau.error_order,
+        max_growth=10.0,
+        tableau=tableau,
+    )
+
+
+_REGISTRY: dict[str, Callable[[], Method]] = {}
+
+
+def register(name: str, factory: Callable[[], Method]) -> None:
+    """Add a method to the registry under `name`; `factory` makes it at its first use.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _REGISTRY:
+        raise ValueError(f"a method named {name!r} is registered already")
+    _REGISTRY[name] = functools.cache(lambda: replace(factory(), name=name))
+
+
+def methods() -> dict[str, Method]:
+    """Every registered name with its Method."""
+    return {name: factory() for name, factory in _REGISTRY.items()}
+
+
+def get_method(method: str | Method) -> Method:
+    """The Method of a registered name; a Method is passed through.
+
+    Raises:
+        ValueError: unknown name (the message lists the nearest).
+        TypeError: neither a name nor a Method.
+    """
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a name or a Method, got {type(method).__name__}")
+    if method not in _REGISTRY:
+        raise ValueError(f"method={method!r} is unknown: {nearest(method, _REGISTRY)}")
+    return _REGISTRY[method]()
+
+
+def _register_all() -> None:
+    for name, tableau in {
+        "midpoint": MIDPOINT,
+        "heun": HEUN,
+        "rk4": RK4,
+        "dopri5": DOPRI5,
+        "tsit5": TSIT5,
+        "dopri8": DOPRI8,
+    }.items():
+        register(name, functools.partial(stages, tableau))
+    register("euler", functools.partial(adams, 1))
+    for k in (2, 3, 4):
+        register(f"ab{k}", functools.partial(adams, k))
+    for k in (1, 2, 3, 4):
+        register(f"pec{k}", functools.partial(adams, k, "PEC"))
+        register(f"pece{k}", functools.partial(adams, k, "PECE"))
+    for family, maker, sizes in (
+        ("gauss", gauss_legendre, (2, 3, 4, 6, 8)),
+        ("lobatto", gauss_lobatto, (3, 4, 5, 6)),
+        ("radau", radau_right, (2, 3, 5)),
+    ):
+        for n in sizes:
+            make = functools.partial(
+                lambda maker, n: collocation(maker(n), guess="extrapolated"), maker, n
+            )
+            register(f"{family}{n}", make)
+
+
+_register_all()

@@ -1,0 +1,228 @@
+"""One interval: predict, evaluate, correct. Every method of the library is advanced here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dense import Segment, combine, lagrange_weights, polynomial_weights
+from .evaluation import Velocity
+from .interpolation import Anchor
+from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod
+from .quadrature import QuadratureRule, lagrange_integrals, lagrange_matrix
+from .tableaus import DOPRI5, Tableau
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a solve stands between two intervals.
+
+    anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
+    last). history: earlier anchors, oldest first. last: the interval that led here.
+    """
+
+    t: float
+    y: Tensor
+    anchor: Anchor | None = None
+    history: tuple[Anchor, ...] = ()
+    last: Segment | None = None
+
+
+@dataclass
+class StepResult:
+    """One interval done.
+
+    state: at its end. error: estimate of the local error, of the state's shape, O(h^error_order);
+    None without one. segment: called with no arguments, the interval's dense output (it may need
+    evaluations of f, which is why it is asked for and not made). start: the anchor at the start,
+    where the plan evaluated one: a rejected step need not evaluate it again.
+    """
+
+    state: State
+    error: Tensor | None
+    error_order: int | None
+    segment: Callable[[], Segment]
+    start: Anchor | None
+
+
+@dataclass
+class Stepper:
+    """A method bound to a velocity; `step` advances it by one interval.
+
+    The constants of the method are kept here as tensors of the state's dtype and device, so that
+    nothing is moved between host and device inside the loop.
+    """
+
+    method: Method
+    velocity: Velocity
+    _constants: dict[Any, Tensor] = field(default_factory=dict)
+
+    def start(self, state: State) -> Anchor:
+        """The anchor at the start of an interval: known already, or one evaluation."""
+        if state.anchor is not None:
+            return state.anchor
+        v, detail = self.velocity(state.t, state.y)
+        return Anchor(state.t, state.y, v, detail)
+
+    def step(self, state: State, t1: float, *, is_last: bool = False) -> StepResult:
+        """Advance `state` to time t1 (either direction).
+
+        is_last says that no interval follows, for plans that save an evaluation there.
+        """
+        if isinstance(self.method, AnchorsMethod):
+            return self._anchors(self.method, state, t1, is_last)
+        if isinstance(self.method, SweepsMethod):
+            return self._sweeps(self.method, state, t1)
+        if isinstance(self.method, StagesMethod):
+            return self._stages(self.method.tableau, state, t1)
+        raise TypeError(f"{self.method!r} has no evaluation plan")
+
+    def _constant(self, key: Any, make: Callable[[], np.ndarray], like: Tensor) -> Tensor:
+        key = (key, like.dtype, like.device)
+        if key not in self._constants:
+            self._constants[key] = torch.tensor(make()).to(like.device, like.dtype)
+        return self._constants[key]
+
+    # -- anchors ---------------------------------------------------------------------------------
+
+    def _anchors(
+        self, method: AnchorsMethod, state: State, t1: float, is_last: bool
+    ) -> StepResult:
+        interpolant, rule = method.interpolant, method.rule
+        start = self.start(state)
+        known = (*state.history, start)[-interpolant.anchors :]
+        if method.startup == "dopri5" and len(known) < interpolant.anchors:
+            result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
+            result.state = State(t1, result.state.y, result.state.anchor, known)
+            return result
+        t0, y0, h = state.t, state.y, t1 - state.t
+        inside = interpolant.integrate(known, t0, t1, rule)
+        y1 = torch.add(y0, inside.mean, alpha=h)
+        end: Anchor | None = None
+        error: Tensor | None = None
+        if method.correction is not None and not (is_last and method.forward_last):
+            v1, detail = self.velocity(t1, y1)
+            reached = Anchor(t1, y1, v1, detail)
+            corrected = interpolant.integrate((*known, reached), t0, t1, rule, inside)
+            y1 = torch.add(y0, corrected.mean, alpha=h)
+            error = (corrected.mean - inside.mean) * h
+            inside = corrected
+            if method.correction == "PEC":
+                end = Anchor(t1, y1, v1, detail)
+        segment = Segment(t0, t1, y0, inside.values, inside.weights)
+        return StepResult(State(t1, y1, end, known), error, len(known) + 1, lambda: segment, start)
+
+    # -- sweeps ----------------------------------------------------------------------------------
+
+    def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
+        rule, t0, y0, h = method.rule, state.t, state.y, t1 - state.t
+        n, shape = rule.n, y0.shape
+        matrix = self._constant("A", lambda: rule.integration_matrix, y0)
+        weights = self._constant("b", lambda: rule.weights, y0)
+        nodes = self._constant("c", lambda: rule.nodes, torch.empty(0, dtype=torch.float64,
+                                                                    device=y0.device))
+        sweeps = method.sweeps
+        anchor: Anchor | None = None
+        if method.guess == "extrapolated" and state.last is not None:
+            values = self._extrapolate(rule, state.last, t0, h)
+            if rule.has_left:
+                anchor = self.start(state)
+        else:
+            anchor = self.start(state)
+            values = anchor.v.reshape(1, -1).expand(n, -1)
+            if method.guess == "extrapolated":
+                sweeps = max(sweeps, (method.order or 1) - 1)
+        # A node at the start has the start's velocity in every sweep: it is evaluated once.
+        first = 1 if anchor is not None and rule.has_left else 0
+        times = torch.add(nodes[first:] * h, t0)
+        flat, previous = y0.reshape(1, -1), values
+        for _ in range(sweeps):
+            previous = values
+            states = torch.addmm(flat, matrix[first:], values, alpha=h)
+            new = self.velocity.nodes(times, states.reshape(-1, *shape)).reshape(n - first, -1)
+            if first and anchor is not None:
+                new = torch.cat((anchor.v.reshape(1, -1), new))
+            values = new
+        y1 = torch.addmv(flat[0], values.T, weights, alpha=h).reshape(shape)
+        error: Tensor | None = None
+        if method.error_order is not None:
+            change = torch.mv((values - previous).T, weights)
+            embedded = self._constant("e", lambda: _embedded(rule), y0)
+            error = ((change.abs() + torch.mv(values.T, embedded).abs()) * h).reshape(shape)
+        segment = Segment(
+            t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule)
+        )
+        return StepResult(
+            State(t1, y1, last=segment), error, method.error_order, lambda: segment, anchor
+        )
+
+    def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
+        ratio = h / (last.t1 - last.t0)
+        old = last.velocities
+        assert isinstance(old, Tensor)
+
+        def matrix() -> np.ndarray:
+            return lagrange_matrix(rule.nodes, 1 + ratio * rule.nodes)
+
+        if abs(ratio - 1) < 1e-9:  # uniform steps: one matrix for all of them
+            ratio = 1.0
+            move = self._constant("extrapolate", matrix, old)
+        else:
+            move = torch.tensor(matrix()).to(old.device, old.dtype, non_blocking=True)
+        return move @ old.reshape(rule.n, -1)
+
+    # -- stages ----------------------------------------------------------------------------------
+
+    def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
+        t0, y0, h = state.t, state.y, t1 - state.t
+        start = self.start(state)
+        velocities, detail = [start.v], start.detail
+        y, c = y0, tableau.c.tolist()
+        for i in range(1, len(tableau.a)):
+            y = torch.add(y0, combine(tableau.a[i], velocities), alpha=h)
+            # c = 1 means t1 itself: t0 + h may miss it by rounding
+            v, detail = self.velocity(t1 if c[i] == 1 else t0 + c[i] * h, y)
+            velocities.append(v)
+        if tableau.first_same_as_last:
+            end: Anchor | None = Anchor(t1, y, velocities[-1], detail)
+            y1 = y
+        else:
+            end = None
+            y1 = torch.add(y0, combine(tableau.b.tolist(), velocities), alpha=h)
+        error: Tensor | None = None
+        if tableau.errors:
+            parts = [combine(row.tolist(), velocities) * h for row in tableau.errors]
+            error = parts[0]
+            if len(parts) == 2:
+                fifth, third = parts[0].abs(), parts[1].abs()
+                total = torch.sqrt(fifth**2 + 0.01 * third**2)
+                error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), 0.0)
+        reached = State(t1, y1, end)
+        result = StepResult(reached, error, tableau.error_order, lambda: segment(), start)
+
+        def segment() -> Segment:
+            known = list(velocities)
+            if not tableau.first_same_as_last:
+                anchor = self.start(result.state)  # shared with the next interval
+                result.state = State(t1, y1, anchor, result.state.history)
+                known.append(anchor.v)
+            for node, row in tableau.extra:
+                inner = torch.add(y0, combine(row, known), alpha=h)
+                known.append(self.velocity(t0 + node * h, inner)[0])
+            return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
+
+        return result
+
+
+def _embedded(rule: QuadratureRule) -> np.ndarray:
+    """Weights b - b̂, b̂ being interpolatory on the nodes without the middle one: (n,), O(h^n)."""
+    drop = rule.n // 2
+    keep = np.delete(np.arange(rule.n), drop)
+    difference: np.ndarray = rule.weights.copy()
+    difference[keep] -= lagrange_integrals(rule.nodes[keep], np.array([1.0]))[0]
+    return difference
