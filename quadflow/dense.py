@@ -24,6 +24,11 @@ def combine(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
     return torch.zeros_like(tensors[0]) if total is None else total
 
 
+def along(y0: Tensor, v: Tensor, h: float | Tensor) -> Tensor:
+    """y0 + h v, for one step size or for one a sample (a tensor that broadcasts against v)."""
+    return torch.addcmul(y0, v, h) if isinstance(h, Tensor) else torch.add(y0, v, alpha=h)
+
+
 @dataclass(frozen=True)
 class Segment:
     """One solved interval.
@@ -43,7 +48,7 @@ class Segment:
         """The state at time t, of the state's shape."""
         theta = (t - self.t0) / (self.t1 - self.t0)
         mean = combine(self.weights(theta), tuple(self.velocities))
-        return torch.add(self.y0, mean, alpha=self.t1 - self.t0)
+        return along(self.y0, mean, self.t1 - self.t0)
 
 
 def lagrange_weights(rule: QuadratureRule, fold: np.ndarray | None = None) -> WeightFunction:

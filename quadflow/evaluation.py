@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .errors import VelocityError, nearest
 
+Time = float | Tensor
+"""A time: a float, or a tensor that broadcasts against the state (one time a sample)."""
+
 NODE_EVALUATIONS = ("auto", "broadcast", "vmap", "loop")
 _SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -18,10 +21,12 @@ _SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 class DetailedVelocity(Protocol):
     """A func that brings more than the velocity: `evaluate(t, y) -> (v, detail)`.
 
-    The detail is kept in the anchor made of the evaluation; it counts as one evaluation.
+    The detail is kept in the anchor made of the evaluation; it counts as one evaluation. t comes
+    as a float (or as the tensor that the caller of a `Stepper` uses for per-sample times), so that
+    decisions on t cost no host synchronisation.
     """
 
-    def evaluate(self, t: Tensor, y: Any) -> tuple[Any, Any]: ...
+    def evaluate(self, t: Time, y: Any) -> tuple[Any, Any]: ...
 
 
 class StateLayout:
@@ -118,15 +123,18 @@ class Velocity:
         self.nfe = self.calls = self.probe_nfe = 0
         self._detailed = isinstance(func, DetailedVelocity)
 
-    def __call__(self, t: float, y: Tensor) -> tuple[Tensor, Any]:
+    def __call__(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
         """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
         layout = self.layout
-        time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
         self.nfe += 1
         self.calls += 1
         if self._detailed:
-            value, detail = self.func.evaluate(time, layout.split(y))  # type: ignore[attr-defined]
+            value, detail = self.func.evaluate(t, layout.split(y))  # type: ignore[attr-defined]
         else:
+            if isinstance(t, Tensor):
+                time = t.to(layout.time_dtype)
+            else:  # a fill on the device, where a copy from the host would synchronise
+                time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
             value, detail = self.func(time, layout.split(y)), None
         return self._checked(value, y, 0), detail
 

@@ -100,7 +100,8 @@ def _legendre_table(points: Array, degree: int) -> Array:
         table[1] = x
     for k in range(1, degree):
         table[k + 1] = ((2 * k + 1) * x * table[k] - k * table[k - 1]) / (k + 1)
-    return table.T
+    transposed: Array = table.T
+    return transposed
 
 
 def _moment_tolerance(weights: Array, degree: int) -> float:
@@ -198,7 +199,7 @@ class QuadratureRule:
                     f"QuadratureRule {self.family}: {what} (error {moments[k]:.3e}, "
                     f"declared degree {self.degree})"
                 )
-        # In the Legendre basis the first error is never lost in rounding: about sqrt(pi / (8 n)) for
+        # In the Legendre basis the first error stands clear of rounding: about sqrt(pi / (8 n)) for
         # Gauss, about n**-3.5 for the Chebyshev families.
         last = float(moments[-1])
         if abs(last) <= _moment_tolerance(self.weights, self.degree + 1):
@@ -458,16 +459,15 @@ def _interpolatory(name: str, nodes: Sequence[Decimal], degree: int | None) -> Q
             i = int(np.argmin(np.diff(c)))
             raise ValueError(
                 f"{name}: the weights reach {size:.1e} in size and leave too few digits. The "
-                f"closest nodes are {i} and {i + 1} ({c[i].item()!r}, {c[i + 1].item()!r}); use fewer "
-                "nodes, or nodes that thin "
-                "out towards the middle"
+                f"closest nodes are {i} and {i + 1} ({c[i].item()!r}, {c[i + 1].item()!r}); use "
+                "fewer nodes, or nodes that thin out towards the middle"
             )
         moments = b @ _legendre_table(c, 2 * c.size)
         degree = c.size - 1  # interpolation gives this much
-        while degree < 2 * c.size - 1 and abs(moments[degree + 1]) <= _moment_tolerance(
-            b, degree + 1
-        ):
-            degree += 1
+        for k in range(c.size, 2 * c.size):
+            if abs(moments[k]) > _moment_tolerance(b, k):
+                break
+            degree = k
     return QuadratureRule(name, c, b, a, degree)
 
 
@@ -612,7 +612,7 @@ def gauss_legendre(n: int) -> Sequence[Decimal]:
 
     References
     ----------
-    Davis & Rabinowitz, section 2.7; Hairer, Nørsett & Wanner, section II.7
+    Davis & Rabinowitz, chapter 2; Hairer, Nørsett & Wanner, section II.7
     (the collocation method of order 2n).
     """
     return _gauss_cached(n)[0]
@@ -646,7 +646,7 @@ def gauss_lobatto(n: int) -> Sequence[Decimal]:
 
     References
     ----------
-    Davis & Rabinowitz, section 2.7.1; Hairer & Wanner, section IV.5 (Lobatto IIIA).
+    Davis & Rabinowitz, chapter 2; Hairer & Wanner, section IV.5 (Lobatto IIIA).
     """
 
     def step(x: Decimal) -> Decimal:
@@ -694,7 +694,7 @@ def radau_left(n: int) -> Sequence[Decimal]:
 
     References
     ----------
-    Davis & Rabinowitz, section 2.7.1; Hairer & Wanner, section IV.5.
+    Davis & Rabinowitz, chapter 2; Hairer & Wanner, section IV.5.
     """
     return [1 - c for c in reversed(_radau(n))]
 
@@ -773,7 +773,7 @@ def clenshaw_curtis(n: int) -> Sequence[Decimal]:
 
     References
     ----------
-    Davis & Rabinowitz, section 2.13.1; L. N. Trefethen, "Is Gauss
+    Davis & Rabinowitz, chapter 2; L. N. Trefethen, "Is Gauss
     quadrature better than Clenshaw-Curtis?", SIAM Review 50 (2008).
     """
     return _mirror([_cosine_node(i, n - 1) for i in range(n // 2)], n)
@@ -933,7 +933,7 @@ def newton_cotes(n: int, closed: bool = True) -> QuadratureRule:
 
     References
     ----------
-    Davis & Rabinowitz, section 2.5.
+    Davis & Rabinowitz, chapter 2.
     """
     if not isinstance(closed, (bool, np.bool_)):
         raise TypeError(
@@ -1035,7 +1035,7 @@ def rule_from_nodes(nodes: ArrayLike, family: str = "custom") -> QuadratureRule:
     QuadratureRule
         Degree n - 1 or more: the degree is found by testing the Legendre moments against
         rounding, so Gauss nodes given to full precision have 2n - 1, and Gauss nodes given to ten
-        digits have n - 1. Negative weights bring no warning here; see
+        digits do not. Negative weights bring no warning here; see
         `QuadratureRule.has_positive_weights`.
 
     Raises
@@ -1100,9 +1100,8 @@ def _refuse(nodes: Array) -> None:
     gap = int(np.argmin(np.diff(nodes[order])))
     i, j = sorted((int(order[gap]), int(order[gap + 1])))
     raise ValueError(
-        f"nodes must be distinct, nodes {i} and {j} are {nodes[i].item()!r} and {nodes[j].item()!r}: "
-        "duplicate, or too "
-        f"close for {nodes.size} nodes in float64"
+        f"nodes must be distinct, nodes {i} and {j} are {nodes[i].item()!r} and "
+        f"{nodes[j].item()!r}: duplicate, or too close for {nodes.size} nodes in float64"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dense import Segment, combine, lagrange_weights, polynomial_weights
+from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .interpolation import Anchor
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod
@@ -102,14 +102,14 @@ class Stepper:
             return result
         t0, y0, h = state.t, state.y, t1 - state.t
         inside = interpolant.integrate(known, t0, t1, rule)
-        y1 = torch.add(y0, inside.mean, alpha=h)
+        y1 = along(y0, inside.mean, h)
         end: Anchor | None = None
         error: Tensor | None = None
         if method.correction is not None and not (is_last and method.forward_last):
             v1, detail = self.velocity(t1, y1)
             reached = Anchor(t1, y1, v1, detail)
             corrected = interpolant.integrate((*known, reached), t0, t1, rule, inside)
-            y1 = torch.add(y0, corrected.mean, alpha=h)
+            y1 = along(y0, corrected.mean, h)
             error = (corrected.mean - inside.mean) * h
             inside = corrected
             if method.correction == "PEC":
@@ -184,7 +184,7 @@ class Stepper:
         velocities, detail = [start.v], start.detail
         y, c = y0, tableau.c.tolist()
         for i in range(1, len(tableau.a)):
-            y = torch.add(y0, combine(tableau.a[i], velocities), alpha=h)
+            y = along(y0, combine(tableau.a[i], velocities), h)
             # c = 1 means t1 itself: t0 + h may miss it by rounding
             v, detail = self.velocity(t1 if c[i] == 1 else t0 + c[i] * h, y)
             velocities.append(v)
@@ -193,7 +193,7 @@ class Stepper:
             y1 = y
         else:
             end = None
-            y1 = torch.add(y0, combine(tableau.b.tolist(), velocities), alpha=h)
+            y1 = along(y0, combine(tableau.b.tolist(), velocities), h)
         error: Tensor | None = None
         if tableau.errors:
             parts = [combine(row.tolist(), velocities) * h for row in tableau.errors]
@@ -212,7 +212,7 @@ class Stepper:
                 result.state = State(t1, y1, anchor, result.state.history)
                 known.append(anchor.v)
             for node, row in tableau.extra:
-                inner = torch.add(y0, combine(row, known), alpha=h)
+                inner = along(y0, combine(row, known), h)
                 known.append(self.velocity(t0 + node * h, inner)[0])
             return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
 
