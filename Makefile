@@ -11,7 +11,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p quadflow
+	# types are checked on an installed copy, where the three folders are the package that users get
+	rm -rf build/typed
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --target build/typed .
+	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p quadflow
 	$(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/.dev

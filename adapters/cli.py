@@ -17,7 +17,7 @@ from .sampling import SAMPLERS
 
 
 def parse_labels(text: str) -> list[int]:
-    """"0..9", "7" or "1,3,5..7" as a list of labels.
+    """ "0..9", "7" or "1,3,5..7" as a list of labels.
 
     Raises:
         argparse.ArgumentTypeError: anything else.

@@ -44,8 +44,8 @@ class ScalarEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
-        weight = self.mlp[0].weight
-        return self.mlp(sinusoidal_embedding(t * self.scale, self.frequencies).to(weight.dtype))
+        dtype = next(self.mlp.parameters()).dtype
+        return self.mlp(sinusoidal_embedding(t * self.scale, self.frequencies).to(dtype))
 
 
 class LabelEmbedder(nn.Module):

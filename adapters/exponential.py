@@ -1,4 +1,4 @@
-"""DPM-Solver++ (2M) as an interpolant: the data estimate, linear in log-SNR, between two anchors."""
+"""DPM-Solver++ (2M) as an interpolant: the data estimate, linear in log-SNR, on two anchors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The optimisation loop that both networks are trained by: AdamW, warm-up and decay, EMA, clipping."""
+"""The loop that both networks are trained by: AdamW, warm-up and decay, EMA, clipping."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -85,44 +86,40 @@ def fit(
     )
     module.train()
     start, losses = time.perf_counter(), []
-    handle = Path(log).open("w", encoding="utf-8") if log else None
-    try:
+    with (
+        Path(log).open("w", encoding="utf-8") if log else contextlib.nullcontext() as handle,
+        progress(total=config.steps, description=description) as bar,
+    ):
         if handle:
             handle.write(json.dumps({"config": asdict(config)}) + "\n")
-        with progress(total=config.steps, description=description) as bar:
-            for step in range(config.steps):
-                for group in optimiser.param_groups:
-                    group["lr"] = _rate(config, step)
-                value = loss(generator)
-                optimiser.zero_grad(set_to_none=True)
-                value.backward()
-                nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
-                optimiser.step()
-                with torch.no_grad():
-                    decay = min(config.ema_decay, (1 + step) / (10 + step))
-                    for average, parameter in zip(
-                        ema.parameters(), module.parameters(), strict=True
-                    ):
-                        average.lerp_(parameter, 1 - decay)
-                losses.append(value.item())
-                if not math.isfinite(losses[-1]):
-                    raise FloatingPointError(f"the loss is {losses[-1]} at step {step}")
-                bar.update(1)
-                if (step + 1) % every == 0 or step + 1 == config.steps:
-                    mean = sum(losses) / len(losses)
-                    bar.set_postfix(loss=f"{mean:.4g}")
-                    losses.clear()
-                    if handle:
-                        line = {
-                            "step": step + 1,
-                            "loss": mean,
-                            "seconds": round(time.perf_counter() - start, 1),
-                        }
-                        handle.write(json.dumps(line) + "\n")
-                        handle.flush()
-                    if checkpoint:
-                        checkpoint(ema)
-    finally:
-        if handle:
-            handle.close()
+        for step in range(config.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = _rate(config, step)
+            value = loss(generator)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+            optimiser.step()
+            with torch.no_grad():
+                decay = min(config.ema_decay, (1 + step) / (10 + step))
+                for average, parameter in zip(ema.parameters(), module.parameters(), strict=True):
+                    average.lerp_(parameter, 1 - decay)
+            losses.append(value.item())
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(f"the loss is {losses[-1]} at step {step}")
+            bar.update(1)
+            if (step + 1) % every == 0 or step + 1 == config.steps:
+                mean = sum(losses) / len(losses)
+                bar.set_postfix(loss=f"{mean:.4g}")
+                losses.clear()
+                if handle:
+                    line = {
+                        "step": step + 1,
+                        "loss": mean,
+                        "seconds": round(time.perf_counter() - start, 1),
+                    }
+                    handle.write(json.dumps(line) + "\n")
+                    handle.flush()
+                if checkpoint:
+                    checkpoint(ema)
     return ema

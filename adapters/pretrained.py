@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from .backbones.unet import UNet, UNetConfig
 from .checkpoints import CheckpointError, load_into, read_weights
 from .sidenet import SideNet, SideNetConfig
+
+Network = TypeVar("Network", UNet, SideNet)
 
 FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
@@ -21,6 +24,12 @@ FASHION_CLASSES = (
 def shipped(name: str) -> Path:
     """Path of a weight file that comes with the package."""
     return Path(str(files("quadflow.adapters.backbones") / "weights" / name))
+
+
+def _ready(model: Network) -> Network:
+    # channels last is what makes these convolutions fast on a CPU
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval().requires_grad_(False)
 
 
 def load_unet(path: str | Path | None = None) -> UNet:
@@ -36,7 +45,7 @@ def load_unet(path: str | Path | None = None) -> UNet:
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} holds no U-Net: its config is {config}") from error
     load_into(model, tensors, path)
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return _ready(model)
 
 
 def load_sidenet(path: str | Path | None = None) -> SideNet:
@@ -52,4 +61,4 @@ def load_sidenet(path: str | Path | None = None) -> SideNet:
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds no SideNet: its config is {config}") from error
     load_into(model, tensors, path)
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return _ready(model)

@@ -203,7 +203,9 @@ class SideNetInterpolant(Interpolant):
         convention, raw = field.resolved, anchor.detail
         count, batch = len(wanted), len(anchor.y)
         sigma = convention.sigma(anchor.t)
-        offsets = [self._rows(sigma - convention.sigma(t), batch, anchor.y) for t in wanted.values()]
+        offsets = [
+            self._rows(sigma - convention.sigma(t), batch, anchor.y) for t in wanted.values()
+        ]
         x = anchor.y.to(self._dtype).repeat(count * field.halves, *(1,) * (anchor.y.dim() - 1))
         # the network knows dx/dσ, the field dx/dt
         v = (torch.cat(raw) * convention.direction).to(self._dtype)
@@ -226,7 +228,7 @@ class SideNetInterpolant(Interpolant):
         return torch.full((batch,), value, dtype=self._dtype, device=like.device)
 
 
-def BiAnchor(  # noqa: N802  (the name of the published solver)
+def BiAnchor(
     sidenet: nn.Module,
     field: FlowField,
     *,

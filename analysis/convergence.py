@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def measured_order(
     method = qf.get_method(method)
     problem = get_problem(problem) if isinstance(problem, str) else problem
     numbers = tuple(int(n) for n in steps)
-    if len(numbers) < 3 or any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+    if len(numbers) < 3 or any(b <= a for a, b in pairwise(numbers)):
         raise ValueError(f"steps must be at least three ascending numbers, got {list(steps)}")
     errors, calls, nfe = [], [], []
     for n in numbers:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from quadflow.adapters.extras import require
 
 from .convergence import OrderMeasurement
@@ -71,7 +70,10 @@ def sample_grid(
     figure, axes = plt.subplots(
         len(rows),
         len(columns) + 1,
-        figsize=(cell_w * (len(columns) + 1) + 0.6, (cell_w * height / width + 0.22) * len(rows) + 0.6),
+        figsize=(
+            cell_w * (len(columns) + 1) + 0.6,
+            (cell_w * height / width + 0.22) * len(rows) + 0.6,
+        ),
         layout="constrained",
         squeeze=False,
     )

@@ -115,6 +115,4 @@ def driven() -> Problem:
     def exact(t: float) -> Tensor:
         return solution(_vector(t))
 
-    return Problem(
-        "driven", f, exact(0.0), (0.0, 3.0), exact(3.0), "manufactured solution", exact
-    )
+    return Problem("driven", f, exact(0.0), (0.0, 3.0), exact(3.0), "manufactured solution", exact)

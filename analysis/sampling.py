@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from quadflow.adapters import FlowField, Guidance, Samples, sample
 from torch import Tensor, nn
 
 import quadflow as qf
-from quadflow.adapters import FlowField, Guidance, Samples, sample
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def trajectory_errors(
     progress: Callable[[], None] | None = None,
 ) -> TrajectoryErrors:
     """Every method at every NFE on the same noise and labels, against the converged solve."""
-    reference = converged(FlowField(model, labels=labels, guidance=guidance), noise, reference_steps)
+    reference = converged(
+        FlowField(model, labels=labels, guidance=guidance), noise, reference_steps
+    )
     if progress is not None:
         progress()
     errors: dict[str, dict[int, float]] = {}

@@ -9,7 +9,19 @@ from .interpolation import (
     OracleInterpolant,
     PolynomialInterpolant,
 )
-from .methods import Method, adams, anchors, collocation, get_method, methods, register, stages
+from .methods import (
+    AnchorsMethod,
+    Method,
+    StagesMethod,
+    SweepsMethod,
+    adams,
+    anchors,
+    collocation,
+    get_method,
+    methods,
+    register,
+    stages,
+)
 from .odeint import odeint
 from .quadrature import (
     NegativeWeightsWarning,
@@ -36,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Anchor",
+    "AnchorsMethod",
     "Interpolant",
     "IntervalVelocity",
     "Method",
@@ -45,9 +58,11 @@ __all__ = [
     "QuadratureRule",
     "Solution",
     "SolveError",
+    "StagesMethod",
     "Statistics",
     "Status",
     "StepController",
+    "SweepsMethod",
     "Tableau",
     "VelocityError",
     "adams",

@@ -14,7 +14,8 @@ Norm = Callable[[Tensor], Tensor]
 
 def rms_norm(x: Tensor) -> Tensor:
     """Root of the mean of |x|² over all entries: a 0-dimensional real tensor."""
-    return torch.linalg.vector_norm(x) / math.sqrt(x.numel())
+    norm: Tensor = torch.linalg.vector_norm(x) / math.sqrt(x.numel())
+    return norm
 
 
 def max_norm(x: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class StepController:
     def accept(self, ratio: float, order: int) -> float:
         """Factor for the next step after an accepted one."""
         ratio = max(ratio, 1e-10)
-        factor = self.safety * ratio ** (-0.7 / order) * self._previous ** (0.4 / order)
+        factor: float = self.safety * ratio ** (-0.7 / order) * self._previous ** (0.4 / order)
         factor = min(self.max_factor, max(self.min_factor, factor))
         if self._rejected:
             factor = min(1.0, factor)
@@ -97,4 +98,5 @@ class StepController:
         self._rejected = True
         if not math.isfinite(ratio):
             return self.min_factor
-        return min(0.9, max(self.min_factor, self.safety * ratio ** (-1 / order)))
+        factor: float = self.safety * ratio ** (-1 / order)
+        return min(0.9, max(self.min_factor, factor))

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .quadrature import QuadratureRule, lagrange_integrals
+from .lagrange import lagrange_integrals
 
 WeightFunction = Callable[[float], Sequence[float]]
 
 
 def combine(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
-    """Σ_j weights[j] tensors[j] for Python weights; zero weights are skipped, nothing is stacked."""
+    """Σ_j weights[j] tensors[j] for Python weights; zeros are skipped, nothing is stacked."""
     total: Tensor | None = None
     for weight, tensor in zip(weights, tensors, strict=True):
         if weight == 0.0:
@@ -51,11 +52,11 @@ class Segment:
         return along(self.y0, mean, self.t1 - self.t0)
 
 
-def lagrange_weights(rule: QuadratureRule, fold: np.ndarray | None = None) -> WeightFunction:
-    """Weights of the polynomial through the rule's nodes, on velocities L v when `fold` is L."""
+def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> WeightFunction:
+    """Weights of the velocity polynomial through `nodes` (θ of each); on L v when `fold` is L."""
 
     def weights(theta: float) -> Sequence[float]:
-        row = lagrange_integrals(rule.nodes, np.array([theta]))[0]
+        row = lagrange_integrals(nodes, np.array([theta]))[0]
         values: list[float] = (row if fold is None else row @ fold).tolist()
         return values
 
@@ -63,7 +64,7 @@ def lagrange_weights(rule: QuadratureRule, fold: np.ndarray | None = None) -> We
 
 
 def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
-    """Weights w_j(θ) = Σ_m coefficients[j, m] θ^(m+1), as Runge-Kutta interpolants are tabulated."""
+    """Weights w_j(θ) = Σ_m coefficients[j, m] θ^(m+1), as interpolants are tabulated."""
     powers = np.arange(1, coefficients.shape[1] + 1)
 
     def weights(theta: float) -> Sequence[float]:

@@ -81,7 +81,7 @@ class StateLayout:
         if not self.is_tuple:
             return y
         front = y.shape[:leading]
-        pieces = y.split(self.sizes, dim=-1)
+        pieces = torch.split(y, self.sizes, dim=-1)
         return tuple(p.reshape(*front, *s) for p, s in zip(pieces, self.shapes, strict=True))
 
 
@@ -104,7 +104,7 @@ class Velocity:
 
     def __init__(
         self,
-        func: Callable[..., Any],
+        func: Any,
         layout: StateLayout,
         span: tuple[float, float],
         node_evaluation: str = "auto",
@@ -218,5 +218,5 @@ class Velocity:
             if part.device != layout.device:
                 raise VelocityError(f"{name} is on {part.device}, the state on {layout.device}")
         if not layout.is_tuple:
-            return parts[0]  # type: ignore[no-any-return]
+            return parts[0]
         return torch.cat([part.reshape(*front, -1) for part in parts], dim=-1)

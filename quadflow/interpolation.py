@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .dense import WeightFunction, combine, lagrange_weights
-from .quadrature import QuadratureRule, lagrange_matrix
+from .lagrange import lagrange_matrix
+from .quadrature import QuadratureRule
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Interpolant(ABC):
         """The rule applied to `velocities` (arguments as there)."""
         values = self.velocities(anchors, t0, t1, rule, predicted)
         mean = combine(rule.weights.tolist(), tuple(values))
-        return IntervalVelocity(mean, values, lagrange_weights(rule))
+        return IntervalVelocity(mean, values, lagrange_weights(rule.nodes))
 
 
 class PolynomialInterpolant(Interpolant):
@@ -99,9 +100,9 @@ class PolynomialInterpolant(Interpolant):
     def __repr__(self) -> str:
         return f"PolynomialInterpolant({self.anchors})"
 
-    def _basis(self, anchors: Sequence[Anchor], t0: float, t1: float, rule: QuadratureRule) -> Any:
-        h = t1 - t0
-        return lagrange_matrix([(a.t - t0) / h for a in anchors], rule.nodes)
+    @staticmethod
+    def _positions(anchors: Sequence[Anchor], t0: float, t1: float) -> list[float]:
+        return [(a.t - t0) / (t1 - t0) for a in anchors]
 
     def velocities(
         self,
@@ -111,7 +112,7 @@ class PolynomialInterpolant(Interpolant):
         rule: QuadratureRule,
         predicted: IntervalVelocity | None,
     ) -> Tensor:
-        rows = self._basis(anchors, t0, t1, rule).tolist()
+        rows = lagrange_matrix(self._positions(anchors, t0, t1), rule.nodes).tolist()
         return torch.stack([combine(row, [a.v for a in anchors]) for row in rows])
 
     def integrate(
@@ -123,10 +124,13 @@ class PolynomialInterpolant(Interpolant):
         predicted: IntervalVelocity | None = None,
     ) -> IntervalVelocity:
         # The interpolant is linear in the anchors: k numbers do the work of n node velocities.
-        basis = self._basis(anchors, t0, t1, rule)
+        positions = self._positions(anchors, t0, t1)
+        basis = lagrange_matrix(positions, rule.nodes)
         values = [a.v for a in anchors]
         mean = combine((rule.weights @ basis).tolist(), values)
-        return IntervalVelocity(mean, values, lagrange_weights(rule, basis))
+        if rule.degree >= len(anchors) - 1:  # then the rule is the polynomial's own integral
+            return IntervalVelocity(mean, values, lagrange_weights(positions))
+        return IntervalVelocity(mean, values, lagrange_weights(rule.nodes, basis))
 
 
 class OracleInterpolant(Interpolant):

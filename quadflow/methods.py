@@ -1,4 +1,4 @@
-"""Methods: a rule, an interpolant and a plan of where the velocity is evaluated; and their names."""
+"""Methods: a rule, an interpolant and a plan of where f is evaluated; and their names."""
 
 from __future__ import annotations
 
@@ -110,10 +110,16 @@ def anchors(
         order = min(order + (correction is not None), rule.degree + 1)
         if startup == "rising":
             order = min(order, 2 if correction is None else 3)
+    # the last polynomial integrated has degree k-1, or k when corrected; a rule that is not exact
+    # for it leaves only the polynomial through the rule's nodes between the steps
+    highest = interpolant.anchors - (correction is None)
+    dense_order = order
+    if order is not None and rule.degree < highest:
+        dense_order = min(order, rule.n + 1)
     return AnchorsMethod(
         name=name,
         order=order,
-        dense_order=order,
+        dense_order=dense_order,
         error_order=None if correction is None or order is None else interpolant.anchors + 1,
         max_growth=2.0,
         rule=rule,

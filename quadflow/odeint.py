@@ -90,7 +90,7 @@ def odeint(
         )
         if theirs in given
     }
-    limits = {
+    limits: dict[str, Any] = {
         ours: float(given[theirs])
         for theirs, ours in (
             ("safety", "safety"),
@@ -102,6 +102,4 @@ def odeint(
     if limits:
         limits.setdefault("max_factor", chosen.max_growth)
         arguments["controller"] = StepController(**limits)
-    return solve(
-        func, y0, t, method=chosen, rtol=rtol, atol=atol, grid=grid, **arguments
-    ).y
+    return solve(func, y0, t, method=chosen, rtol=rtol, atol=atol, grid=grid, **arguments).y

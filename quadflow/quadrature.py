@@ -16,11 +16,6 @@ P. J. Davis, P. Rabinowitz, *Methods of Numerical Integration*, 2nd ed., 1984.
 E. Hairer, S. P. Nørsett, G. Wanner, *Solving Ordinary Differential Equations I*, section II.7.
 
 E. Hairer, G. Wanner, *Solving Ordinary Differential Equations II*, section IV.5.
-
-J.-P. Berrut, L. N. Trefethen, "Barycentric Lagrange interpolation", SIAM Review 46 (2004).
-
-N. J. Higham, "The numerical stability of barycentric Lagrange interpolation", IMA Journal of
-Numerical Analysis 24 (2004).
 """
 
 from __future__ import annotations
@@ -38,14 +33,12 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import roots_jacobi  # type: ignore[import-untyped,unused-ignore]
 
 __all__ = [
     "FAMILIES",
     "FamilyInfo",
     "NegativeWeightsWarning",
     "QuadratureRule",
-    "barycentric_weights",
     "boole",
     "clenshaw_curtis",
     "family",
@@ -54,8 +47,6 @@ __all__ = [
     "fejer_second",
     "gauss_legendre",
     "gauss_lobatto",
-    "lagrange_integrals",
-    "lagrange_matrix",
     "midpoint_rule",
     "newton_cotes",
     "newton_cotes_closed",
@@ -358,6 +349,13 @@ def _mirror(lower: Sequence[Decimal], n: int) -> list[Decimal]:
     return half + [_HALF] * (n % 2) + [1 - c for c in reversed(half)]
 
 
+def _jacobi_roots(n: int, alpha: float, beta: float) -> list[float]:
+    """Float64 zeros of a Jacobi polynomial, ascending: where Newton's iteration starts."""
+    from scipy.special import roots_jacobi  # here, since it triples the time of `import quadflow`
+
+    return sorted(roots_jacobi(n, alpha, beta)[0].tolist())
+
+
 def _gauss_decimal(n: int) -> tuple[list[Decimal], list[Decimal]]:
     """Gauss-Legendre nodes and weights on [0, 1]; needs the context of `_digits`."""
 
@@ -365,7 +363,7 @@ def _gauss_decimal(n: int) -> tuple[list[Decimal], list[Decimal]]:
         before, here = _legendre_pair(n, x)
         return here * (1 - x * x) / (n * (before - x * here))
 
-    starts = np.sort(roots_jacobi(n, 0.0, 0.0)[0])[: (n + 1) // 2].tolist()
+    starts = _jacobi_roots(n, 0.0, 0.0)[: (n + 1) // 2]
     roots = [
         Decimal(0) if n % 2 and i == n // 2 else _newton(x, step) for i, x in enumerate(starts)
     ]
@@ -385,8 +383,8 @@ def _gauss_cached(n: int) -> tuple[tuple[Decimal, ...], tuple[Decimal, ...]]:
 
 
 @cache
-def _gauss_floats(n: int) -> tuple[Array, Array]:
-    """The n-point Gauss-Legendre rule on [0, 1] as float64 arrays, for the helpers below."""
+def gauss_arrays(n: int) -> tuple[Array, Array]:
+    """The n-point Gauss-Legendre rule on [0, 1] as float64 arrays, cached."""
     nodes, weights = _gauss_cached(n)
     return (
         _read_only([float(c) for c in nodes], "nodes"),
@@ -654,7 +652,7 @@ def gauss_lobatto(n: int) -> Sequence[Decimal]:
         before, here = _legendre_pair(n - 1, x)
         return (x - before / here) / n
 
-    starts = np.sort(roots_jacobi(n - 2, 1.0, 1.0)[0]).tolist() if n > 2 else []
+    starts = _jacobi_roots(n - 2, 1.0, 1.0) if n > 2 else []
     inner = [_newton(x, step) for x in starts[: (n - 2) // 2]]
     return _mirror([Decimal(0), *((1 + x) / 2 for x in inner)], n)
 
@@ -667,7 +665,7 @@ def _radau(n: int) -> list[Decimal]:
         before, here = _legendre_pair(n, x)
         return (1 + x) * (here - before) / (n * (here + before))
 
-    starts = np.sort(roots_jacobi(n - 1, 1.0, 0.0)[0]).tolist() if n > 1 else []
+    starts = _jacobi_roots(n - 1, 1.0, 0.0) if n > 1 else []
     return [*((1 + _newton(x, step)) / 2 for x in starts), Decimal(1)]
 
 
@@ -1062,169 +1060,3 @@ def rule_from_nodes(nodes: ArrayLike, family: str = "custom") -> QuadratureRule:
 def _from_nodes(nodes: tuple[float, ...], name: str) -> QuadratureRule:
     with _digits():
         return _interpolatory(name, [Decimal(c) for c in nodes], None)
-
-
-# --------------------------------------------------------------------------------------------------
-# Lagrange basis on any nodes, in float64: what one step of a multistep method calls
-# --------------------------------------------------------------------------------------------------
-
-
-def _scaled_weights(nodes: Array) -> tuple[float, Array]:
-    """The factor s = 4 / (max - min), and the barycentric weights of s times the nodes."""
-    n = nodes.size
-    if n == 1:
-        if not np.isfinite(nodes[0]):
-            raise ValueError(f"nodes must be finite, node 0 is {nodes[0].item()!r}")
-        return 1.0, np.ones(1)
-    span = float(nodes.max() - nodes.min())
-    # `not (0 < span < inf)` is also true of NaN, so one comparison keeps the common case lean.
-    if not 0.0 < span < np.inf:
-        _refuse(nodes)
-    scale = 4.0 / span
-    if scale == np.inf:
-        _refuse(nodes)
-    differences = (nodes[:, None] - nodes) * scale
-    differences.flat[:: n + 1] = 1.0
-    products = differences.prod(axis=1)
-    if not products.all():
-        _refuse(nodes)
-    return scale, 1.0 / products
-
-
-def _refuse(nodes: Array) -> None:
-    """Raise the error that says what is wrong with the nodes."""
-    if not np.isfinite(nodes).all():
-        i = int(np.argmin(np.isfinite(nodes)))
-        raise ValueError(f"nodes must be finite, node {i} is {nodes[i].item()!r}")
-    order = np.argsort(nodes, kind="stable")
-    gap = int(np.argmin(np.diff(nodes[order])))
-    i, j = sorted((int(order[gap]), int(order[gap + 1])))
-    raise ValueError(
-        f"nodes must be distinct, nodes {i} and {j} are {nodes[i].item()!r} and "
-        f"{nodes[j].item()!r}: duplicate, or too close for {nodes.size} nodes in float64"
-    )
-
-
-def _vector(values: ArrayLike, what: str) -> Array:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or (what == "nodes" and array.size == 0):
-        raise ValueError(
-            f"{what} must be one-dimensional{' and not empty' * (what == 'nodes')}, "
-            f"got shape {array.shape}"
-        )
-    return array
-
-
-def barycentric_weights(nodes: ArrayLike) -> Array:
-    """Barycentric weights of distinct nodes anywhere on the real line.
-
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order.
-
-    Returns
-    -------
-    float64, shape (n,)
-        ``1 / prod_{k != j} s (x_j - x_k)`` with s = 4 / (max - min), which leaves the barycentric
-        formula unchanged and keeps the products from over- or underflowing.
-
-    Raises
-    ------
-    ValueError
-        If nodes are not finite or not distinct.
-
-    References
-    ----------
-    Berrut & Trefethen 2004.
-    """
-    return _scaled_weights(_vector(nodes, "nodes"))[1]
-
-
-def lagrange_matrix(nodes: ArrayLike, points: ArrayLike) -> Array:
-    """Values of the Lagrange basis polynomials of the nodes at the points.
-
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order, anywhere on the real line.
-    points : array_like, shape (m,)
-        Where to evaluate; outside the nodes as well.
-
-    Returns
-    -------
-    float64, shape (m, n)
-        Row i times the values at the nodes is the interpolant at point i. At a node the row is
-        exactly 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If nodes are not finite or not distinct.
-
-    Notes
-    -----
-    This is the first barycentric form with the node polynomial divided out in
-    advance: weight times the product of the differences to the left and to the right. Every entry
-    is accurate to a few n roundings relative to itself. The second form is not, once a point lies
-    outside the nodes (Higham 2004), and multistep methods extrapolate.
-    """
-    x = _vector(nodes, "nodes")
-    scale, weights = _scaled_weights(x)
-    return _basis_values(x, scale, weights, _vector(points, "points"))
-
-
-def _basis_values(nodes: Array, scale: float, weights: Array, points: Array) -> Array:
-    n = nodes.size
-    factors = (points[:, None] - nodes) * scale
-    values = np.empty_like(factors)
-    values[:] = weights
-    if n > 1:
-        values[:, 1:] *= factors[:, :-1].cumprod(axis=1)
-        values[:, -2::-1] *= factors[:, :0:-1].cumprod(axis=1)
-        hit = factors == 0.0
-        if hit.any():
-            rows = hit.any(axis=1)
-            values[rows] = hit[rows]
-    return values
-
-
-def lagrange_integrals(nodes: ArrayLike, uppers: ArrayLike, lower: float = 0.0) -> Array:
-    """Integrals of the Lagrange basis polynomials of the nodes from `lower` to each of `uppers`.
-
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order, anywhere on the real line; n <= 256.
-    uppers : array_like, shape (m,)
-        Upper limits, on either side of `lower`.
-    lower : float
-        The lower limit they share.
-
-    Returns
-    -------
-    float64, shape (m, n)
-        Row i times the values at the nodes is the interpolant's integral from `lower` to
-        ``uppers[i]``.
-
-    Raises
-    ------
-    ValueError
-        If nodes are not finite, not distinct or more than 256.
-
-    Notes
-    -----
-    Gauss's rule with n/2 points on each interval is exact for degree n - 1; what
-    remains is rounding. All is computed relative to `lower`, so nodes that are times far from 0
-    lose nothing.
-    """
-    x = _vector(nodes, "nodes") - lower
-    if x.size > 2 * MAX_NODES:
-        raise ValueError(f"lagrange_integrals takes at most {2 * MAX_NODES} nodes, got {x.size}")
-    scale, weights = _scaled_weights(x)
-    widths = _vector(uppers, "uppers") - lower
-    points, point_weights = _gauss_floats((x.size + 1) // 2)
-    values = _basis_values(x, scale, weights, (widths[:, None] * points).ravel())
-    summed = point_weights @ values.reshape(widths.size, points.size, x.size)
-    result: Array = widths[:, None] * summed
-    return result

@@ -267,8 +267,8 @@ class _Collector:
         self.states = self.states[:bad]
         return Status.NON_FINITE, (
             f"the solution is not finite at t={self.times[bad]:.9g} (it still was at "
-            f"t={self.times[bad - 1]:.9g}): func returned NaN or inf on the way, or the fixed steps "
-            "are too long for stability; look at func near there, or take smaller or adaptive steps"
+            f"t={self.times[bad - 1]:.9g}): func returned NaN or inf on the way, or the fixed "
+            "steps are too long for stability; look at func near there, or take smaller steps"
         )
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .interpolation import Anchor
+from .lagrange import lagrange_integrals, lagrange_matrix
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod
-from .quadrature import QuadratureRule, lagrange_integrals, lagrange_matrix
+from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
 
 
@@ -90,9 +91,7 @@ class Stepper:
 
     # -- anchors ---------------------------------------------------------------------------------
 
-    def _anchors(
-        self, method: AnchorsMethod, state: State, t1: float, is_last: bool
-    ) -> StepResult:
+    def _anchors(self, method: AnchorsMethod, state: State, t1: float, is_last: bool) -> StepResult:
         interpolant, rule = method.interpolant, method.rule
         start = self.start(state)
         known = (*state.history, start)[-interpolant.anchors :]
@@ -124,8 +123,9 @@ class Stepper:
         n, shape = rule.n, y0.shape
         matrix = self._constant("A", lambda: rule.integration_matrix, y0)
         weights = self._constant("b", lambda: rule.weights, y0)
-        nodes = self._constant("c", lambda: rule.nodes, torch.empty(0, dtype=torch.float64,
-                                                                    device=y0.device))
+        nodes = self._constant(
+            "c", lambda: rule.nodes, torch.empty(0, dtype=torch.float64, device=y0.device)
+        )
         sweeps = method.sweeps
         anchor: Anchor | None = None
         if method.guess == "extrapolated" and state.last is not None:
@@ -154,9 +154,7 @@ class Stepper:
             change = torch.mv((values - previous).T, weights)
             embedded = self._constant("e", lambda: _embedded(rule), y0)
             error = ((change.abs() + torch.mv(values.T, embedded).abs()) * h).reshape(shape)
-        segment = Segment(
-            t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule)
-        )
+        segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
         return StepResult(
             State(t1, y1, last=segment), error, method.error_order, lambda: segment, anchor
         )

@@ -48,9 +48,9 @@ class Tableau:
             raise ValueError(f"b has shape {self.b.shape} for {len(self.a)} stages")
         if abs(self.b.sum() - 1) > 1e-14:
             raise ValueError(f"the weights b sum to {self.b.sum()!r}, must be 1")
-        for row in self.errors:
-            if abs(row.sum()) > 1e-13:
-                raise ValueError(f"error weights sum to {row.sum()!r}, must be 0")
+        for weights in self.errors:
+            if abs(weights.sum()) > 1e-13:
+                raise ValueError(f"error weights sum to {weights.sum()!r}, must be 0")
         ends = self.dense.sum(axis=1)
         full = np.zeros(len(ends))
         full[: len(self.b)] = self.b
@@ -200,7 +200,7 @@ TSIT5 = Tableau(
     dense_order=5,
     first_same_as_last=True,
 )
-"""Tsitouras 2011 (Computers & Mathematics with Applications 62), order 5(4), with its interpolant."""
+"""Tsitouras 2011 (Computers & Mathematics with Applications 62): 5(4), with its interpolant."""
 
 # Hairer's DOP853; stages 13-15 serve the interpolant alone.
 _DOP853_A: tuple[tuple[float, ...], ...] = (

@@ -16,6 +16,7 @@ from mp_rules import reference_rule
 from mpmath import mp, mpf
 from numpy.polynomial import Legendre
 
+from quadflow import lagrange
 from quadflow import quadrature as q
 from quadflow.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
 
@@ -624,7 +625,7 @@ NODE_SETS = [
 def test_lagrange_matrix_entries_are_accurate_one_by_one(nodes: list[float]) -> None:
     low, span = min(nodes), max(max(nodes) - min(nodes), 0.1)
     points = [*nodes, *(low + span * t for t in (-0.7, 0.05, 0.31, 0.77, 1.4))]
-    got = q.lagrange_matrix(nodes, points)
+    got = lagrange.lagrange_matrix(nodes, points)
     assert got.shape == (len(points), len(nodes))
     np.testing.assert_allclose(got, exact_basis(nodes, points), rtol=1e-15 * (8 + 4 * len(nodes)))
     assert (got[: len(nodes)] == np.eye(len(nodes))).all()
@@ -635,13 +636,13 @@ def test_lagrange_integrals_are_exact_to_rounding(nodes: list[float]) -> None:
     low, span = min(nodes), max(max(nodes) - min(nodes), 0.1)
     lower = nodes[-1]
     uppers = [lower, *(low + span * t for t in (-0.5, 0.2, 1.0, 1.5))]
-    got = q.lagrange_integrals(nodes, uppers, lower)
+    got = lagrange.lagrange_integrals(nodes, uppers, lower)
     exact = exact_integrals(nodes, uppers, lower)
     assert (got[0] == 0).all()
     # The basis changes sign, so rounding is relative to the integral of its modulus.
     grid = np.linspace(0, 1, 50)
     for i, upper in enumerate(uppers):
-        reach = np.abs(q.lagrange_matrix(nodes, lower + (upper - lower) * grid)).max()
+        reach = np.abs(lagrange.lagrange_matrix(nodes, lower + (upper - lower) * grid)).max()
         np.testing.assert_allclose(got[i], exact[i], rtol=0, atol=1e-14 * reach * span * 1.5)
 
 
@@ -653,39 +654,43 @@ def test_interpolation_reproduces_polynomials(n: int, seed: int) -> None:
     domain = [nodes.min() - 1.0, nodes.max() + 1.0]
     polynomial = Legendre(rng.uniform(-1, 1, n), domain=domain)
     points = rng.uniform(*domain, 7)
-    basis = q.lagrange_matrix(nodes, points)
+    basis = lagrange.lagrange_matrix(nodes, points)
     size = np.abs(basis).sum(axis=1).max()
     np.testing.assert_allclose(
         basis @ polynomial(nodes), polynomial(points), rtol=0, atol=3e-14 * size * n
     )
     lower = float(points[0])
-    got = q.lagrange_integrals(nodes, points, lower) @ polynomial(nodes)
+    got = lagrange.lagrange_integrals(nodes, points, lower) @ polynomial(nodes)
     exact = polynomial.integ(lbnd=lower)(points)
     np.testing.assert_allclose(got, exact, rtol=0, atol=3e-14 * size * n * (domain[1] - domain[0]))
 
 
 def test_lagrange_integrals_agree_with_the_rules() -> None:
     for rule in (q.gauss_legendre(8), q.gauss_lobatto(5), q.radau_right(12), q.clenshaw_curtis(20)):
-        got = q.lagrange_integrals(rule.nodes, [*rule.nodes, 1.0])
+        got = lagrange.lagrange_integrals(rule.nodes, [*rule.nodes, 1.0])
         np.testing.assert_allclose(got[:-1], rule.integration_matrix, rtol=0, atol=2e-15)
         np.testing.assert_allclose(got[-1], rule.weights, rtol=0, atol=2e-15)
 
 
 def test_empty_points_are_allowed() -> None:
-    assert q.lagrange_matrix([0.0, 1.0], []).shape == (0, 2)
-    assert q.lagrange_integrals([0.0, 1.0], []).shape == (0, 2)
+    assert lagrange.lagrange_matrix([0.0, 1.0], []).shape == (0, 2)
+    assert lagrange.lagrange_integrals([0.0, 1.0], []).shape == (0, 2)
 
 
 def test_barycentric_weights() -> None:
     nodes = np.array([0.0, 1.0, 4.0])
-    np.testing.assert_allclose(q.barycentric_weights(nodes), [1 / 4, -1 / 3, 1 / 12], rtol=1e-15)
-    assert q.barycentric_weights([7.0]).tolist() == [1.0]
-    many = q.barycentric_weights(1e-3 * q.gauss_legendre(128).nodes)  # the plain products: 1e380
+    np.testing.assert_allclose(
+        lagrange.barycentric_weights(nodes), [1 / 4, -1 / 3, 1 / 12], rtol=1e-15
+    )
+    assert lagrange.barycentric_weights([7.0]).tolist() == [1.0]
+    many = lagrange.barycentric_weights(
+        1e-3 * q.gauss_legendre(128).nodes
+    )  # the plain products: 1e380
     assert np.isfinite(many).all()
     assert (many != 0).all()
 
 
-@pytest.mark.parametrize("function", [q.lagrange_matrix, q.lagrange_integrals])
+@pytest.mark.parametrize("function", [lagrange.lagrange_matrix, lagrange.lagrange_integrals])
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
@@ -703,13 +708,13 @@ def test_helper_errors(function, nodes: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         function(nodes, [0.5])
     with pytest.raises(ValueError, match=message):
-        q.barycentric_weights(nodes)
+        lagrange.barycentric_weights(nodes)
 
 
 def test_helper_argument_shapes() -> None:
     with pytest.raises(ValueError, match=r"points must be one-dimensional, got shape \(\)"):
-        q.lagrange_matrix([0.0, 1.0], 0.5)
+        lagrange.lagrange_matrix([0.0, 1.0], 0.5)
     with pytest.raises(ValueError, match=r"uppers must be one-dimensional, got shape \(1, 1\)"):
-        q.lagrange_integrals([0.0, 1.0], [[0.5]])
+        lagrange.lagrange_integrals([0.0, 1.0], [[0.5]])
     with pytest.raises(ValueError, match="at most 256 nodes, got 257"):
-        q.lagrange_integrals(np.arange(257.0), [0.5])
+        lagrange.lagrange_integrals(np.arange(257.0), [0.5])

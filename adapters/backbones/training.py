@@ -42,12 +42,14 @@ def train_unet(
             f"{data.images.shape[1]} and {data.num_classes}"
         )
     torch.manual_seed(config.seed)
-    model = UNet(shape).to(memory_format=torch.channels_last)
+    model = UNet(shape)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         index = torch.randint(len(data.labels), (config.batch_size,), generator=generator)
-        x, y = data.images[index], drop_labels(
-            data.labels[index], shape.num_classes, label_dropout, generator
+        x, y = (
+            data.images[index],
+            drop_labels(data.labels[index], shape.num_classes, label_dropout, generator),
         )
         t = torch.rand(config.batch_size, generator=generator)
         noise = torch.randn(x.shape, generator=generator)

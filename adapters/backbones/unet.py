@@ -78,11 +78,12 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """Velocity v(x, t, y) of a flow with noise at t = 1, data at t = 0: v = noise - data.
 
-    `forward(x, t, y)`: x (B, C, H, W) with H and W divisible by patch * 2**(levels-1); t (B,) in [0, 1];
-    y (B,) int64 in 0..num_classes, where num_classes is the null label. Returns (B, C, H, W).
+    `forward(x, t, y)`: x (B, C, H, W) with H and W divisible by patch * 2**(levels-1); t (B,) in
+    [0, 1]; y (B,) int64 in 0..num_classes, num_classes being the null label. Returns (B, C, H, W).
 
     Works on patches (space to depth), which halves the resolution at no loss of information: that
-    is what makes it fast on a CPU. After Ronneberger et al. 2015 and Dhariwal & Nichol 2021, at a size a CPU trains in an hour.
+    is what makes it fast on a CPU. After Ronneberger et al. 2015 and Dhariwal & Nichol 2021, at a
+    size that a CPU trains in an hour.
     """
 
     def __init__(self, config: UNetConfig | None = None) -> None:

@@ -1,0 +1,179 @@
+"""The Lagrange basis on any nodes, in float64: what one step of a multistep method calls.
+
+References
+----------
+J.-P. Berrut, L. N. Trefethen, "Barycentric Lagrange interpolation", SIAM Review 46 (2004).
+
+N. J. Higham, "The numerical stability of barycentric Lagrange interpolation", IMA Journal of
+Numerical Analysis 24 (2004).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .quadrature import MAX_NODES, Array, gauss_arrays
+
+__all__ = ["barycentric_weights", "lagrange_integrals", "lagrange_matrix"]
+
+
+def _scaled_weights(nodes: Array) -> tuple[float, Array]:
+    """The factor s = 4 / (max - min), and the barycentric weights of s times the nodes."""
+    n = nodes.size
+    if n == 1:
+        if not np.isfinite(nodes[0]):
+            raise ValueError(f"nodes must be finite, node 0 is {nodes[0].item()!r}")
+        return 1.0, np.ones(1)
+    span = float(nodes.max() - nodes.min())
+    # `not (0 < span < inf)` is also true of NaN, so one comparison keeps the common case lean.
+    if not 0.0 < span < np.inf:
+        _refuse(nodes)
+    scale = 4.0 / span
+    if scale == np.inf:
+        _refuse(nodes)
+    differences = (nodes[:, None] - nodes) * scale
+    differences.flat[:: n + 1] = 1.0
+    products = differences.prod(axis=1)
+    if not products.all():
+        _refuse(nodes)
+    return scale, 1.0 / products
+
+
+def _refuse(nodes: Array) -> None:
+    """Raise the error that says what is wrong with the nodes."""
+    if not np.isfinite(nodes).all():
+        i = int(np.argmin(np.isfinite(nodes)))
+        raise ValueError(f"nodes must be finite, node {i} is {nodes[i].item()!r}")
+    order = np.argsort(nodes, kind="stable")
+    gap = int(np.argmin(np.diff(nodes[order])))
+    i, j = sorted((int(order[gap]), int(order[gap + 1])))
+    raise ValueError(
+        f"nodes must be distinct, nodes {i} and {j} are {nodes[i].item()!r} and "
+        f"{nodes[j].item()!r}: duplicate, or too close for {nodes.size} nodes in float64"
+    )
+
+
+def _vector(values: ArrayLike, what: str) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or (what == "nodes" and array.size == 0):
+        raise ValueError(
+            f"{what} must be one-dimensional{' and not empty' * (what == 'nodes')}, "
+            f"got shape {array.shape}"
+        )
+    return array
+
+
+def barycentric_weights(nodes: ArrayLike) -> Array:
+    """Barycentric weights of distinct nodes anywhere on the real line.
+
+    Parameters
+    ----------
+    nodes : array_like, shape (n,)
+        Distinct and finite, in any order.
+
+    Returns
+    -------
+    float64, shape (n,)
+        ``1 / prod_{k != j} s (x_j - x_k)`` with s = 4 / (max - min), which leaves the barycentric
+        formula unchanged and keeps the products from over- or underflowing.
+
+    Raises
+    ------
+    ValueError
+        If nodes are not finite or not distinct.
+
+    References
+    ----------
+    Berrut & Trefethen 2004.
+    """
+    return _scaled_weights(_vector(nodes, "nodes"))[1]
+
+
+def lagrange_matrix(nodes: ArrayLike, points: ArrayLike) -> Array:
+    """Values of the Lagrange basis polynomials of the nodes at the points.
+
+    Parameters
+    ----------
+    nodes : array_like, shape (n,)
+        Distinct and finite, in any order, anywhere on the real line.
+    points : array_like, shape (m,)
+        Where to evaluate; outside the nodes as well.
+
+    Returns
+    -------
+    float64, shape (m, n)
+        Row i times the values at the nodes is the interpolant at point i. At a node the row is
+        exactly 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If nodes are not finite or not distinct.
+
+    Notes
+    -----
+    This is the first barycentric form with the node polynomial divided out in
+    advance: weight times the product of the differences to the left and to the right. Every entry
+    is accurate to a few n roundings relative to itself. The second form is not, once a point lies
+    outside the nodes (Higham 2004), and multistep methods extrapolate.
+    """
+    x = _vector(nodes, "nodes")
+    scale, weights = _scaled_weights(x)
+    return _basis_values(x, scale, weights, _vector(points, "points"))
+
+
+def _basis_values(nodes: Array, scale: float, weights: Array, points: Array) -> Array:
+    n = nodes.size
+    factors = (points[:, None] - nodes) * scale
+    values = np.empty_like(factors)
+    values[:] = weights
+    if n > 1:
+        values[:, 1:] *= factors[:, :-1].cumprod(axis=1)
+        values[:, -2::-1] *= factors[:, :0:-1].cumprod(axis=1)
+        hit = factors == 0.0
+        if hit.any():
+            rows = hit.any(axis=1)
+            values[rows] = hit[rows]
+    return values
+
+
+def lagrange_integrals(nodes: ArrayLike, uppers: ArrayLike, lower: float = 0.0) -> Array:
+    """Integrals of the Lagrange basis polynomials of the nodes from `lower` to each of `uppers`.
+
+    Parameters
+    ----------
+    nodes : array_like, shape (n,)
+        Distinct and finite, in any order, anywhere on the real line; n <= 256.
+    uppers : array_like, shape (m,)
+        Upper limits, on either side of `lower`.
+    lower : float
+        The lower limit they share.
+
+    Returns
+    -------
+    float64, shape (m, n)
+        Row i times the values at the nodes is the interpolant's integral from `lower` to
+        ``uppers[i]``.
+
+    Raises
+    ------
+    ValueError
+        If nodes are not finite, not distinct or more than 256.
+
+    Notes
+    -----
+    Gauss's rule with n/2 points on each interval is exact for degree n - 1; what
+    remains is rounding. All is computed relative to `lower`, so nodes that are times far from 0
+    lose nothing.
+    """
+    x = _vector(nodes, "nodes") - lower
+    if x.size > 2 * MAX_NODES:
+        raise ValueError(f"lagrange_integrals takes at most {2 * MAX_NODES} nodes, got {x.size}")
+    scale, weights = _scaled_weights(x)
+    widths = _vector(uppers, "uppers") - lower
+    points, point_weights = gauss_arrays((x.size + 1) // 2)
+    values = _basis_values(x, scale, weights, (widths[:, None] * points).ravel())
+    summed = point_weights @ values.reshape(widths.size, points.size, x.size)
+    result: Array = widths[:, None] * summed
+    return result
