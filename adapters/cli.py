@@ -75,6 +75,7 @@ def _train_unet(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        ema_decay=arguments.ema_decay,
         seed=arguments.seed,
     )
     train_unet(
@@ -95,6 +96,7 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        ema_decay=arguments.ema_decay,
         seed=arguments.seed,
     )
     shape = SideNetConfig(
@@ -165,12 +167,16 @@ def _parser() -> argparse.ArgumentParser:
     networks = train.add_subparsers(dest="network", required=True)
     unet = networks.add_parser("unet", help="the class-conditional U-Net, by flow matching")
     side = networks.add_parser("sidenet", help="a SideNet for a U-Net, by chain training")
-    for network, steps, batch, rate in ((unet, 2600, 128, 2e-3), (side, 2000, 32, 1e-3)):
+    for network, steps, batch, rate, ema in (
+        (unet, 2600, 128, 2e-3, 0.999),
+        (side, 1600, 32, 1e-3, 0.995),
+    ):
         network.add_argument("--data", required=True, help="folder of IDX files (MNIST layout)")
         network.add_argument("--out", required=True, help="safetensors file to write")
         network.add_argument("--steps", type=int, default=steps)
         network.add_argument("--batch-size", type=int, default=batch)
         network.add_argument("--learning-rate", type=float, default=rate)
+        network.add_argument("--ema-decay", type=float, default=ema)
         network.add_argument("--seed", type=int, default=0)
         network.add_argument("--log", help="JSON-lines file of the loss")
     unet.set_defaults(run=_train_unet)

@@ -137,6 +137,7 @@ def train_sidenet(
     backbone = copy.deepcopy(model).eval().requires_grad_(False)
     torch.manual_seed(config.seed)
     network = SideNet(sidenet)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(data.labels), (config.batch_size,), generator=generator)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+import quadflow as qf
 from quadflow.adapters import SAMPLERS, Guidance, initial_noise, load_sidenet, load_unet
 from quadflow.adapters.extras import progress
 from quadflow.adapters.images import tile
-
-import quadflow as qf
 
 from .convergence import OrderMeasurement, measured_order
 from .figures import convergence_plot, sample_grid

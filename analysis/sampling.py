@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from quadflow.adapters import FlowField, Guidance, Samples, sample
 from torch import Tensor, nn
 
 import quadflow as qf
+from quadflow.adapters import FlowField, Guidance, Samples, sample
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 from manufactured import Manufactured
 from mp_rules import reference_rule
 from mpmath import mp, mpf
@@ -9,11 +12,11 @@ from mpmath import mp, mpf
 DIGITS = 40
 
 
-def _extrapolated(nodes: list[mpf], values: list[list[mpf]]) -> list[list[mpf]]:
-    """The polynomial through (c_j, v_j), evaluated at 1 + c_i, by Lagrange's formula."""
+def _extrapolated(nodes: list[mpf], values: list[list[mpf]], ratio: mpf) -> list[list[mpf]]:
+    """The polynomial through (c_j, v_j), evaluated at 1 + ratio c_i, by Lagrange's formula."""
     result = []
     for c in nodes:
-        x, row = 1 + c, [mpf(0)] * len(values[0])
+        x, row = 1 + ratio * c, [mpf(0)] * len(values[0])
         for j, cj in enumerate(nodes):
             basis = mpf(1)
             for k, ck in enumerate(nodes):
@@ -29,23 +32,24 @@ def solve_mp(
     family: str,
     n: int,
     sweeps: int,
-    steps: int,
+    grid: np.ndarray,
     first_sweeps: int | None = None,
 ) -> list[mpf]:
-    """`steps` equal steps of K sweeps on a rule, at 40 digits.
+    """K sweeps on a rule over the intervals of a grid (float64 times from 0), at 40 digits.
 
     The guess is constant in every interval; with `first_sweeps` it is constant in the first one,
     which then has that many sweeps, and extrapolated afterwards.
     """
     nodes, weights, matrix = reference_rule(family, n)
     with mp.workdps(DIGITS):
-        h = mpf(problem.span) / steps
         y = problem.solution_mp(mpf(0))
         values: list[list[mpf]] = []
-        for step in range(steps):
-            t = step * h
-            if step and first_sweeps is not None:
-                values, count = _extrapolated(nodes, values), sweeps
+        times = [mpf(t) for t in grid.tolist()]
+        before = mpf(0)
+        for t, t1 in pairwise(times):
+            h = t1 - t
+            if values and first_sweeps is not None:
+                values, count = _extrapolated(nodes, values, h / before), sweeps
             else:
                 values = [problem.f_mp(t, y)] * n
                 count = sweeps if first_sweeps is None else first_sweeps
@@ -60,6 +64,7 @@ def solve_mp(
                 ]
             columns = list(zip(*values, strict=True))
             y = [a + h * mp.fdot(weights, b) for a, b in zip(y, columns, strict=True)]
+            before = h
         return y
 
 
@@ -68,11 +73,11 @@ def error_mp(
     family: str,
     n: int,
     sweeps: int,
-    steps: int,
+    grid: np.ndarray,
     first_sweeps: int | None = None,
 ) -> float:
     """Largest error at the end, at 40 digits."""
     with mp.workdps(DIGITS):
-        got = solve_mp(problem, family, n, sweeps, steps, first_sweeps)
-        exact = problem.solution_mp(mpf(problem.span))
+        got = solve_mp(problem, family, n, sweeps, grid, first_sweeps)
+        exact = problem.solution_mp(mpf(float(grid[-1])))
         return float(max(abs(a - b) for a, b in zip(got, exact, strict=True)))
