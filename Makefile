@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow docs clean
+.PHONY: demo test slow docs figures clean
 
 demo: $(VENV)/.demo
 	$(BIN)/quadflow demo --out demo
@@ -15,6 +15,7 @@ test: $(VENV)/.dev
 	rm -rf build/typed
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p quadflow
+	$(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/.dev
@@ -32,6 +33,13 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --quiet
+
+# the demo's pictures and tables into the README and the docs
+figures: demo
+	$(BIN)/python docs/update_figures.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

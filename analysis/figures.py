@@ -24,33 +24,39 @@ def _pyplot() -> Any:
 
 
 def convergence_plot(path: Path, measurements: Sequence[OrderMeasurement]) -> None:
-    """Error against sequential calls of f, a panel a problem, with lines of the promised order."""
+    """Error against number of steps, a panel a problem, with lines of the promised order."""
     plt = _pyplot()
+    ticker = require("matplotlib.ticker", "analysis")
     names = list(dict.fromkeys(m.problem for m in measurements))
     figure, axes = plt.subplots(
-        1, len(names), figsize=(4.6 * len(names), 4.4), squeeze=False, layout="constrained"
+        1, len(names), figsize=(4.4 * len(names), 5.2), squeeze=False, layout="constrained"
     )
     for axis, name in zip(axes[0], names, strict=True):
         here = [m for m in measurements if m.problem == name]
         for colour, marker, m in zip(COLOURS, MARKERS, here, strict=False):
-            steps, errors = np.array(m.steps, float), np.array(m.errors)
-            used = np.array(m.used)
-            axis.loglog(steps[used], errors[used], color=colour, marker=marker, linestyle="none",
-                        label=f"{m.method}: {m.order:.2f} (promised {m.promised})")  # fmt: skip
-            axis.loglog(steps[~used], errors[~used], color=colour, marker=marker,
-                        linestyle="none", markerfacecolor="none", alpha=0.5)  # fmt: skip
+            steps, errors, used = np.array(m.steps, float), np.array(m.errors), np.array(m.used)
+            label = f"{m.method}: measured {m.order:.2f}, promised {m.promised}"
+            style = {"color": colour, "marker": marker, "linestyle": "none"}
+            axis.loglog(steps[used], errors[used], label=label, **style)
+            # hollow: below the rounding floor, not used for the slope
+            axis.loglog(steps[~used], errors[~used], markerfacecolor="none", **style)
             if m.promised is not None and used.any():
-                anchor = np.flatnonzero(used)[-1]
-                line = errors[anchor] * (steps / steps[anchor]) ** -float(m.promised)
+                first = np.flatnonzero(used)[0]
+                line = errors[first] * (steps / steps[first]) ** -float(m.promised)
                 axis.loglog(steps, line, color=colour, linewidth=1)
-        axis.set_ylim(1e-15, None)
+        ticks = sorted({m.steps[0] for m in here} | {m.steps[-1] for m in here})
+        axis.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+        axis.xaxis.set_major_formatter(ticker.ScalarFormatter())
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        axis.tick_params(axis="x", labelrotation=45)
         axis.set_title(name)
-        axis.set_xlabel("number of steps")
-        axis.grid(True, which="major", alpha=0.3)
-        axis.legend(fontsize=8, title="measured order", title_fontsize=8)
-    axes[0][0].set_ylabel("relative error at the end")
+        axis.set_xlabel("number of equal steps")
+        axis.grid(True, axis="y", alpha=0.3)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    axes[0][0].set_ylabel("relative error at the end of the span")
     figure.suptitle(
-        "Gauss-Lobatto collocation (dots) against its promised global order 2n-2 (lines)"
+        "Gauss-Lobatto collocation (marks; hollow: near rounding, not fitted) "
+        "and its promised global order 2n-2 (lines)"
     )
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -85,15 +86,32 @@ class StateLayout:
         return tuple(p.reshape(*front, *s) for p, s in zip(pieces, self.shapes, strict=True))
 
 
+def _perturbed(y: Tensor) -> Tensor:
+    """Node states of which no two entries are alike, within 1 % of y.
+
+    Zeros move as well (upwards, into the domain of roots and logarithms): at zero states a func
+    that mixes the nodes would look innocent.
+    """
+    # equidistributed in [0, 1): the multiples of the golden ratio
+    index = torch.arange(1, y.numel() + 1, dtype=torch.float64).reshape(y.shape)
+    wiggle = (5e-3 * (1 + torch.frac(index * 0.6180339887498949))).to(y)
+    size = y.abs()
+    floor = 1e-3 * size.amax()
+    return y + wiggle * torch.where(size > floor, y, torch.where(floor > 0, floor, 1.0).to(y))
+
+
 class Velocity:
     """Evaluates func(t, y), checks what it returns and counts every evaluation.
 
     func is called with t of the state's real dtype: 0-dimensional for one state; for n nodes
     evaluated by "broadcast", t of shape (n, 1, ..., 1) against states (n, *shape); by "vmap",
-    through torch.func.vmap; by "loop", n times as for one state. "auto" tries them in that order on
-    slightly perturbed copies of the first node states, takes the first that agrees with the loop
-    to rounding, and keeps it. The perturbation is what exposes a function that mixes the nodes
-    (say by summing over its whole argument) even where all nodes are nearly equal.
+    through torch.func.vmap; by "loop", n times as for one state. "auto" finds out on perturbed
+    copies of the first node states and keeps the fastest mode that it trusts:
+    - "loop" where vmap fails or differs: vmap refuses a func that reads numbers out of its
+      arguments (float(t), `if y.norm() > 1`), and such a func may treat each node differently;
+    - "broadcast" where it agrees with the loop to rounding, and a node thrown far away leaves the
+      others as they were (a func that sums over its whole argument fails one or the other);
+    - else "vmap".
 
     Attributes:
         nfe: evaluations of the velocity of one state (n nodes in one call are n).
@@ -161,35 +179,57 @@ class Velocity:
         return self._checked(value, states, 1)
 
     def _probe(self, node_times: Tensor, states: Tensor) -> str:
-        n = len(states)
         before = self.nfe
-        with torch.no_grad():
-            y = states.detach()
-            # rows differ from each other by 1 %, far above rounding, and stay near the trajectory
-            wiggle = torch.linspace(-5e-3, 5e-3, n, dtype=y.dtype, device=y.device)
-            y = y * (1 + wiggle.reshape(-1, *(1,) * (y.dim() - 1)))
-            # times spread over the whole span expose a func that mixes them; where func is not
-            # finite that far from its trajectory, the nodes' own times must do
-            for times in (torch.linspace(*self.span, n).to(node_times), node_times):
-                reference = self._evaluate_nodes("loop", times, y)
-                self.nfe += n
-                self.calls += n
-                if bool(torch.isfinite(reference).all()):
-                    break
-            bound = 200 * torch.finfo(self.layout.time_dtype).eps * reference.abs().amax()
-            chosen = "loop"
-            for mode in ("broadcast", "vmap"):
-                self.nfe += n
-                self.calls += 1
-                try:
-                    value = self._evaluate_nodes(mode, times, y)
-                except Exception:  # whatever a function does on shapes that it was not written for
-                    continue
-                if bool(((value - reference).abs() <= bound).all()):
-                    chosen = mode
-                    break
+        device = states.device
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            # a random func draws in the solve what it would have drawn without the probe
+            torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type),
+        ):
+            warnings.simplefilter("ignore")
+            mode = self._trusted_mode(node_times, _perturbed(states.detach()))
         self.probe_nfe += self.nfe - before
-        return chosen
+        return mode
+
+    def _trusted_mode(self, node_times: Tensor, y: Tensor) -> str:
+        n = len(y)
+
+        def evaluate(mode: str, times: Tensor, y: Tensor) -> Tensor:
+            self.nfe += n
+            self.calls += n if mode == "loop" else 1
+            return self._evaluate_nodes(mode, times, y)
+
+        # times spread over the whole span expose a func that mixes them; where func is not
+        # finite that far from its trajectory, the nodes' own times must do
+        for times in (torch.linspace(*self.span, n).to(node_times), node_times):
+            reference = evaluate("loop", times, y)
+            if bool(torch.isfinite(reference).all()):
+                break
+        # what rounding may do to each component: its own size, and (where large terms cancel) the
+        # size of those terms, which the perturbation of 1 % shows
+        spread = (reference - reference[0]).abs().amax(0)
+        bound = 200 * torch.finfo(reference.dtype).eps * (reference.abs().amax(0) + 100 * spread)
+
+        def agrees(mode: str, y: Tensor, rows: slice) -> bool:
+            try:
+                value = evaluate(mode, times, y)
+            except Exception:  # whatever a function does on shapes that it was not written for
+                return False
+            return bool(((value - reference)[rows].abs() <= bound).all())
+
+        if not agrees("vmap", y, slice(None)):
+            return "loop"
+        if not agrees("broadcast", y, slice(None)):
+            return "vmap"
+        # a threshold on all nodes together (say on y.norm()) shows only once it is crossed
+        far = 1e8 * max(1.0, float(y.abs().amax()))
+        for i, value, others in ((0, far, slice(1, None)), (n - 1, -far, slice(0, n - 1))):
+            thrown = y.clone()
+            thrown[i] = value
+            if n > 1 and not agrees("broadcast", thrown, others):
+                return "vmap"
+        return "broadcast"
 
     def _checked(self, value: Any, y: Tensor, leading: int) -> Tensor:
         layout = self.layout

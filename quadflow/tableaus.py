@@ -76,7 +76,8 @@ def _hermite(b: Sequence[float]) -> np.ndarray:
 
 def _simple(a: Sequence[Sequence[float]], b: Sequence[float], order: int) -> Tableau:
     rows = tuple(tuple(row) for row in a)
-    return Tableau(rows, np.array(b, dtype=np.float64), order, _hermite(b), dense_order=min(4, order))
+    weights = np.array(b, dtype=np.float64)
+    return Tableau(rows, weights, order, _hermite(b), dense_order=min(4, order))
 
 
 MIDPOINT = _simple([[], [1 / 2]], [0, 1], 2)

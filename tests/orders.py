@@ -1,4 +1,4 @@
-"""Measuring orders: errors over refined grids, pairwise slopes, a residual gate, two-sided bounds."""
+"""Measuring orders: errors over refined grids, the slope, a residual gate."""
 
 from __future__ import annotations
 

@@ -1,0 +1,55 @@
+"""Put the results of `make demo` into the README and the docs: pictures, demo.json and tables.
+
+Run by `make figures`. Tables stand between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from quadflow.analysis.demo import error_table, order_table
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/sampling.md", "docs/methods.md")
+
+
+def blocks(figures: dict[str, Any]) -> dict[str, str]:
+    """The generated pieces of text, by marker name."""
+    machine = figures["machine"]
+    tables = {"orders": order_table(figures)}
+    for result in figures["sampling"]:
+        tables[f"sampling-{result['guidance']:g}"] = error_table(result)
+    return {name: f"```text\n{text.strip()}\n```" for name, text in tables.items()} | {
+        "machine": f"Measured by `make demo` (seed {figures['seed']}, {figures['images']} images) "
+        f"on a machine with {machine['cores']} {machine['architecture']} cores, torch "
+        f"{figures['torch']}, in {figures['seconds']:.0f} s."
+    }
+
+
+def rewrite(text: str, figures: dict[str, Any]) -> str:
+    """`text` with every marked block that it has replaced."""
+    for name, block in blocks(figures).items():
+        pattern = f"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)"
+        text = re.sub(
+            pattern, lambda m, b=block: f"{m.group(1)}{b}\n{m.group(2)}", text, flags=re.DOTALL
+        )
+    return text
+
+
+def main() -> None:
+    target = ROOT / "docs" / "figures"
+    target.mkdir(exist_ok=True)
+    for name in ("convergence.png", "samples.png", "demo.json"):
+        shutil.copy(ROOT / "demo" / name, target / name)
+    figures = json.loads((target / "demo.json").read_text(encoding="utf-8"))
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(rewrite(path.read_text(encoding="utf-8"), figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The README and the docs say what the demo measured, and their snippets run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIGURES = json.loads((ROOT / "docs/figures/demo.json").read_text(encoding="utf-8"))
+
+
+def _update_script():
+    spec = importlib.util.spec_from_file_location("update", ROOT / "docs/update_figures.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/sampling.md", "docs/methods.md"])
+def test_tables_are_those_of_the_recorded_demo(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert _update_script().rewrite(text, FIGURES) == text
+    assert "<!-- begin" in text
+    assert "@" not in re.sub(r"`[^`]*`", "", text), "a placeholder was left"
+
+
+def test_recorded_orders_are_the_promised_ones() -> None:
+    """The pictures in the README show the proven orders: 4, 6 and 8, within a third."""
+    assert len(FIGURES["orders"]) == 9
+    for entry in FIGURES["orders"]:
+        assert abs(entry["measured_order"] - entry["promised_order"]) < 0.35, entry
+        assert entry["residual_decades"] < 0.1
+
+
+def test_recorded_sampling_is_complete() -> None:
+    for entry in FIGURES["sampling"]:
+        assert set(entry["rmse"]) == {"euler", "heun", "ab2", "dpmpp-2m", "pec2", "bianchor"}
+        for row in entry["rmse"].values():
+            assert set(row) == {"3", "5", "7", "10", "20"}
+            # no figure stands nearer to the reference than the reference is to the truth
+            assert min(row.values()) > 5 * entry["reference_rmse"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/solving.md", "docs/sampling.md"])
+def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    assert snippets
+    namespace: dict[str, object] = {}
+    for snippet in snippets:
+        exec(snippet, namespace)
+
+
+def test_links_and_pictures_exist() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
