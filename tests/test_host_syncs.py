@@ -1,0 +1,62 @@
+"""How often a solve waits for the device: never inside fixed steps, once an adaptive step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from manufactured import Manufactured
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import quadflow as qf
+
+PROBLEM = Manufactured()
+WAITS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.item.default",
+         "aten.is_nonzero.default", "aten.equal.default"}  # fmt: skip
+
+
+class CountWaits(TorchDispatchMode):
+    """Counts operations whose result the host reads (what a GPU would have to finish first)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.waits += str(func) in WAITS
+        return func(*args, **(kwargs or {}))
+
+
+def waits(**arguments) -> tuple[int, qf.Statistics]:
+    with CountWaits() as counter:
+        solution = qf.solve(
+            PROBLEM.f, PROBLEM.solution(0.0), arguments.pop("t", (0.0, 1.5)),
+            node_evaluation="broadcast", **arguments,
+        )  # fmt: skip
+    return counter.waits, solution.stats
+
+
+@pytest.mark.parametrize("name", sorted(qf.methods()))
+def test_fixed_steps_do_not_wait(name: str) -> None:
+    """Twice the steps, with times between them wanted, and not one more wait."""
+    few, _ = waits(method=name, step_size=0.15)
+    many, stats = waits(method=name, step_size=0.075, t=(0.0, 0.1, 1.0, 1.5))
+    assert stats.accepted == 20
+    assert many == few
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n, m in qf.methods().items() if m.error_order is not None)
+)
+def test_adaptive_steps_wait_once(name: str) -> None:
+    loose, first = waits(method=name, rtol=1e-2, atol=1e-2)
+    tight, second = waits(method=name, rtol=1e-4, atol=1e-4)
+    attempts = [s.accepted + s.rejected for s in (first, second)]
+    assert attempts[1] > attempts[0]
+    assert tight - loose == attempts[1] - attempts[0]
+
+
+def test_the_counter_counts() -> None:
+    with CountWaits() as counter:
+        float(torch.ones(()))
+        bool(torch.ones(2).sum() > 0)
+    assert counter.waits == 2
