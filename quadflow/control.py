@@ -83,6 +83,15 @@ class StepController:
     _previous: float = 1.0
     _rejected: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 < self.safety <= 1:
+            raise ValueError(f"safety must be in (0, 1], got {self.safety}")
+        if not 0 < self.min_factor < 1 <= self.max_factor:
+            raise ValueError(
+                f"a step-size factor must be able to shrink and to grow: 0 < min_factor < 1 <= "
+                f"max_factor, got min_factor={self.min_factor}, max_factor={self.max_factor}"
+            )
+
     def accept(self, ratio: float, order: int) -> float:
         """Factor for the next step after an accepted one."""
         ratio = max(ratio, 1e-10)

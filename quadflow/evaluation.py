@@ -83,7 +83,7 @@ class StateLayout:
             return y
         front = y.shape[:leading]
         pieces = torch.split(y, self.sizes, dim=-1)
-        return tuple(p.reshape(*front, *s) for p, s in zip(pieces, self.shapes, strict=True))
+        return tuple(p.reshape((*front, *s)) for p, s in zip(pieces, self.shapes, strict=True))
 
 
 def _perturbed(y: Tensor) -> Tensor:
@@ -140,6 +140,8 @@ class Velocity:
         self.mode = node_evaluation
         self.nfe = self.calls = self.probe_nfe = 0
         self._detailed = isinstance(func, DetailedVelocity)
+        # for several nodes together, where no detail is kept
+        self._plain = func if callable(func) else lambda t, y: func.evaluate(t, y)[0]
 
     def __call__(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
         """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
@@ -168,14 +170,14 @@ class Velocity:
     def _evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         layout = self.layout
         if mode == "loop":
-            values = [self.func(t, layout.split(y)) for t, y in zip(times, states, strict=True)]
+            values = [self._plain(t, layout.split(y)) for t, y in zip(times, states, strict=True)]
             pairs = zip(values, states, strict=True)
             return torch.stack([self._checked(value, y, 0) for value, y in pairs])
         if mode == "vmap":
-            value = torch.func.vmap(self.func)(times, layout.split(states, 1))
+            value = torch.func.vmap(self._plain)(times, layout.split(states, 1))
         else:
             rank = max(len(shape) for shape in layout.shapes)
-            value = self.func(times.reshape(-1, *(1,) * rank), layout.split(states, 1))
+            value = self._plain(times.reshape(-1, *(1,) * rank), layout.split(states, 1))
         return self._checked(value, states, 1)
 
     def _probe(self, node_times: Tensor, states: Tensor) -> str:
@@ -185,7 +187,9 @@ class Velocity:
             torch.no_grad(),
             warnings.catch_warnings(),
             # a random func draws in the solve what it would have drawn without the probe
-            torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type),
+            torch.random.fork_rng(
+                [] if device.type == "cpu" else [device], device_type=device.type
+            ),
         ):
             warnings.simplefilter("ignore")
             mode = self._trusted_mode(node_times, _perturbed(states.detach()))

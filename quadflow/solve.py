@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import enum
 import math
 import time
@@ -108,6 +109,8 @@ class Solution:
 
         if times.ndim == 0:
             return self._layout.split(at(float(times)))
+        if not times.size:
+            raise ValueError("t is empty: give at least one time")
         return self._layout.split(torch.stack([at(when) for when in times.tolist()]), 1)
 
 
@@ -176,6 +179,9 @@ def solve(
     sign = 1.0 if times[-1] > times[0] else -1.0
     velocity = Velocity(func, layout, (times[0], times[-1]), node_evaluation)
     tolerance = Tolerance(_positive(rtol, "rtol"), _positive(atol, "atol"), norm)
+    if initial_step is not None:
+        initial_step = float(initial_step)
+    min_step, max_step = float(min_step), float(max_step)
     for name, size in (("initial_step", initial_step), ("max_step", max_step)):
         if size is not None and not size > 0:
             raise ValueError(f"{name} must be positive, got {size}")
@@ -206,6 +212,7 @@ def solve(
     else:
         if controller is None:
             controller = StepController(max_factor=chosen.max_growth)
+        controller = copy.copy(controller)  # it keeps a memory, which must not outlive the solve
         status, message = _run_adaptive(
             stepper, state, times[-1], tolerance, controller, accepted, statistics,
             initial_step=initial_step, min_step=min_step, max_step=max_step, max_steps=max_steps,
@@ -259,10 +266,11 @@ class _Collector:
         self.steps.append(result.state.t)
 
     def check_finite(self) -> tuple[Status, str]:
-        # NaN and inf spread to the end of a solve, so one look at the last state is enough
-        if bool(torch.isfinite(self.states[-1].detach()).all()):
+        # one look at all of them: dense output may meet a NaN that the steps themselves stepped over
+        states = torch.stack(self.states).detach()
+        finite = torch.isfinite(states).reshape(len(states), -1).all(1).tolist()
+        if all(finite):
             return Status.SUCCESS, f"reached t={self.times[-1]}"
-        finite = [bool(torch.isfinite(y.detach()).all()) for y in self.states]
         bad = finite.index(False)
         self.states = self.states[:bad]
         return Status.NON_FINITE, (
@@ -362,7 +370,7 @@ def _times(t: Any, name: str) -> list[float]:
             raise ValueError(f"{name} requires grad: gradients in {name} are not available, detach")
         if t.is_complex():
             raise TypeError(f"{name} must be real, got dtype {t.dtype}")
-        t = t.cpu().numpy()
+        t = t.cpu().to(torch.float64).numpy()
     try:
         array = np.asarray(t, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -384,7 +392,10 @@ def _times(t: Any, name: str) -> list[float]:
 
 
 def _positive(value: Any, name: str) -> Any:
-    smallest = float(value.min()) if isinstance(value, Tensor) else float(value)
+    try:
+        smallest = float(value.min()) if isinstance(value, Tensor) else float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a float or a tensor, got {value!r}") from error
     if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
         raise ValueError(f"{name} must be positive and finite, got {value}")
     return value
