@@ -13,6 +13,7 @@ import quadflow
 
 from .extras import MissingExtraError
 from .flow import Guidance
+from .optimisation import FitConfig
 from .sampling import SAMPLERS
 
 
@@ -66,39 +67,34 @@ def _sample(arguments: argparse.Namespace) -> None:
     )
 
 
-def _train_unet(arguments: argparse.Namespace) -> None:
-    from .backbones.training import train_unet
-    from .datasets import load_idx_folder
-    from .optimisation import FitConfig
-
-    config = FitConfig(
+def _fit_config(arguments: argparse.Namespace) -> FitConfig:
+    return FitConfig(
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         ema_decay=arguments.ema_decay,
         seed=arguments.seed,
     )
+
+
+def _train_unet(arguments: argparse.Namespace) -> None:
+    from .backbones.training import train_unet
+    from .datasets import load_idx_folder
+
     train_unet(
-        load_idx_folder(arguments.data), _output_file(arguments.out), config=config,
+        load_idx_folder(arguments.data), _output_file(arguments.out),
+        config=_fit_config(arguments),
         log=arguments.log,
     )  # fmt: skip
 
 
 def _train_sidenet(arguments: argparse.Namespace) -> None:
     from .datasets import load_idx_folder
-    from .optimisation import FitConfig
     from .pretrained import load_unet
     from .sidenet import SideNetConfig
     from .training import ChainConfig, train_sidenet
 
     model = load_unet(arguments.backbone)
-    config = FitConfig(
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        ema_decay=arguments.ema_decay,
-        seed=arguments.seed,
-    )
     shape = SideNetConfig(
         in_channels=model.config.in_channels,
         patch=arguments.patch,
@@ -111,7 +107,7 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
         model,
         load_idx_folder(arguments.data),
         _output_file(arguments.out),
-        config=config,
+        config=_fit_config(arguments),
         sidenet=shape,
         chain=ChainConfig(length=arguments.chain, offset_rate=arguments.offset_rate),
         log=arguments.log,

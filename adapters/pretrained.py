@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,14 @@ def shipped(name: str) -> Path:
     return Path(str(files("quadflow.adapters.backbones") / "weights" / name))
 
 
-def _ready(model: Network) -> Network:
+def _load(make: Callable[[dict[str, object]], Network], kind: str, path: str | Path) -> Network:
+    """The network that `make` builds from the config in a weight file, with its weights."""
+    tensors, config = read_weights(path)
+    try:
+        model = make(config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} holds no {kind}: its config is {config}") from error
+    load_into(model, tensors, path)
     # channels last is what makes these convolutions fast on a CPU
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval().requires_grad_(False)
@@ -38,14 +46,11 @@ def load_unet(path: str | Path | None = None) -> UNet:
     Raises:
         CheckpointError: missing or damaged file, or weights that do not fit.
     """
-    path = path or shipped("fashion_unet.safetensors")
-    tensors, config = read_weights(path)
-    try:
-        model = UNet(UNetConfig.from_dict(config))
-    except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} holds no U-Net: its config is {config}") from error
-    load_into(model, tensors, path)
-    return _ready(model)
+    return _load(
+        lambda config: UNet(UNetConfig.from_dict(config)),
+        "U-Net",
+        path or shipped("fashion_unet.safetensors"),
+    )
 
 
 def load_sidenet(path: str | Path | None = None) -> SideNet:
@@ -54,11 +59,8 @@ def load_sidenet(path: str | Path | None = None) -> SideNet:
     Raises:
         CheckpointError: missing or damaged file, or weights that do not fit.
     """
-    path = path or shipped("fashion_sidenet.safetensors")
-    tensors, config = read_weights(path)
-    try:
-        model = SideNet(SideNetConfig(**config))  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no SideNet: its config is {config}") from error
-    load_into(model, tensors, path)
-    return _ready(model)
+    return _load(
+        lambda config: SideNet(SideNetConfig(**config)),  # type: ignore[arg-type]
+        "SideNet",
+        path or shipped("fashion_sidenet.safetensors"),
+    )

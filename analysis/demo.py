@@ -83,7 +83,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
         f"Fashion-MNIST, guidance 2, the same noises everywhere (seed {seed}); "
         f"RMSE over {count} images to the converged solve",
     )
-    figures = {
+    figures: dict[str, Any] = {
         "seed": seed,
         "images": count,
         "machine": {"cores": os.cpu_count(), "architecture": platform.machine()},
