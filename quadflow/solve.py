@@ -266,7 +266,7 @@ class _Collector:
         self.steps.append(result.state.t)
 
     def check_finite(self) -> tuple[Status, str]:
-        # one look at all of them: dense output may meet a NaN that the steps themselves stepped over
+        # one look at all of them: dense output may meet a NaN that the steps stepped over
         states = torch.stack(self.states).detach()
         finite = torch.isfinite(states).reshape(len(states), -1).all(1).tolist()
         if all(finite):

@@ -47,10 +47,10 @@ class Tableau:
         if self.b.shape != (len(self.a),):
             raise ValueError(f"b has shape {self.b.shape} for {len(self.a)} stages")
         if abs(self.b.sum() - 1) > 1e-14:
-            raise ValueError(f"the weights b sum to {self.b.sum()!r}, must be 1")
+            raise ValueError(f"the weights b sum to {float(self.b.sum())!r}, must be 1")
         for weights in self.errors:
             if abs(weights.sum()) > 1e-13:
-                raise ValueError(f"error weights sum to {weights.sum()!r}, must be 0")
+                raise ValueError(f"error weights sum to {float(weights.sum())!r}, must be 0")
         ends = self.dense.sum(axis=1)
         full = np.zeros(len(ends))
         full[: len(self.b)] = self.b
