@@ -24,7 +24,10 @@ def test_adaptive_methods_agree(method: str, times: torch.Tensor) -> None:
     assert ours.shape == theirs.shape == (4, 2, 2)
     assert ours.dtype == theirs.dtype
     assert torch.equal(ours[0], Y0)
-    assert (ours - theirs).abs().max() < 1e-7
+    exact = qf.odeint(f, Y0, times, rtol=1e-13, atol=1e-14, method="dopri8")
+    assert (ours - exact).abs().max() < 3e-8
+    # torchdiffeq's dopri8 reads requested times off a quartic interpolant: 3e-6 off here
+    assert (ours - theirs).abs().max() < (1e-7 if method == "dopri5" else 1e-5)
 
 
 @pytest.mark.parametrize("method", ["euler", "midpoint"])
@@ -108,11 +111,13 @@ def test_options_that_do_nothing_are_refused(method: str, options: dict, match: 
 
 def test_a_module_with_parameters_gets_gradients() -> None:
     torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
-    ).double()
+    net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    net.double()
+    grads = []
     for library in (qf, torchdiffeq):
         net.zero_grad()
-        library.odeint(lambda t, y: net(y), Y0, T, method="rk4")[-1].square().sum().backward()
-        grads = [p.grad.clone() for p in net.parameters()]
-        assert all(g.abs().max() > 0 for g in grads)
+        library.odeint(lambda t, y: net(y), Y0, T, method="midpoint")[-1].square().sum().backward()
+        grads.append([p.grad.clone() for p in net.parameters()])
+    for mine, theirs in zip(*grads, strict=True):
+        assert theirs.abs().max() > 0
+        assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
