@@ -12,7 +12,7 @@ import torch
 import quadflow
 
 from .extras import MissingExtraError
-from .flow import Guidance
+from .flow import Guidance, check_labels
 from .optimisation import FitConfig
 from .sampling import SAMPLERS
 
@@ -48,6 +48,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     model = load_unet(arguments.backbone)
     sidenet = load_sidenet(arguments.sidenet) if arguments.method == "bianchor" else None
     labels = torch.tensor(arguments.labels)
+    check_labels(labels, model.num_classes)
     shape = (model.config.in_channels, 28, 28)
     samples = sample(
         model,

@@ -107,10 +107,12 @@ class Guidance:
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.scale >= 0:
-            raise ValueError(f"scale must be >= 0, got {self.scale}")
+        if not 0 <= self.scale < float("inf"):
+            raise ValueError(f"scale must be finite and >= 0, got {self.scale}")
         if not self.interval[0] < self.interval[1]:
             raise ValueError(f"interval must be (low, high) with low < high, got {self.interval}")
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"channels must be >= 1 or None, got {self.channels}")
 
     def combine(self, raw: tuple[Tensor, ...], t: Time) -> Tensor:
         """The guided velocity of a raw (labelled, null) pair at time t, or of a raw (v,)."""
@@ -235,25 +237,27 @@ class FlowField:
         self.rows += self.halves * len(x)
         own = torch.cat((x, x)) if self.guided else x
         dtype = self._model_dtype or x.dtype
+        sigma = convention.sigma(t)
+        # scaled before it is cast: half precision rounds it once
         if isinstance(t, Tensor):
-            times = t.reshape(-1).to(dtype).repeat(self.halves)
+            times = (t.reshape(-1) * convention.time_scale).to(dtype).repeat(self.halves)
+            sigma = torch.cat((sigma,) * self.halves)  # type: ignore[arg-type]
         else:
             shape = () if convention.scalar_time else (len(own),)
-            times = torch.full(shape, t, dtype=dtype, device=x.device)
-        raw = convention.call(
-            self.model,
-            own.to(dtype),
-            times * convention.time_scale,
-            self._model_labels,
-            self.extras,
-        )
+            times = torch.full(shape, t * convention.time_scale, dtype=dtype, device=x.device)
+            if convention.prediction == "denoised" and sigma == 0:
+                raise ValueError(
+                    f"{convention.name}: a denoised prediction gives no velocity at σ = 0, and the "
+                    "method asks for it there: take one that does not (for heun an odd nfe)"
+                )
+        raw = convention.call(self.model, own.to(dtype), times, self._model_labels, self.extras)
         value = output_tensor(raw).to(x.dtype)
         if value.shape != own.shape:
             raise ValueError(
                 f"the model returned shape {tuple(value.shape)} for an input {tuple(own.shape)}"
             )
         if convention.prediction == "denoised":
-            value = (own - value) / (convention.sigma(t) * convention.direction)
+            value = (own - value) / (sigma * convention.direction)
         halves = tuple(value.chunk(self.halves))
         return self.guidance.combine(halves, t), halves
 

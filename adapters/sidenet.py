@@ -126,6 +126,8 @@ class SideNet(nn.Module):
         parts = (self.t_embedder(t), self.h_embedder(h), self.y_embedder(y))
         emb = self.emb_fusion(torch.cat(parts, dim=-1))
         patch = self.config.patch
+        if x.shape[-2] % patch or x.shape[-1] % patch:
+            raise ValueError(f"patch={patch} does not divide the size {tuple(x.shape[-2:])} of x")
         # folded one by one: channels of x come before channels of v, as without folding
         folded = [F.pixel_unshuffle(a, patch) if patch > 1 else a for a in (x, v)]
         out = self.input_conv(torch.cat(folded, dim=1))

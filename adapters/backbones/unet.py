@@ -123,6 +123,11 @@ class UNet(nn.Module):
         nn.init.zeros_(self.output_conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        multiple = self.config.patch * 2 ** (len(self.config.widths) - 1)
+        if x.shape[-2] % multiple or x.shape[-1] % multiple:
+            raise ValueError(
+                f"the sides of x, {tuple(x.shape[-2:])}, are no multiples of {multiple}"
+            )
         emb = F.silu(self.t_embedder(t) + self.y_embedder(y))
         h = self.input_conv(F.pixel_unshuffle(x, self.config.patch))
         skips = [h]
