@@ -149,7 +149,7 @@ class Velocity:
         self.nfe += 1
         self.calls += 1
         if self._detailed:
-            value, detail = self.func.evaluate(t, layout.split(y))  # type: ignore[attr-defined]
+            value, detail = self.func.evaluate(t, layout.split(y))
         else:
             if isinstance(t, Tensor):
                 time = t.to(layout.time_dtype)
