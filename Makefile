@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 	rm -rf build/typed
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p quadflow
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml
 	$(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/.dev
@@ -35,7 +35,7 @@ $(VENV)/.dev: $(VENV)/.demo
 	touch $@
 
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml
 
 # the demo's pictures and tables into the README and the docs
 figures: demo
