@@ -23,13 +23,23 @@ def save_weights(
     """Write the weights of `module` in `dtype`, with `config` (JSON) in the file's metadata.
 
     The file appears whole or not at all: it is written beside `path` and then renamed.
+
+    Raises:
+        CheckpointError: weights that are not finite in `dtype`.
     """
     safetensors = require("safetensors.torch", "generative")
     path = Path(path)
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in module.state_dict().items()}
+    wrong = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        raise CheckpointError(f"{path} is not written: {', '.join(wrong)} not finite in {dtype}")
     temporary = path.with_name(path.name + ".part")
-    safetensors.save_file(tensors, str(temporary), metadata={"config": json.dumps(dict(config))})
-    os.replace(temporary, path)
+    metadata = {"config": json.dumps(dict(config))}
+    try:
+        safetensors.save_file(tensors, str(temporary), metadata=metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -194,7 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, TypeError, OSError, MissingExtraError, quadflow.SolveError) as error:
+    except (
+        ValueError, TypeError, OSError, FloatingPointError, MissingExtraError, quadflow.SolveError,
+    ) as error:  # fmt: skip
         print(f"quadflow {arguments.command}: {error}", file=sys.stderr)
         return 2
     return 0

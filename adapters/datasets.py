@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     if raw[:2] == b"\x1f\x8b":
         try:
             raw = gzip.decompress(raw)
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{path} is a damaged gzip file: {error}") from error
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins {raw[:4].hex(' ')}")
@@ -48,7 +50,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     if len(raw) < header:
         raise ValueError(f"{path} ends inside its header of {header} bytes")
     shape = struct.unpack(f">{ndim}I", raw[4:header])
-    expected = header + int(np.prod(shape, dtype=np.int64))
+    expected = header + math.prod(shape)
     if len(raw) != expected:
         raise ValueError(f"{path} has {len(raw)} bytes; its header {shape} asks for {expected}")
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
@@ -64,7 +66,7 @@ def load_idx_folder(folder: str | Path, split: str = "train") -> LabelledImages:
 
     Raises:
         FileNotFoundError: a file is missing (the message names it).
-        ValueError: unknown split, damaged file, or images and labels that do not match.
+        ValueError: unknown split, damaged file, images and labels that do not match, or none.
     """
     if split not in ("train", "t10k"):
         raise ValueError(f"split must be 'train' or 't10k', got {split!r}")
@@ -79,6 +81,8 @@ def load_idx_folder(folder: str | Path, split: str = "train") -> LabelledImages:
     images, labels = read_idx(find("images-idx3")), read_idx(find("labels-idx1"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise ValueError(f"images {images.shape} and labels {labels.shape} do not belong together")
+    if not len(labels):
+        raise ValueError(f"{folder} holds no {split} images")
     pixels = torch.from_numpy(images.astype(np.float32))[:, None] / 127.5 - 1.0
     targets = torch.from_numpy(labels.astype(np.int64))
     return LabelledImages(pixels, targets, int(targets.max()) + 1)

@@ -22,7 +22,9 @@ class DataPredictionInterpolant(Interpolant):
     Euler's step) without a second anchor, from σ = 1 and in the step to σ = 0, where λ is infinite.
 
     Source: Lu et al. 2022, DPM-Solver++, algorithm 2 (2M) with α = 1-σ. As an interpolant it is
-    integrated in closed form; the rule is not used.
+    integrated in closed form; the rule is not used. Its order is 2 where the steps in λ shrink with
+    the grid; from σ = 1 to 0 on a uniform one, where they do not at the ends, the error is
+    O(h² log 1/h).
     """
 
     anchors = 2

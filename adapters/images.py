@@ -32,5 +32,8 @@ def save_png(path: str | Path, pixels: np.ndarray, scale: int = 1) -> None:
         image = image.resize((image.width * scale, image.height * scale), resample=0)
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    try:
+        image.save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

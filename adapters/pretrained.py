@@ -32,7 +32,7 @@ def _load(make: Callable[[dict[str, object]], Network], kind: str, path: str | P
     tensors, config = read_weights(path)
     try:
         model = make(config)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{path} holds no {kind}: its config is {config}") from error
     load_into(model, tensors, path)
     # channels last is what makes these convolutions fast on a CPU

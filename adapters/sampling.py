@@ -78,6 +78,10 @@ def initial_noise(
 ) -> Tensor:
     """Standard normal noise (count, *shape), drawn sample by sample: sample i depends on seed and
     i alone, not on the batch that it is drawn in."""
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}")
+    if count < 1:
+        raise ValueError(f"count must be >= 1, got {count}")
     rows = []
     for i in range(count):
         words = np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)
@@ -127,6 +131,8 @@ def sample(
     plan, intervals = SAMPLERS[method](flow, nfe, sidenet)
     ends = (flow.resolved.noise_t, flow.resolved.data_t)
     times = np.linspace(*ends, intervals + 1) if grid is None else np.asarray(grid, np.float64)
+    if times.ndim != 1:
+        raise ValueError(f"grid must be one-dimensional, got shape {times.shape}")
     if len(times) != intervals + 1:
         raise ValueError(
             f"grid has {len(times)} times; {method} with nfe={nfe} needs {intervals + 1}"

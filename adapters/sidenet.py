@@ -36,6 +36,11 @@ class SideNetConfig:
     num_classes: int = 1000
     time_scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name, value in self.to_dict().items():
+            if name != "time_scale" and not value >= 1:  # type: ignore[operator]
+                raise ValueError(f"{name} must be >= 1, got {value}")
+
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 

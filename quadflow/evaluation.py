@@ -207,9 +207,14 @@ class Velocity:
         # times spread over the whole span expose a func that mixes them; where func is not
         # finite that far from its trajectory, the nodes' own times must do
         for times in (torch.linspace(*self.span, n).to(node_times), node_times):
-            reference = evaluate("loop", times, y)
+            try:
+                reference = evaluate("loop", times, y)
+            except Exception:  # func may refuse a state that its trajectory never meets
+                continue
             if bool(torch.isfinite(reference).all()):
                 break
+        else:
+            return "loop"
         # what rounding may do to each component: its own size, and (where large terms cancel) the
         # size of those terms, which the perturbation of 1 % shows
         spread = (reference - reference[0]).abs().amax(0)
