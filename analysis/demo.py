@@ -14,7 +14,7 @@ import torch
 
 import quadflow as qf
 from quadflow.adapters import SAMPLERS, Guidance, initial_noise, load_sidenet, load_unet
-from quadflow.adapters.extras import progress
+from quadflow.adapters.extras import progress, require
 from quadflow.adapters.images import tile
 
 from .convergence import measured_order
@@ -39,6 +39,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
         quick: two problems' worth of steps and ten images instead of all.
     """
     began = time.perf_counter()
+    require("matplotlib", "analysis")  # before a minute of work that would end without a picture
     out.mkdir(parents=True, exist_ok=True)
     model, sidenet = load_unet(), load_sidenet()
     count = 10 if quick else 20

@@ -187,7 +187,7 @@ def collocation(
         sweeps = max(least, rule.degree + 1 - gain)
     if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < least:
         raise ValueError(
-            f"sweeps must be an integer >= {least} from a {guess} guess, got {sweeps!r}"
+            f"sweeps must be an integer >= {least} with guess={guess!r}, got {sweeps!r}"
         )
     order = min(sweeps + gain, rule.degree + 1)
     # The estimate is the last sweep's increment and the rule against one node fewer.

@@ -113,6 +113,12 @@ def test_functions_of_tuples(func, match) -> None:
         ({"rtol": -1e-3}, ValueError, "rtol must be positive and finite, got -0.001"),
         ({"atol": math.nan}, ValueError, "atol must be positive and finite, got nan"),
         ({"atol": torch.tensor([1e-3, 0.0])}, ValueError, "atol must be positive"),
+        ({"rtol": "tight"}, TypeError, "rtol must be a float or a tensor, got 'tight'"),
+        ({"atol": (1e-3, 1e-4)}, TypeError, r"atol must be a float or a tensor, got \(0\.001"),
+        ({"initial_step": math.nan}, ValueError, "initial_step must be positive, got nan"),
+        ({"max_step": math.nan}, ValueError, "max_step must be positive, got nan"),
+        ({"min_step": math.nan}, ValueError, r"min_step must be in \[0, .* got nan"),
+        ({"max_steps": 1.5}, ValueError, r"max_steps must be an integer >= 1, got 1\.5"),
         ({"initial_step": 0.0}, ValueError, "initial_step must be positive, got 0"),
         ({"max_step": -1.0}, ValueError, "max_step must be positive, got -1"),
         ({"min_step": -1.0}, ValueError, r"min_step must be in \[0, max_step=inf\], got -1"),
@@ -142,7 +148,7 @@ def test_options(changes, error, match) -> None:
         (
             lambda: qf.collocation(qf.gauss_legendre(2), 0, guess="extrapolated"),
             ValueError,
-            "sweeps must be an integer >= 1 from a extrapolated guess, got 0",
+            "sweeps must be an integer >= 1 with guess='extrapolated', got 0",
         ),
         (lambda: qf.collocation(qf.gauss_legendre(2), guess="last"), ValueError, "got 'last'"),
         (lambda: qf.register("rk4", lambda: qf.adams(1)), ValueError, "'rk4' is registered"),
@@ -182,3 +188,5 @@ def test_dense_output_misused() -> None:
         solution([0.5, math.nan])
     with pytest.raises(ValueError, match="one-dimensional"):
         solution([[0.5]])
+    with pytest.raises(ValueError, match="t is empty"):
+        solution([])

@@ -95,6 +95,7 @@ FUNCTIONS: dict[str, tuple[Callable, str]] = {
     "hidden threshold": (lambda t, y: torch.relu(y.square().sum() - 5.0) - y, "vmap"),
     "hidden switch": (lambda t, y: torch.where(y.norm() > 2.0, -3.0, 0.5) * y, "vmap"),
     "hidden negative switch": (lambda t, y: torch.where(y.sum() < -9.0, 3.0, -0.5) * y, "vmap"),
+    "hidden time switch": (lambda t, y: torch.where(t.max() > 0.5, -2.0, 1.0) * y, "vmap"),
     "branch on a component": (branching, "loop"),
     "branch on the norm": (quiet_branching, "loop"),
     "float(t)": (on_python_time, "loop"),
@@ -142,7 +143,8 @@ def test_small_components_are_not_judged_by_large_ones(dtype: torch.dtype) -> No
     y0 = torch.tensor([1e5, 1e-2, 2e-2], dtype=dtype)
 
     def func(t, y):
-        return torch.cat((-y[..., :1], y[..., 1:] - y[..., 1:].mean()), dim=-1)
+        small = y[..., 1:]
+        return torch.cat((-y[..., :1], small * torch.cos(100 * small.sum())), dim=-1)
 
     auto, loop = solved(func, y0, "auto"), solved(func, y0, "loop")
     assert auto.stats.node_evaluation == "vmap"
@@ -254,7 +256,7 @@ def test_a_function_that_refuses_perturbed_states_is_looped() -> None:
 
     def func(t, y):
         assert bool((y <= 1.0).all()), "a share is at most 1"
-        return -y
+        return -1e-3 * y
 
     assert_auto_is_loop(func, torch.ones(3, dtype=F64), "loop", "lobatto4")
 

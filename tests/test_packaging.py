@@ -84,6 +84,8 @@ def test_importing_the_core_loads_no_extra(tmp_path: Path) -> None:
         ("tqdm", "generative", "from quadflow.adapters.extras import progress; progress(1, '')"),
         ("matplotlib", "analysis", "from pathlib import Path; "
          "from quadflow.analysis.figures import *; convergence_plot(Path('x.png'), [])"),
+        ("matplotlib", "analysis", "from pathlib import Path; "
+         "from quadflow.analysis.demo import run_demo; run_demo(Path('demo'))"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(package: str, extra: str, code: str, tmp_path: Path) -> None:
