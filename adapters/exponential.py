@@ -28,7 +28,7 @@ class DataPredictionInterpolant(Interpolant):
     """
 
     anchors = 2
-    order = 2
+    order = None  # none that holds on every grid, see above
 
     def __init__(self, convention: Convention) -> None:
         self.convention = convention

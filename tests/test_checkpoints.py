@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -48,7 +49,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
     good = shipped("fashion_unet.safetensors").read_bytes()
     files = {name: folder / name for name in ("cut", "noise", "pickle", "empty", "plain")}
     files["cut"].write_bytes(good[: len(good) // 2])
-    files["noise"].write_bytes(os.urandom(5000))
+    files["noise"].write_bytes(np.random.default_rng(0).bytes(5000))
     torch.save({"weight": torch.zeros(2)}, files["pickle"])
     files["empty"].write_bytes(b"")
     save_file({"weight": torch.zeros(2)}, files["plain"])
