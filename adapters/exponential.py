@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor
 
 from quadflow.dense import combine
-from quadflow.interpolation import Anchor, Interpolant, IntervalVelocity
-from quadflow.quadrature import QuadratureRule
+from quadflow.interpolation import Anchor, Interpolant, Interval, IntervalVelocity
 
 from .flow import Convention
 
@@ -33,24 +31,11 @@ class DataPredictionInterpolant(Interpolant):
     def __init__(self, convention: Convention) -> None:
         self.convention = convention
 
-    def velocities(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None,
-    ) -> Tensor:
+    def velocities(self, interval: Interval) -> Tensor:
         raise NotImplementedError("this interpolant is integrated in closed form")
 
-    def integrate(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None = None,
-    ) -> IntervalVelocity:
+    def integrate(self, interval: Interval) -> IntervalVelocity:
+        anchors, t0, t1 = interval.anchors, interval.t0, interval.t1
         now = anchors[-1]
         s0, s1 = float(self.convention.sigma(t0)), float(self.convention.sigma(t1))
         mean = now.v

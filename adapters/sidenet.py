@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quadflow.interpolation import Anchor, Interpolant, IntervalVelocity
+from quadflow.interpolation import Anchor, Interpolant, Interval
 from quadflow.methods import AnchorsMethod, anchors
 from quadflow.quadrature import QuadratureRule, gauss_lobatto
 
@@ -175,27 +174,18 @@ class SideNetInterpolant(Interpolant):
         first = next(iter(sidenet.parameters()), None)
         self._dtype = torch.float32 if first is None else first.dtype
 
-    def velocities(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None,
-    ) -> Tensor:
-        start, end = anchors[0], anchors[-1] if len(anchors) > 1 else None
-        nodes = rule.nodes.tolist()
+    def velocities(self, interval: Interval) -> Tensor:
+        start, *rest = interval.anchors
+        times = dict(enumerate(interval.times))
         # the nearer anchor serves a node; the middle belongs to the start
-        by_start = [i for i, c in enumerate(nodes) if end is None or c <= 0.5]
-        if predicted is not None:  # the prediction has these already
-            found = {i: predicted.values[i] for i in by_start}
+        near = {i for i, c in enumerate(interval.rule.nodes.tolist()) if not rest or c <= 0.5}
+        if interval.predicted is not None:  # the prediction has these already
+            found = {i: interval.predicted.values[i] for i in near}
         else:
-            found = self._carry(start, {i: t0 + nodes[i] * (t1 - t0) for i in by_start})
-        if end is not None:
-            rest = [i for i in range(len(nodes)) if i not in by_start]
-            times = {i: t1 if nodes[i] == 1 else t0 + nodes[i] * (t1 - t0) for i in rest}
-            found |= self._carry(end, times)
-        return torch.stack([found[i] for i in range(len(nodes))])
+            found = self._carry(start, {i: times[i] for i in near})
+        for end in rest:
+            found |= self._carry(end, {i: t for i, t in times.items() if i not in near})
+        return torch.stack([found[i] for i in times])
 
     def _carry(self, anchor: Anchor, times: dict[int, float]) -> dict[int, Tensor]:
         """Velocities at `times` from one anchor, in one call of the network."""

@@ -5,6 +5,7 @@ from .errors import VelocityError
 from .interpolation import (
     Anchor,
     Interpolant,
+    Interval,
     IntervalVelocity,
     OracleInterpolant,
     PolynomialInterpolant,
@@ -50,6 +51,7 @@ __all__ = [
     "Anchor",
     "AnchorsMethod",
     "Interpolant",
+    "Interval",
     "IntervalVelocity",
     "Method",
     "NegativeWeightsWarning",

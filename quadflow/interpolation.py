@@ -41,6 +41,37 @@ class IntervalVelocity:
     weights: WeightFunction
 
 
+@dataclass(frozen=True)
+class Interval:
+    """What an interpolant is asked about: the velocity at the rule's nodes of [t0, t1].
+
+    anchors: oldest first, as many as the interpolant wants up to and including the start; in a
+    correction the end anchor (at t1) comes last. predicted: None in a prediction; in the correction
+    the prediction of the same interval, so that work can be reused. t0, t1: floats, or per-sample
+    times that broadcast against the state.
+    """
+
+    anchors: Sequence[Anchor]
+    t0: float
+    t1: float
+    rule: QuadratureRule
+    predicted: IntervalVelocity | None = None
+
+    @property
+    def times(self) -> list[float]:
+        """The times of the nodes; a node at an end has the end's time exactly."""
+        h = self.t1 - self.t0
+        return [
+            self.t0 if c == 0 else self.t1 if c == 1 else self.t0 + c * h
+            for c in self.rule.nodes.tolist()
+        ]
+
+    @property
+    def positions(self) -> list[float]:
+        """The anchors' times as fractions of the interval: 0 is its start, 1 its end."""
+        return [(a.t - self.t0) / (self.t1 - self.t0) for a in self.anchors]
+
+
 class Interpolant(ABC):
     """Velocities at the nodes of an interval, from anchors.
 
@@ -54,31 +85,13 @@ class Interpolant(ABC):
     order: int | None
 
     @abstractmethod
-    def velocities(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None,
-    ) -> Tensor:
-        """v̂ at the rule's nodes of [t0, t1]: (n, *shape).
+    def velocities(self, interval: Interval) -> Tensor:
+        """v̂ at the rule's nodes: (n, *shape)."""
 
-        anchors: oldest first, at most `self.anchors` up to and including the start; in a correction
-        the end anchor (at t1) comes last. predicted: None in a prediction; in the correction the
-        prediction of the same interval, so that work can be reused.
-        """
-
-    def integrate(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None = None,
-    ) -> IntervalVelocity:
-        """The rule applied to `velocities` (arguments as there)."""
-        values = self.velocities(anchors, t0, t1, rule, predicted)
+    def integrate(self, interval: Interval) -> IntervalVelocity:
+        """The rule applied to `velocities`."""
+        rule = interval.rule
+        values = self.velocities(interval)
         mean = combine(rule.weights.tolist(), tuple(values))
         return IntervalVelocity(mean, values, lagrange_weights(rule.nodes))
 
@@ -100,35 +113,17 @@ class PolynomialInterpolant(Interpolant):
     def __repr__(self) -> str:
         return f"PolynomialInterpolant({self.anchors})"
 
-    @staticmethod
-    def _positions(anchors: Sequence[Anchor], t0: float, t1: float) -> list[float]:
-        return [(a.t - t0) / (t1 - t0) for a in anchors]
+    def velocities(self, interval: Interval) -> Tensor:
+        rows = lagrange_matrix(interval.positions, interval.rule.nodes).tolist()
+        return torch.stack([combine(row, [a.v for a in interval.anchors]) for row in rows])
 
-    def velocities(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None,
-    ) -> Tensor:
-        rows = lagrange_matrix(self._positions(anchors, t0, t1), rule.nodes).tolist()
-        return torch.stack([combine(row, [a.v for a in anchors]) for row in rows])
-
-    def integrate(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None = None,
-    ) -> IntervalVelocity:
+    def integrate(self, interval: Interval) -> IntervalVelocity:
         # The interpolant is linear in the anchors: k numbers do the work of n node velocities.
-        positions = self._positions(anchors, t0, t1)
+        rule, positions = interval.rule, interval.positions
         basis = lagrange_matrix(positions, rule.nodes)
-        values = [a.v for a in anchors]
+        values = [a.v for a in interval.anchors]
         mean = combine((rule.weights @ basis).tolist(), values)
-        if rule.degree >= len(anchors) - 1:  # then the rule is the polynomial's own integral
+        if rule.degree >= len(values) - 1:  # then the rule is the polynomial's own integral
             return IntervalVelocity(mean, values, lagrange_weights(positions))
         return IntervalVelocity(mean, values, lagrange_weights(rule.nodes, basis))
 
@@ -150,12 +145,5 @@ class OracleInterpolant(Interpolant):
     def __init__(self, velocity: Callable[[float], Tensor]) -> None:
         self.velocity = velocity
 
-    def velocities(
-        self,
-        anchors: Sequence[Anchor],
-        t0: float,
-        t1: float,
-        rule: QuadratureRule,
-        predicted: IntervalVelocity | None,
-    ) -> Tensor:
-        return torch.stack([self.velocity(t0 + c * (t1 - t0)) for c in rule.nodes.tolist()])
+    def velocities(self, interval: Interval) -> Tensor:
+        return torch.stack([self.velocity(t) for t in interval.times])

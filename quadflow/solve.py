@@ -344,7 +344,8 @@ def _run_adaptive(
             )
         left = abs(t_end - state.t)
         # land exactly, and leave no sliver for a last step
-        t1 = t_end if size >= 0.99 * left else state.t + sign * size
+        lands = size >= left or (size >= 0.99 * left and left <= max_step)
+        t1 = t_end if lands else state.t + sign * size
         size = abs(t1 - state.t)
         result = stepper.step(state, t1)
         assert result.error is not None and result.error_order is not None

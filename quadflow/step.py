@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
-from .interpolation import Anchor
+from .interpolation import Anchor, Interval
 from .lagrange import lagrange_integrals, lagrange_matrix
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod
 from .quadrature import QuadratureRule
@@ -100,14 +100,14 @@ class Stepper:
             result.state = State(t1, result.state.y, result.state.anchor, known)
             return result
         t0, y0, h = state.t, state.y, t1 - state.t
-        inside = interpolant.integrate(known, t0, t1, rule)
+        inside = interpolant.integrate(Interval(known, t0, t1, rule))
         y1 = along(y0, inside.mean, h)
         end: Anchor | None = None
         error: Tensor | None = None
         if method.correction is not None and not (is_last and method.forward_last):
             v1, detail = self.velocity(t1, y1)
             reached = Anchor(t1, y1, v1, detail)
-            corrected = interpolant.integrate((*known, reached), t0, t1, rule, inside)
+            corrected = interpolant.integrate(Interval((*known, reached), t0, t1, rule, inside))
             y1 = along(y0, corrected.mean, h)
             error = (corrected.mean - inside.mean) * h
             inside = corrected

@@ -305,7 +305,7 @@ def test_dpmpp_2m_is_dpm_solver_plus_plus(
 def test_the_data_prediction_has_no_node_velocities() -> None:
     interpolant = DataPredictionInterpolant(CONVENTIONS["repa"])
     with pytest.raises(NotImplementedError, match="closed form"):
-        interpolant.velocities([], 1.0, 0.0, qf.gauss_legendre(1), None)
+        interpolant.velocities(qf.Interval([], 1.0, 0.0, qf.gauss_legendre(1)))
 
 
 # -- orders ----------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def toy_model(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
 def test_prediction_is_one_call_without_the_anchors_own_node() -> None:
     field, spy = FlowField(toy_model, labels=LABELS), Spy(0.7)
     start, rule = anchor(field, 0.8, 0), qf.gauss_lobatto(4)
-    got = SideNetInterpolant(spy, field).velocities([start], 0.8, 0.6, rule, None)
+    got = SideNetInterpolant(spy, field).velocities(qf.Interval([start], 0.8, 0.6, rule))
     assert got.shape == (4, *STATE)
     assert torch.equal(got[0], start.v)
     ((x, v, t, h, y),) = spy.calls
@@ -259,9 +259,9 @@ def test_the_nearer_anchor_serves_a_node(rule: qf.QuadratureRule, from_start: li
     field, spy = FlowField(toy_model, labels=LABELS), Spy(0.7)
     interpolant = SideNetInterpolant(spy, field)
     start, end = anchor(field, 0.8, 0), anchor(field, 0.6, 1)
-    predicted = interpolant.integrate([start], 0.8, 0.6, rule)
+    predicted = interpolant.integrate(qf.Interval([start], 0.8, 0.6, rule))
     spy.calls.clear()
-    got = interpolant.velocities([start, end], 0.8, 0.6, rule, predicted)
+    got = interpolant.velocities(qf.Interval([start, end], 0.8, 0.6, rule, predicted))
     for i, c in enumerate(rule.nodes.tolist()):
         if i in from_start:  # the prediction's own numbers, not computed again
             assert torch.equal(got[i], predicted.values[i])
@@ -311,8 +311,8 @@ def test_guided_halves_are_carried_apart_and_combined_at_the_nodes_own_time(
     field = FlowField(model, convention, LABELS, guidance)
     start, end = anchor(field, t0, 0), anchor(field, t1, 1)
     interpolant = SideNetInterpolant(spy, field)
-    predicted = interpolant.integrate([start], t0, t1, rule)
-    got = interpolant.velocities([start, end], t0, t1, rule, predicted)
+    predicted = interpolant.integrate(qf.Interval([start], t0, t1, rule))
+    got = interpolant.velocities(qf.Interval([start, end], t0, t1, rule, predicted))
 
     factor = {False: (1.0 + LABELS.double())[:, None, None, None], True: 1.0 + CLASSES}
     for i, (c, _) in enumerate(zip(rule.nodes.tolist(), times, strict=True)):
