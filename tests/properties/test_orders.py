@@ -93,13 +93,15 @@ def assert_equal_to_mp(
     solution = qf.solve(
         problem.f, problem.solution(0.0), (0.0, problem.span), method=method, grid=grid
     )
+    # extrapolating amplifies rounding, by up to some hundred on twelve steps of these rules
+    bound = 5e-14 if first is None else 5e-13
     for got, want in zip(solution.y[-1].tolist(), expected, strict=True):
-        assert abs(got - want) < 5e-14 * max(1, abs(want))
+        assert abs(got - want) < bound * max(1, abs(want))
 
 
 @pytest.mark.parametrize("family", ["gauss-legendre", "gauss-lobatto", "radau-right", "radau-left",
                                     "clenshaw-curtis"])  # fmt: skip
-@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("n", [2, 3, 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_sweeps_from_an_extrapolated_guess(family: str, n: int) -> None:
     """Global order min(K+n, d+1), on uniform and on varying steps."""
     rule = rule_of(family, n)
@@ -118,7 +120,7 @@ def test_sweeps_from_an_extrapolated_guess(family: str, n: int) -> None:
                     method, problem, (64, 128, 256) if p < 4 else (40, 60, 90), grid=grid
                 )
             else:
-                counts = (32, 64, 128)
+                counts = (32, 64, 128) if n < 5 else (128, 256, 512)
                 errors = [
                     error_mp(problem, family, n, sweeps, grid(problem.span, m), max(p - 1, sweeps))
                     for m in counts
