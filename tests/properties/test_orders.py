@@ -93,10 +93,8 @@ def assert_equal_to_mp(
     solution = qf.solve(
         problem.f, problem.solution(0.0), (0.0, problem.span), method=method, grid=grid
     )
-    # extrapolating amplifies rounding, by up to some hundred on twelve steps of these rules
-    bound = 5e-14 if first is None else 5e-13
     for got, want in zip(solution.y[-1].tolist(), expected, strict=True):
-        assert abs(got - want) < bound * max(1, abs(want))
+        assert abs(got - want) < 5e-14 * max(1, abs(want))
 
 
 @pytest.mark.parametrize("family", ["gauss-legendre", "gauss-lobatto", "radau-right", "radau-left",
@@ -126,7 +124,8 @@ def test_sweeps_from_an_extrapolated_guess(family: str, n: int) -> None:
                     for m in counts
                 ]
                 got = slope([1 / m for m in counts], errors, floor=1e-35)
-                assert_equal_to_mp(method, problem, family, n, grid(problem.span, 12))
+                # short steps: on long ones extrapolation amplifies rounding from step to step
+                assert_equal_to_mp(method, problem, family, n, grid(problem.span, 64))
             assert p - 0.5 < got < p + 0.6, f"{where}: {got:.2f}, not {p}"
 
 
