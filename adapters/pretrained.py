@@ -15,12 +15,6 @@ from .sidenet import SideNet, SideNetConfig
 
 Network = TypeVar("Network", UNet, SideNet)
 
-FASHION_CLASSES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat",
-    "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
-"""What the labels 0 to 9 of Fashion-MNIST mean."""
-
 
 def shipped(name: str) -> Path:
     """Path of a weight file that comes with the package."""

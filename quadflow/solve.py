@@ -267,8 +267,7 @@ class _Collector:
 
     def check_finite(self) -> tuple[Status, str]:
         # one look at all of them: dense output may meet a NaN that the steps stepped over
-        states = torch.stack(self.states).detach()
-        finite = torch.isfinite(states).reshape(len(states), -1).all(1).tolist()
+        finite = torch.stack([torch.isfinite(y.detach()).all() for y in self.states]).tolist()
         if all(finite):
             return Status.SUCCESS, f"reached t={self.times[-1]}"
         bad = finite.index(False)
