@@ -22,8 +22,8 @@ class SideNetConfig:
 
     in_channels: of the state. patch: pixels a side that are folded into channels first. width:
     channels inside. emb_dim: width of the embeddings. layers: blocks, the middle one attention.
-    num_classes: labels 0..num_classes-1 and the null label num_classes. time_scale: factor on time
-    and offset before the sinusoids.
+    num_classes: labels 0..num_classes-1 and the null label num_classes; 0 for a backbone without
+    labels. time_scale: factor on time and offset before the sinusoids.
     """
 
     in_channels: int = 4
@@ -37,8 +37,9 @@ class SideNetConfig:
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
-            if name != "time_scale" and not value >= 1:  # type: ignore[operator]
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            least = 0 if name == "num_classes" else 1
+            if name != "time_scale" and not value >= least:  # type: ignore[operator]
+                raise ValueError(f"{name} must be >= {least}, got {value}")
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)

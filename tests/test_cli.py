@@ -13,7 +13,8 @@ from PIL import Image
 
 import quadflow as qf
 from quadflow.adapters import SAMPLERS
-from quadflow.adapters.cli import main, parse_labels
+from quadflow.adapters.cli import main
+from quadflow.adapters.cli_arguments import parse_labels
 
 
 @pytest.mark.parametrize("method", sorted(SAMPLERS))
