@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from quadflow.dense import combine
+from quadflow.evaluation import Time
 from quadflow.interpolation import Anchor, Interpolant, Interval, IntervalVelocity
 
 from .flow import Convention
@@ -37,21 +39,27 @@ class DataPredictionInterpolant(Interpolant):
     def integrate(self, interval: Interval) -> IntervalVelocity:
         anchors, t0, t1 = interval.anchors, interval.t0, interval.t1
         now = anchors[-1]
-        s0, s1 = float(self.convention.sigma(t0)), float(self.convention.sigma(t1))
+        s0, s1 = self.convention.sigma(t0), self.convention.sigma(t1)
         mean = now.v
-        if len(anchors) > 1 and s1 > 0:
+        if len(anchors) > 1 and (isinstance(s1, Tensor) or s1 > 0):
             before = anchors[-2]
-            earlier = float(self.convention.sigma(before.t))
+            earlier = self.convention.sigma(before.t)
             past = _log_snr(s0) - _log_snr(earlier)
-            if math.isfinite(past):
+            # at σ = 1 it is infinite and the gain nothing; per-sample times come out so by
+            # themselves, without a look at their values
+            if isinstance(past, Tensor) or math.isfinite(past):
                 gain = (_log_snr(s1) - _log_snr(s0)) / (2 * past)
                 weight = (1 - s1 / s0) * gain / (t1 - t0)
+                if isinstance(weight, Tensor):
+                    weight = weight.to(mean.dtype)
                 mean = mean + weight * (self._data(now, s0) - self._data(before, earlier))
         return IntervalVelocity(mean, (mean,), lambda theta: (theta,))
 
-    def _data(self, anchor: Anchor, sigma: float) -> Tensor:
+    def _data(self, anchor: Anchor, sigma: Time) -> Tensor:
         return combine((1.0, -sigma * self.convention.direction), (anchor.y, anchor.v))
 
 
-def _log_snr(sigma: float) -> float:
+def _log_snr(sigma: Time) -> Time:
+    if isinstance(sigma, Tensor):
+        return torch.log((1 - sigma) / sigma)
     return -math.inf if sigma >= 1 else math.log((1 - sigma) / sigma)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,13 +90,28 @@ flow_matching: model(x=, t=, **extras) with 0-d t. torchcfm: (t, x, y). k-diffus
 **extras) gives the denoised data."""
 
 
+def resolve_convention(convention: Convention | str) -> Convention:
+    """A convention, or the one of this name in `CONVENTIONS`."""
+    if isinstance(convention, Convention):
+        return convention
+    if convention not in CONVENTIONS:
+        raise ValueError(
+            f"convention={convention!r} is unknown: {nearest(convention, CONVENTIONS)}"
+        )
+    return CONVENTIONS[convention]
+
+
 @dataclass(frozen=True)
 class Guidance:
     """Classifier-free guidance v = v_null + scale (v_label - v_null) where low < t <= high.
 
-    scale: 1 means none. null_label: what the model takes for "no class"; needed when scale != 1.
-    interval: (low, high) in the model's own time; outside it the labelled velocity alone is used.
-    channels: guide only the first so many channels (the original SiT guides 3 of 4); None is all.
+    scale: 1 means none. null_label: what the model takes for "no class"; needed when scale != 1
+    (unless the condition is in `FlowField.extras`). interval: (low, high) in the model's own time;
+    outside it the labelled velocity alone is used. channels: guide only the first so many channels
+    (the original SiT guides 3 of 4); None is all. per: "node" tests every velocity at its own time,
+    the ones that a SideNet gives between the anchors too, as published; "interval" decides for all
+    of an interval's velocities at its start. pair: "batched" evaluates both halves in one call of
+    twice the samples, "two calls" one after the other, in half the memory.
 
     Source: Ho & Salimans 2022; Kynkäänniemi et al. 2024 (interval).
     """
@@ -105,6 +120,8 @@ class Guidance:
     null_label: int | None = None
     interval: tuple[float, float] = (-float("inf"), float("inf"))
     channels: int | None = None
+    per: str = "node"
+    pair: str = "batched"
 
     def __post_init__(self) -> None:
         if not 0 <= self.scale < float("inf"):
@@ -113,6 +130,10 @@ class Guidance:
             raise ValueError(f"interval must be (low, high) with low < high, got {self.interval}")
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels must be >= 1 or None, got {self.channels}")
+        if self.per not in ("node", "interval"):
+            raise ValueError(f"per must be 'node' or 'interval', got {self.per!r}")
+        if self.pair not in ("batched", "two calls"):
+            raise ValueError(f"pair must be 'batched' or 'two calls', got {self.pair!r}")
 
     def combine(self, raw: tuple[Tensor, ...], t: Time) -> Tensor:
         """The guided velocity of a raw (labelled, null) pair at time t, or of a raw (v,)."""
@@ -157,9 +178,12 @@ class FlowField:
         model: the network, called as its convention says.
         convention: a name in `CONVENTIONS` or a `Convention`.
         labels: (B,) int64 class labels, or None for models without.
-        guidance: classifier-free guidance; the labelled and the null half are evaluated as one
-            batch, which the field counts as one evaluation.
-        extras: further keyword arguments of the model (embeddings, masks, ...).
+        guidance: classifier-free guidance; a labelled and a null velocity are counted as one
+            evaluation.
+        extras: further keyword arguments of the model (embeddings, masks, ...). In a guided pair
+            the null half gets the same, or what null_extras has under the same name.
+        null_extras: of the null half, such as the embeddings of an empty prompt; they stand in for
+            labels and null label where the model has none.
         num_classes: to check labels against; read off `model.num_classes` where that exists.
 
     Attributes:
@@ -180,28 +204,35 @@ class FlowField:
     guidance: Guidance = field(default_factory=Guidance)
     extras: Mapping[str, Any] = field(default_factory=dict)
     num_classes: int | None = None
+    null_extras: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.convention, str):
-            if self.convention not in CONVENTIONS:
-                raise ValueError(
-                    f"convention={self.convention!r} is unknown: "
-                    f"{nearest(self.convention, CONVENTIONS)}"
-                )
-            self.convention = CONVENTIONS[self.convention]
+        self.convention = resolve_convention(self.convention)
         if self.num_classes is None:
             self.num_classes = getattr(self.model, "num_classes", None)
         if self.labels is not None:
             check_labels(self.labels, self.num_classes, self.guidance.null_label)
+        unknown = sorted(set(self.null_extras) - set(self.extras))
+        if unknown:
+            raise ValueError(f"null_extras has {unknown}, of which extras has nothing")
+        self._labels = (self.labels,)
         if self.guided:
+            scale, null_label = self.guidance.scale, self.guidance.null_label
             if self.labels is None:
-                raise ValueError(f"guidance scale {self.guidance.scale} needs labels, got None")
-            if self.guidance.null_label is None:
-                raise ValueError(f"guidance scale {self.guidance.scale} needs a null_label")
-            null = torch.full_like(self.labels, self.guidance.null_label)
-            self._model_labels: Tensor | None = torch.cat((self.labels, null))
-        else:
-            self._model_labels = self.labels
+                if not self.null_extras:
+                    raise ValueError(
+                        f"guidance scale {scale} needs labels, got None (or extras and null_extras "
+                        "for a model that is conditioned by them)"
+                    )
+                self._labels = (None, None)
+            elif null_label is None:
+                raise ValueError(f"guidance scale {scale} needs a null_label")
+            else:
+                upper = self.num_classes
+                if null_label < 0 or (upper is not None and null_label > upper):
+                    until = "" if upper is None else f" to {upper}"
+                    raise ValueError(f"null_label={null_label} is out of range: 0{until}")
+                self._labels = (self.labels, torch.full_like(self.labels, null_label))
         parameters = getattr(self.model, "parameters", None)
         first = next(iter(parameters()), None) if callable(parameters) else None
         self._model_dtype = None if first is None else first.dtype
@@ -226,40 +257,69 @@ class FlowField:
     @property
     def model_labels(self) -> Tensor | None:
         """The labels of a raw evaluation: (B,), or (2B,) with the null half last."""
-        return self._model_labels
+        known = [labels for labels in self._labels if labels is not None]
+        return torch.cat(known) if known else None
 
     def evaluate(self, t: Time, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """dx/dt (B, ...) at time t (a float, or (B, 1, ...) per sample) and its raw halves."""
-        convention = self.resolved
         if self.labels is not None and len(self.labels) != len(x):
             raise ValueError(f"labels has {len(self.labels)} entries, the state {len(x)} samples")
         self.evaluations += 1
         self.rows += self.halves * len(x)
-        own = torch.cat((x, x)) if self.guided else x
-        dtype = self._model_dtype or x.dtype
+        halves: tuple[Tensor, ...]
+        if self.guided and self.guidance.pair == "batched":
+            halves = tuple(self._raw(t, torch.cat((x, x)), range(2)).chunk(2))
+        else:
+            halves = tuple(self._raw(t, x, (half,)) for half in range(self.halves))
+        return self.guidance.combine(halves, t), halves
+
+    def _raw(self, t: Time, own: Tensor, halves: Sequence[int]) -> Tensor:
+        """The model's velocity dx/dt on the samples of these halves, in one call."""
+        convention = self.resolved
+        count = len(halves)
+        dtype = self._model_dtype or own.dtype
         sigma = convention.sigma(t)
         # scaled before it is cast: half precision rounds it once
         if isinstance(t, Tensor):
-            times = (t.reshape(-1) * convention.time_scale).to(dtype).repeat(self.halves)
-            sigma = torch.cat((sigma,) * self.halves)  # type: ignore[arg-type]
+            times = (t.reshape(-1) * convention.time_scale).to(dtype).repeat(count)
+            sigma = torch.cat((sigma,) * count).to(own.dtype)  # type: ignore[arg-type]
         else:
             shape = () if convention.scalar_time else (len(own),)
-            times = torch.full(shape, t * convention.time_scale, dtype=dtype, device=x.device)
+            times = torch.full(shape, t * convention.time_scale, dtype=dtype, device=own.device)
             if convention.prediction == "denoised" and sigma == 0:
                 raise ValueError(
                     f"{convention.name}: a denoised prediction gives no velocity at σ = 0, and the "
                     "method asks for it there: take one that does not (for heun an odd nfe)"
                 )
-        raw = convention.call(self.model, own.to(dtype), times, self._model_labels, self.extras)
-        value = output_tensor(raw).to(x.dtype)
+        labels = [self._labels[half] for half in halves]
+        given = [label for label in labels if label is not None]
+        raw = convention.call(
+            self.model, own.to(dtype), times, torch.cat(given) if given else None,
+            {key: self._extra(key, halves, len(own) // count) for key in self.extras},
+        )  # fmt: skip
+        value = output_tensor(raw).to(own.dtype)
         if value.shape != own.shape:
             raise ValueError(
                 f"the model returned shape {tuple(value.shape)} for an input {tuple(own.shape)}"
             )
         if convention.prediction == "denoised":
             value = (own - value) / (sigma * convention.direction)
-        halves = tuple(value.chunk(self.halves))
-        return self.guidance.combine(halves, t), halves
+        return value
+
+    def _extra(self, key: str, halves: Sequence[int], batch: int) -> Any:
+        """An extra argument for these halves; of a batched pair, both halves' joined."""
+        own = self.extras[key]
+        values = [self.null_extras.get(key, own) if half else own for half in halves]
+        if len(values) == 1:
+            return values[0]
+        if all(isinstance(v, Tensor) and v.dim() and len(v) == batch for v in values):
+            return torch.cat(values)
+        if values[0] is not values[1]:
+            raise ValueError(
+                f"null_extras[{key!r}] must be a tensor of {batch} rows, as extras[{key!r}], to be "
+                "batched with it: or take Guidance(pair='two calls')"
+            )
+        return values[0]
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         return self.evaluate(float(t) if t.dim() == 0 else t, x)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from quadflow.errors import nearest
 from quadflow.methods import Method, adams, anchors
-from quadflow.quadrature import gauss_legendre
+from quadflow.quadrature import QuadratureRule, gauss_legendre
 from quadflow.solve import Statistics, solve
 
 from .exponential import DataPredictionInterpolant
-from .flow import Convention, FlowField, Guidance
-from .sidenet import BiAnchor
+from .flow import Convention, FlowField, Guidance, resolve_convention
+from .sidenet import BiAnchor, SingleAnchor
 
 Plan = Callable[[FlowField, int, "nn.Module | None"], tuple[Method, int]]
 """(field, nfe, sidenet) -> the method and the number of intervals that cost exactly nfe."""
@@ -32,12 +32,15 @@ def _heun(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method
     return adams(1, "PECE", forward_last=nfe % 2 == 1), (nfe + 1) // 2
 
 
-def _ab2(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
-    return adams(2, startup="rising"), nfe
+def _adams_bashforth(k: int) -> Plan:
+    return lambda field, nfe, sidenet: (adams(k, startup="rising"), nfe)
 
 
-def _pec2(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
-    return adams(2, "PEC", startup="rising", forward_last=True), nfe
+def _pec(k: int) -> Plan:
+    return lambda field, nfe, sidenet: (
+        adams(k, "PEC", startup="rising", forward_last=True),
+        nfe,
+    )
 
 
 def _dpmpp_2m(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
@@ -45,22 +48,75 @@ def _dpmpp_2m(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Me
     return anchors(interpolant, gauss_legendre(1), name="dpmpp-2m"), nfe
 
 
-def _bianchor(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+def bianchor_plan(rule: QuadratureRule | None = None, *, forward_last: bool = True) -> Plan:
+    """`BiAnchor` on any rule as a plan for `sample`: nfe intervals, or nfe - 1 with forward_last
+    off (the end of the last interval is then evaluated too)."""
+
+    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+        if not forward_last and nfe < 2:
+            raise ValueError(f"nfe={nfe}: a last interval that is corrected needs nfe >= 2")
+        method = BiAnchor(_given(sidenet, "bianchor"), field, rule=rule, forward_last=forward_last)
+        return method, nfe if forward_last else nfe - 1
+
+    return plan
+
+
+def single_anchor_plan(nodes: int = 2) -> Plan:
+    """`SingleAnchor` on Gauss-Legendre `nodes` as a plan for `sample`."""
+
+    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+        return SingleAnchor(_given(sidenet, "single-anchor"), field, nodes=nodes), nfe
+
+    return plan
+
+
+def _given(sidenet: nn.Module | None, method: str) -> nn.Module:
     if sidenet is None:
-        raise ValueError("method='bianchor' needs sidenet=, a SideNet trained for this model")
-    return BiAnchor(sidenet, field), nfe
+        raise ValueError(f"method={method!r} needs sidenet=, a SideNet trained for this model")
+    return sidenet
 
 
 SAMPLERS: dict[str, Plan] = {
     "euler": _euler,
     "heun": _heun,
-    "ab2": _ab2,
+    "ab2": _adams_bashforth(2),
+    "ab3": _adams_bashforth(3),
+    "ab4": _adams_bashforth(4),
     "dpmpp-2m": _dpmpp_2m,
-    "pec2": _pec2,
-    "bianchor": _bianchor,
+    "pec2": _pec(2),
+    "pec3": _pec(3),
+    "single-anchor": single_anchor_plan(),
+    "bianchor": bianchor_plan(),
 }
-"""euler; heun (explicit trapezoid); ab2 (Adams-Bashforth with two anchors); dpmpp-2m (DPM-Solver++
-in data prediction); pec2 (predict with two anchors, correct once, reuse); bianchor (BA-solver)."""
+"""euler; heun (explicit trapezoid); ab2 to ab4 (Adams-Bashforth with so many anchors, fewer at the
+start); dpmpp-2m (DPM-Solver++ in data prediction); pec2, pec3 (predict with so many anchors,
+correct once, reuse); bianchor (BA-solver); single-anchor (its variant of one anchor)."""
+
+
+def _check_noise(noise: Tensor) -> None:
+    if not isinstance(noise, Tensor):
+        raise TypeError(f"noise must be a tensor (B, ...), got {type(noise).__name__}")
+    if noise.dim() < 2 or not len(noise):
+        raise ValueError(f"noise must be (B, ...) with B >= 1, got shape {tuple(noise.shape)}")
+    if not bool(torch.isfinite(noise).all()):
+        bad = int(torch.isfinite(noise).flatten(1).all(1).logical_not().nonzero()[0])
+        raise ValueError(f"noise is not finite in sample {bad}")
+
+
+def _grid(grid: Any, noise: Tensor, intervals: int, what: str) -> Any:
+    """The grid as `solve` takes it: (N+1,) as it is, (B, N+1) as (N+1, B, 1, ...)."""
+    times = grid if isinstance(grid, Tensor) else np.asarray(grid, np.float64)
+    if times.ndim not in (1, 2) or (times.ndim == 2 and len(times) != len(noise)):
+        raise ValueError(
+            f"grid must be (N+1,), or (B, N+1) with B={len(noise)} samples, got shape "
+            f"{tuple(times.shape)}"
+        )
+    if times.shape[-1] != intervals + 1:
+        raise ValueError(f"grid has {times.shape[-1]} times; {what} needs {intervals + 1}")
+    if times.ndim == 1:
+        return times
+    rows = torch.as_tensor(times).T
+    return rows.reshape(*rows.shape, *(1,) * (noise.dim() - 1))
 
 
 @dataclass(frozen=True)
@@ -90,18 +146,48 @@ def initial_noise(
     return torch.stack(rows)
 
 
+def time_grid(
+    intervals: int, convention: Convention | str = "repa", *, shift: float = 1.0
+) -> np.ndarray:
+    """Times from noise to data, in the model's own time: (intervals + 1,) float64.
+
+    Args:
+        intervals: >= 1.
+        convention: whose time it is.
+        shift: s of σ' = sσ/(1 + (s-1)σ) on a uniform grid of σ: above 1 the steps are short near
+            the noise, below 1 near the data; 1 is uniform.
+
+    Source: Esser et al. 2024, eq. 23.
+    """
+    if isinstance(intervals, bool) or not isinstance(intervals, int) or intervals < 1:
+        raise ValueError(f"intervals must be an integer >= 1, got {intervals!r}")
+    if not 0 < shift < float("inf"):
+        raise ValueError(f"shift must be positive and finite, got {shift}")
+    path = resolve_convention(convention)
+    # on a uniform grid of the model's own time, so that shift 1 is that grid to the last bit
+    times = np.linspace(path.noise_t, path.data_t, intervals + 1)
+    if shift == 1:
+        return times
+    sigma = (times - path.data_t) / path.direction
+    sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    times[1:-1] = (path.data_t + path.direction * sigma)[1:-1]
+    return times
+
+
 def sample(
     model: Any,
     noise: Tensor,
     labels: Tensor | None = None,
     *,
-    method: str = "bianchor",
+    method: str | Plan = "bianchor",
     nfe: int = 7,
     sidenet: nn.Module | None = None,
     guidance: Guidance | None = None,
     convention: Convention | str = "repa",
-    extras: dict[str, Any] | None = None,
-    grid: Tensor | None = None,
+    extras: Mapping[str, Any] | None = None,
+    null_extras: Mapping[str, Any] | None = None,
+    grid: Tensor | np.ndarray | Sequence[float] | None = None,
+    shift: float = 1.0,
     callback: Callable[[float, Tensor], None] | None = None,
 ) -> Samples:
     """Integrate a flow-matching model from noise to data with exactly `nfe` evaluations.
@@ -110,33 +196,41 @@ def sample(
         model: the network; see `FlowField` for what may be given and how it is called.
         noise: (B, ...) float32 or float64, the state at the noise end.
         labels: (B,) int64, or None.
-        method: one of `SAMPLERS`.
+        method: one of `SAMPLERS`, or a plan such as `bianchor_plan(simpson())`.
         nfe: evaluations of the model, >= 1; a guided pair is one.
-        sidenet: for "bianchor".
-        guidance, convention, extras: see `FlowField`.
-        grid: ends of the intervals in the model's own time, first to last; default uniform. Its
-            number of intervals must be the one that costs `nfe`.
-        callback: callback(t, x) after every interval.
+        sidenet: for "bianchor" and "single-anchor".
+        guidance, convention, extras, null_extras: see `FlowField`.
+        grid: ends of the intervals in the model's own time, from `noise_t` to `data_t`, both
+            included: (N+1,), or (B, N+1) with times for every sample. N must be the number of
+            intervals that costs `nfe`. Default: `time_grid(N, convention, shift=shift)`.
+        shift: see `time_grid`; excludes `grid`.
+        callback: callback(t, x) after every interval; t is a float, or (B, 1, ...) with times for
+            every sample.
 
     Raises:
-        ValueError: unknown method, nfe < 1, a grid that does not fit; what `FlowField` and `solve`
-            raise.
+        ValueError: unknown method, nfe < 1, a grid that does not fit, noise that is not finite;
+            what `FlowField` and `solve` raise.
         SolveError: the samples are not finite.
     """
-    if method not in SAMPLERS:
+    if isinstance(method, str) and method not in SAMPLERS:
         raise ValueError(f"method={method!r} is unknown: {nearest(method, SAMPLERS)}")
     if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
         raise ValueError(f"nfe must be an integer >= 1, got {nfe!r}")
-    flow = FlowField(model, convention, labels, guidance or Guidance(), extras or {})
-    plan, intervals = SAMPLERS[method](flow, nfe, sidenet)
+    _check_noise(noise)
+    flow = FlowField(
+        model, convention, labels, guidance or Guidance(), extras or {},
+        null_extras=null_extras or {},
+    )  # fmt: skip
+    plan, intervals = (SAMPLERS[method] if isinstance(method, str) else method)(flow, nfe, sidenet)
     ends = (flow.resolved.noise_t, flow.resolved.data_t)
-    times = np.linspace(*ends, intervals + 1) if grid is None else np.asarray(grid, np.float64)
-    if times.ndim != 1:
-        raise ValueError(f"grid must be one-dimensional, got shape {times.shape}")
-    if len(times) != intervals + 1:
-        raise ValueError(
-            f"grid has {len(times)} times; {method} with nfe={nfe} needs {intervals + 1}"
-        )
+    times: Any
+    if grid is None:
+        times = time_grid(intervals, flow.resolved, shift=shift)
+    elif shift != 1:
+        raise ValueError(f"give grid or shift={shift}, not both")
+    else:
+        name = method if isinstance(method, str) else plan.name
+        times = _grid(grid, noise, intervals, f"{name} with nfe={nfe}")
     with torch.no_grad():
         solution = solve(flow, noise, ends, method=plan, grid=times, callback=callback)
     return Samples(solution.y[-1], solution.stats, flow.rows)

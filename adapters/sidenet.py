@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quadflow.interpolation import Anchor, Interpolant, Interval
 from quadflow.methods import AnchorsMethod, anchors
-from quadflow.quadrature import QuadratureRule, gauss_lobatto
+from quadflow.quadrature import QuadratureRule, gauss_legendre, gauss_lobatto
 
 from .embedding import LabelEmbedder, ScalarEmbedder
 from .flow import FlowField
@@ -23,7 +23,8 @@ class SideNetConfig:
     in_channels: of the state. patch: pixels a side that are folded into channels first. width:
     channels inside. emb_dim: width of the embeddings. layers: blocks, the middle one attention.
     num_classes: labels 0..num_classes-1 and the null label num_classes; 0 for a backbone without
-    labels. time_scale: factor on time and offset before the sinusoids.
+    labels. time_scale: factor on time and offset before the sinusoids. input_size: pixels a side of
+    the states that it was trained on, None where that is not recorded; another size is refused.
     """
 
     in_channels: int = 4
@@ -34,11 +35,14 @@ class SideNetConfig:
     heads: int = 4
     num_classes: int = 1000
     time_scale: float = 1.0
+    input_size: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
             least = 0 if name == "num_classes" else 1
-            if name != "time_scale" and not value >= least:  # type: ignore[operator]
+            if value is None or name == "time_scale":
+                continue
+            if not value >= least:  # type: ignore[operator]
                 raise ValueError(f"{name} must be >= {least}, got {value}")
 
     def to_dict(self) -> dict[str, object]:
@@ -131,6 +135,13 @@ class SideNet(nn.Module):
         parts = (self.t_embedder(t), self.h_embedder(h), self.y_embedder(y))
         emb = self.emb_fusion(torch.cat(parts, dim=-1))
         patch = self.config.patch
+        channels, size = self.config.in_channels, self.config.input_size
+        if x.shape[1] != channels or (size is not None and x.shape[-2:] != (size, size)):
+            made = f"{channels} channels" + (f" of {size}x{size} pixels" if size else "")
+            raise ValueError(
+                f"this SideNet was made for states of {made}, got {tuple(x.shape[1:])}: it belongs "
+                "to another backbone"
+            )
         if x.shape[-2] % patch or x.shape[-1] % patch:
             raise ValueError(f"patch={patch} does not divide the size {tuple(x.shape[-2:])} of x")
         # folded one by one: channels of x come before channels of v, as without folding
@@ -148,10 +159,12 @@ class SideNetInterpolant(Interpolant):
     """Velocities between anchors from a SideNet: v̂(τ) = v_a + (τ - t_a) S, a the nearer anchor.
 
     Under guidance the labelled and the null velocity are carried separately and combined at every
-    node's own time, as published. All nodes that one anchor serves are one batched call.
+    node's own time, as published, or as the interval's start decides (`Guidance.per`). All nodes
+    that one anchor serves are one batched call.
 
     Args:
-        sidenet: trained for the field's backbone.
+        sidenet: trained for the field's backbone; called as sidenet(x, v, t, h, y) like `SideNet`.
+            A field without labels gives it the null label, its own `num_classes`.
         field: the flow field that the anchors are evaluated by (its convention, labels, guidance).
 
     It holds the velocity of one anchor, so whatever the rule its local error is O(h²) with a
@@ -162,44 +175,63 @@ class SideNetInterpolant(Interpolant):
     order = None
 
     def __init__(self, sidenet: nn.Module, field: FlowField) -> None:
-        if field.labels is None:
-            raise ValueError("a SideNet needs labels: FlowField(..., labels=...) has None")
         theirs, ours = getattr(sidenet, "num_classes", None), field.num_classes
         if theirs is not None and ours is not None and theirs != ours:
             raise ValueError(
                 f"this SideNet was made for {theirs} classes, the backbone has {ours}: it belongs "
                 "to another backbone"
             )
+        if field.labels is None and theirs is None:
+            raise ValueError(
+                "the field has no labels, and the SideNet no num_classes to take the null label "
+                "from: FlowField(..., labels=...) has None"
+            )
         self.sidenet = sidenet
         self.field = field
+        self._null_label = theirs
         first = next(iter(sidenet.parameters()), None)
         self._dtype = torch.float32 if first is None else first.dtype
 
     def velocities(self, interval: Interval) -> Tensor:
         start, *rest = interval.anchors
         times = dict(enumerate(interval.times))
+        decides = interval.t0 if self.field.guidance.per == "interval" else None
         # the nearer anchor serves a node; the middle belongs to the start
         near = {i for i, c in enumerate(interval.rule.nodes.tolist()) if not rest or c <= 0.5}
         if interval.predicted is not None:  # the prediction has these already
             found = {i: interval.predicted.values[i] for i in near}
         else:
-            found = self._carry(start, {i: times[i] for i in near})
+            found = self._carry(start, {i: times[i] for i in near}, decides)
         for end in rest:
-            found |= self._carry(end, {i: t for i, t in times.items() if i not in near})
+            found |= self._carry(end, {i: t for i, t in times.items() if i not in near}, decides)
         return torch.stack([found[i] for i in times])
 
-    def _carry(self, anchor: Anchor, times: dict[int, float]) -> dict[int, Tensor]:
-        """Velocities at `times` from one anchor, in one call of the network."""
+    def _carry(
+        self, anchor: Anchor, times: dict[int, float], decides: float | None
+    ) -> dict[int, Tensor]:
+        """Velocities at `times` from one anchor, in one call of the network.
+
+        decides: the time that the guidance interval is tested at; None: each velocity's own.
+        """
+        field = self.field
+        convention, raw = field.resolved, anchor.detail
+        at_anchor = anchor.v if decides is None else field.guidance.combine(raw, decides)
         # per-sample times (tensors) are never compared: that would synchronise
-        at_anchor = not isinstance(anchor.t, Tensor)
-        found = {i: anchor.v for i, t in times.items() if at_anchor and t == anchor.t}
+        found = {
+            i: at_anchor
+            for i, t in times.items()
+            if t is anchor.t
+            or (not isinstance(t, Tensor) and not isinstance(anchor.t, Tensor) and t == anchor.t)
+        }
         wanted = {i: t for i, t in times.items() if i not in found}
         if not wanted:
             return found
-        field, labels = self.field, self.field.model_labels
-        assert labels is not None
-        convention, raw = field.resolved, anchor.detail
         count, batch = len(wanted), len(anchor.y)
+        labels = field.model_labels
+        if labels is None:
+            assert self._null_label is not None
+            shape = (field.halves * batch,)
+            labels = torch.full(shape, self._null_label, device=anchor.y.device)
         sigma = convention.sigma(anchor.t)
         offsets = [
             self._rows(sigma - convention.sigma(t), batch, anchor.y) for t in wanted.values()
@@ -217,7 +249,7 @@ class SideNetInterpolant(Interpolant):
         delta = delta.to(anchor.v.dtype) / convention.direction
         for (i, t), part in zip(wanted.items(), delta.chunk(count), strict=True):
             halves = tuple(a + b for a, b in zip(raw, part.chunk(field.halves), strict=True))
-            found[i] = field.guidance.combine(halves, t)
+            found[i] = field.guidance.combine(halves, t if decides is None else decides)
         return found
 
     def _rows(self, value: float | Tensor, batch: int, like: Tensor) -> Tensor:
@@ -238,7 +270,9 @@ def BiAnchor(
     Args:
         sidenet: trained for the backbone of `field`.
         field: the flow field to be solved; pass the same object to `solve`.
-        rule: quadrature over an interval; default Gauss-Lobatto with 4 nodes.
+        rule: quadrature over an interval; default Gauss-Lobatto with 4 nodes. Rules that contain
+            both ends (Gauss-Lobatto, Simpson, 3/8, Clenshaw-Curtis, `symmetric_four`) use the
+            anchors' own velocities; `trapezoid()` uses nothing but them, no interior velocity.
         forward_last: leave out the correction of the last interval, so that N intervals cost N
             evaluations of the backbone (otherwise N+1).
 
@@ -252,3 +286,44 @@ def BiAnchor(
         forward_last=forward_last,
         name="bianchor",
     )
+
+
+def SingleAnchor(sidenet: nn.Module, field: FlowField, *, nodes: int = 2) -> AnchorsMethod:
+    """One anchor an interval: the SideNet carries the start's velocity to all Gauss nodes.
+
+    Args:
+        sidenet, field: as for `BiAnchor`.
+        nodes: of the Gauss-Legendre rule, >= 1; nothing is corrected, N intervals cost N
+            evaluations.
+
+    Source: arXiv 2601.21542, the single-anchor variant of its ablation.
+    """
+    interpolant = SideNetInterpolant(sidenet, field)
+    return anchors(interpolant, gauss_legendre(nodes), name=f"single-anchor-{nodes}")
+
+
+def prepare(
+    sidenet: nn.Module,
+    *,
+    channels_last: bool = False,
+    compile: bool = False,
+    backend: str = "inductor",
+) -> nn.Module:
+    """The same SideNet made faster, for `sample`: its numbers change by rounding alone.
+
+    Args:
+        sidenet: in evaluation mode; `channels_last` changes its memory layout in place.
+        channels_last: lay convolution weights out channels last (faster on most devices).
+        compile: `torch.compile` with dynamic batch sizes, so that the two batch sizes of a step and
+            every batch of samples share few compilations. backend: of torch.compile.
+
+    Returns:
+        The module itself, or its compiled wrapper.
+    """
+    if channels_last:
+        sidenet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if not compile:
+        return sidenet
+    compiled = torch.compile(sidenet, dynamic=True, backend=backend)
+    assert isinstance(compiled, nn.Module)
+    return compiled

@@ -15,13 +15,16 @@ from .lagrange import lagrange_integrals
 WeightFunction = Callable[[float], Sequence[float]]
 
 
-def combine(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
-    """Σ_j weights[j] tensors[j] for Python weights; zeros are skipped, nothing is stacked."""
+def combine(weights: Sequence[float | Tensor], tensors: Sequence[Tensor]) -> Tensor:
+    """Σ_j weights[j] tensors[j] for Python weights, of which zeros are skipped, or weights that
+    broadcast against the tensors (one a sample); nothing is stacked."""
     total: Tensor | None = None
     for weight, tensor in zip(weights, tensors, strict=True):
-        if weight == 0.0:
-            continue
-        total = tensor * weight if total is None else torch.add(total, tensor, alpha=weight)
+        if isinstance(weight, Tensor):
+            scaled = tensor * weight.to(tensor.real.dtype)
+            total = scaled if total is None else total + scaled
+        elif weight != 0.0:
+            total = tensor * weight if total is None else torch.add(total, tensor, alpha=weight)
     return torch.zeros_like(tensors[0]) if total is None else total
 
 

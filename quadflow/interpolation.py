@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,18 +115,32 @@ class PolynomialInterpolant(Interpolant):
         return f"PolynomialInterpolant({self.anchors})"
 
     def velocities(self, interval: Interval) -> Tensor:
-        rows = lagrange_matrix(interval.positions, interval.rule.nodes).tolist()
+        positions, nodes = interval.positions, interval.rule.nodes
+        if any(isinstance(p, Tensor) for p in positions):
+            rows = [_basis(positions, c) for c in nodes.tolist()]
+        else:
+            rows = lagrange_matrix(positions, nodes).tolist()
         return torch.stack([combine(row, [a.v for a in interval.anchors]) for row in rows])
 
     def integrate(self, interval: Interval) -> IntervalVelocity:
         # The interpolant is linear in the anchors: k numbers do the work of n node velocities.
         rule, positions = interval.rule, interval.positions
+        if any(isinstance(p, Tensor) for p in positions):  # every sample has numbers of its own
+            return super().integrate(interval)
         basis = lagrange_matrix(positions, rule.nodes)
         values = [a.v for a in interval.anchors]
         mean = combine((rule.weights @ basis).tolist(), values)
         if rule.degree >= len(values) - 1:  # then the rule is the polynomial's own integral
             return IntervalVelocity(mean, values, lagrange_weights(positions))
         return IntervalVelocity(mean, values, lagrange_weights(rule.nodes, basis))
+
+
+def _basis(positions: Sequence[float | Tensor], c: float) -> list[float | Tensor]:
+    """Lagrange's basis through per-sample positions at c: a weight for each."""
+    return [
+        math.prod((c - q) / (p - q) for m, q in enumerate(positions) if m != j)
+        for j, p in enumerate(positions)
+    ]
 
 
 class OracleInterpolant(Interpolant):

@@ -18,7 +18,8 @@ from torch import Tensor
 from .control import Norm, StepController, Tolerance, first_step, rms_norm
 from .dense import Segment
 from .evaluation import StateLayout, Velocity
-from .methods import Method, get_method
+from .grids import per_sample_grid
+from .methods import AnchorsMethod, Method, get_method
 from .step import State, Stepper, StepResult
 
 DEFAULT_METHOD = "dopri5"
@@ -68,7 +69,8 @@ class Solution:
 
     t: float64 tensor (T,) of the requested times that were reached. y: the states there, (T,
     *shape), a tuple of such tensors for a tuple state. stats: `Statistics`. status, message: how it
-    ended. steps: times of all accepted steps, the first time included (a list of floats).
+    ended. steps: times of all accepted steps, the first time included (a list of floats; tensors
+    where the grid gives every sample its own).
     Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
     number or a 1-d sequence within the solved span; returns (*shape) or (len(t), *shape).
     """
@@ -148,7 +150,10 @@ def solve(
             tensors that broadcast against y (against the flattened state for tuples).
         step_size: fixed steps of this size (the last one shortened to land on t[-1]); its sign,
             if given negative, must be that of t[-1] - t[0].
-        grid: fixed steps between these times, from t[0] to t[-1] (both included).
+        grid: fixed steps between these times, from t[0] to t[-1] (both included). A tensor of more
+            dimensions, (N+1, *per sample), gives every sample times of its own: grid[i] broadcasts
+            against y0, the first and the last row are t[0] and t[-1] (for methods of the anchors
+            plan with startup="rising"; no times between, no dense output).
         initial_step, min_step, max_step, max_steps: of adaptive steps, sizes positive; max_steps
             counts accepted and rejected ones.
         norm: tensor -> 0-dimensional tensor, the norm of the scaled error; default: RMS.
@@ -189,7 +194,18 @@ def solve(
         raise ValueError(f"min_step must be in [0, max_step={max_step}], got {min_step}")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps must be an integer >= 1, got {max_steps!r}")
-    fixed = _fixed_grid(times, sign, step_size, grid)
+    fixed: Iterable[float] | None
+    if isinstance(grid, Tensor) and grid.dim() > 1:
+        if not isinstance(chosen, AnchorsMethod) or chosen.startup != "rising":
+            raise ValueError(
+                f"grid has shape {tuple(grid.shape)}, times for every sample: method "
+                f"{chosen.name!r} cannot; take one of the anchors plan with startup='rising'"
+            )
+        if dense_output or step_size is not None:
+            raise ValueError("a grid of per-sample times excludes step_size and dense_output")
+        fixed = per_sample_grid(grid, times, sign, layout)
+    else:
+        fixed = _fixed_grid(times, sign, step_size, grid)
     if fixed is None and chosen.error_order is None:
         raise ValueError(
             f"method {chosen.name!r} has no error estimate, so it cannot choose its steps: give "
@@ -247,6 +263,9 @@ class _Collector:
         self.segments: list[Segment] | None = [] if dense else None
 
     def take(self, result: StepResult) -> None:
+        if isinstance(result.state.t, Tensor):  # per-sample times: only their common end is wanted
+            self.steps.append(result.state.t)
+            return
         wanted: list[float] = []
         reached = self.sign * result.state.t
         for when in self.times[len(self.states) :]:

@@ -24,7 +24,8 @@ class State:
     """Where a solve stands between two intervals.
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
-    last). history: earlier anchors, oldest first. last: the interval that led here.
+    last). history: earlier anchors, oldest first. last: the interval that led here. In the anchors
+    plan t may be a tensor that broadcasts against y: a time for every sample.
     """
 
     t: float
@@ -100,6 +101,8 @@ class Stepper:
             result.state = State(t1, result.state.y, result.state.anchor, known)
             return result
         t0, y0, h = state.t, state.y, t1 - state.t
+        if isinstance(h, Tensor):  # per-sample times are float64, the state need not be
+            h = h.to(self.velocity.layout.time_dtype)
         inside = interpolant.integrate(Interval(known, t0, t1, rule))
         y1 = along(y0, inside.mean, h)
         end: Anchor | None = None

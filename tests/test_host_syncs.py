@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from host_waits import CountWaits
 from manufactured import Manufactured
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import quadflow as qf
 
 PROBLEM = Manufactured()
-WAITS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.item.default",
-         "aten.is_nonzero.default", "aten.equal.default"}  # fmt: skip
-
-
-class CountWaits(TorchDispatchMode):
-    """Counts operations whose result the host reads (what a GPU would have to finish first)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.waits += str(func) in WAITS
-        return func(*args, **(kwargs or {}))
 
 
 def waits(**arguments) -> tuple[int, qf.Statistics]:

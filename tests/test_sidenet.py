@@ -492,6 +492,12 @@ def test_a_sidenet_of_another_backbone_is_refused() -> None:
     BiAnchor(other, FlowField(toy_model, labels=LABELS))
 
 
-def test_a_sidenet_needs_labels() -> None:
-    with pytest.raises(ValueError, match="a SideNet needs labels"):
-        SideNetInterpolant(SideNet(SMALL), FlowField(lambda x, t: x))
+def test_a_field_without_labels_gives_the_null_label() -> None:
+    net = random_sidenet(3)
+    noise = seeded(*STATE)
+    got = sample(lambda x, t: toy_model(x, t, None), noise, nfe=3, sidenet=net)
+    null = torch.full((len(noise),), CLASSES)
+    wanted = sample(toy_model, noise, null, nfe=3, sidenet=net, guidance=Guidance(1, CLASSES))
+    assert torch.equal(got.x, wanted.x)
+    with pytest.raises(ValueError, match="the field has no labels, and the SideNet no num_classes"):
+        SideNetInterpolant(Spy(num_classes=None), FlowField(lambda x, t: x))
