@@ -10,6 +10,7 @@ from pathlib import Path
 
 import quadflow
 
+from .cli_evaluation import add_evaluate
 from .cli_sampling import add_sample
 from .cli_training import add_train
 from .extras import MissingExtraError
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_sample(commands)
     add_train(commands)
+    add_evaluate(commands)
 
     methods = commands.add_parser("methods", help="every registered method with its order")
     methods.set_defaults(run=_methods)

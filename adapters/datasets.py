@@ -8,19 +8,62 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .training_state import digest
+
+
+class Images(Protocol):
+    """A set of images of one shape (C, H, W), read by index; num_classes is 0 without labels."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images (B, C, H, W) float in [-1, 1] and labels (B,) int64, None without labels."""
+        ...
+
+    def identity(self) -> str:
+        """A short text that is another one for other data."""
+        ...
+
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """images (N, C, H, W) float32 in [-1, 1] and labels (N,) int64 in 0..num_classes-1."""
+    """images (N, C, H, W) float in [-1, 1] and labels (N,) int64 in 0..num_classes-1.
+
+    With num_classes = 0 the labels do not count.
+    """
 
     images: Tensor
     labels: Tensor
     num_classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.images[index], self.labels[index] if self.num_classes else None
+
+    def identity(self) -> str:
+        tensors = {"images": self.images}
+        if self.num_classes:
+            tensors["labels"] = self.labels
+        return f"{len(self)} images {digest(tensors)}"
 
 
 def read_idx(path: str | Path) -> np.ndarray:

@@ -40,6 +40,10 @@ class DataPredictionInterpolant(Interpolant):
         anchors, t0, t1 = interval.anchors, interval.t0, interval.t1
         now = anchors[-1]
         s0, s1 = self.convention.sigma(t0), self.convention.sigma(t1)
+        if not isinstance(s0, Tensor) and s0 == 0:
+            raise ValueError(
+                "DPM-Solver++ cannot start at σ = 0: it divides by σ. Invert by another method"
+            )
         mean = now.v
         if len(anchors) > 1 and (isinstance(s1, Tensor) or s1 > 0):
             before = anchors[-2]

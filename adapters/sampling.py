@@ -93,14 +93,14 @@ start); dpmpp-2m (DPM-Solver++ in data prediction); pec2, pec3 (predict with so 
 correct once, reuse); bianchor (BA-solver); single-anchor (its variant of one anchor)."""
 
 
-def _check_noise(noise: Tensor) -> None:
-    if not isinstance(noise, Tensor):
-        raise TypeError(f"noise must be a tensor (B, ...), got {type(noise).__name__}")
-    if noise.dim() < 2 or not len(noise):
-        raise ValueError(f"noise must be (B, ...) with B >= 1, got shape {tuple(noise.shape)}")
-    if not bool(torch.isfinite(noise).all()):
-        bad = int(torch.isfinite(noise).flatten(1).all(1).logical_not().nonzero()[0])
-        raise ValueError(f"noise is not finite in sample {bad}")
+def _check_state(x: Tensor, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor (B, ...), got {type(x).__name__}")
+    if x.dim() < 2 or not len(x):
+        raise ValueError(f"{name} must be (B, ...) with B >= 1, got shape {tuple(x.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        bad = int(torch.isfinite(x).flatten(1).all(1).logical_not().nonzero()[0])
+        raise ValueError(f"{name} is not finite in sample {bad}")
 
 
 def _grid(grid: Any, noise: Tensor, intervals: int, what: str) -> Any:
@@ -147,7 +147,11 @@ def initial_noise(
 
 
 def time_grid(
-    intervals: int, convention: Convention | str = "repa", *, shift: float = 1.0
+    intervals: int,
+    convention: Convention | str = "repa",
+    *,
+    shift: float = 1.0,
+    sigmas: tuple[float, float] = (1.0, 0.0),
 ) -> np.ndarray:
     """Times from noise to data, in the model's own time: (intervals + 1,) float64.
 
@@ -156,6 +160,8 @@ def time_grid(
         convention: whose time it is.
         shift: s of σ' = sσ/(1 + (s-1)σ) on a uniform grid of σ: above 1 the steps are short near
             the noise, below 1 near the data; 1 is uniform.
+        sigmas: noise fractions of the first and the last time, within [0, 1] and different; other
+            ends than (1, 0) give a part of the way, or the way back.
 
     Source: Esser et al. 2024, eq. 23.
     """
@@ -163,15 +169,24 @@ def time_grid(
         raise ValueError(f"intervals must be an integer >= 1, got {intervals!r}")
     if not 0 < shift < float("inf"):
         raise ValueError(f"shift must be positive and finite, got {shift}")
+    if not all(0 <= s <= 1 for s in sigmas) or sigmas[0] == sigmas[1]:
+        raise ValueError(f"sigmas must be two different numbers in [0, 1], got {sigmas}")
     path = resolve_convention(convention)
+    ends = [_own_time(path, s) for s in sigmas]
     # on a uniform grid of the model's own time, so that shift 1 is that grid to the last bit
-    times = np.linspace(path.noise_t, path.data_t, intervals + 1)
+    times = np.linspace(*ends, intervals + 1)
     if shift == 1:
         return times
-    sigma = (times - path.data_t) / path.direction
+    first, last = (s / (shift - (shift - 1) * s) for s in sigmas)  # where the shift takes to them
+    sigma = np.linspace(first, last, intervals + 1)
     sigma = shift * sigma / (1 + (shift - 1) * sigma)
     times[1:-1] = (path.data_t + path.direction * sigma)[1:-1]
     return times
+
+
+def _own_time(path: Convention, sigma: float) -> float:
+    # the ends exactly
+    return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
 
 
 def sample(
@@ -212,25 +227,59 @@ def sample(
             what `FlowField` and `solve` raise.
         SolveError: the samples are not finite.
     """
+    return transport(
+        model, noise, labels, (1.0, 0.0), method=method, nfe=nfe, sidenet=sidenet,
+        guidance=guidance, convention=convention, extras=extras, null_extras=null_extras,
+        grid=grid, shift=shift, callback=callback,
+    )  # fmt: skip
+
+
+def transport(
+    model: Any,
+    x: Tensor,
+    labels: Tensor | None,
+    sigmas: tuple[float, float],
+    *,
+    method: str | Plan = "bianchor",
+    nfe: int = 7,
+    sidenet: nn.Module | None = None,
+    guidance: Guidance | None = None,
+    convention: Convention | str = "repa",
+    extras: Mapping[str, Any] | None = None,
+    null_extras: Mapping[str, Any] | None = None,
+    grid: Tensor | np.ndarray | Sequence[float] | None = None,
+    shift: float = 1.0,
+    callback: Callable[[float, Tensor], None] | None = None,
+) -> Samples:
+    """`sample` between any two noise fractions, in either direction.
+
+    Args:
+        x: (B, ...), the states at noise fraction sigmas[0].
+        sigmas: noise fractions σ in [0, 1] where the way begins and ends: (1, 0) samples, (0, 1)
+            inverts (data to noise).
+        model, labels, method, ...: see `sample`; a grid runs between the two times.
+
+    Returns, raises: as `sample`.
+    """
     if isinstance(method, str) and method not in SAMPLERS:
         raise ValueError(f"method={method!r} is unknown: {nearest(method, SAMPLERS)}")
     if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
         raise ValueError(f"nfe must be an integer >= 1, got {nfe!r}")
-    _check_noise(noise)
+    _check_state(x, "noise" if sigmas[0] == 1 else "x")
     flow = FlowField(
         model, convention, labels, guidance or Guidance(), extras or {},
         null_extras=null_extras or {},
     )  # fmt: skip
     plan, intervals = (SAMPLERS[method] if isinstance(method, str) else method)(flow, nfe, sidenet)
-    ends = (flow.resolved.noise_t, flow.resolved.data_t)
-    times: Any
+    times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
+    ends = (float(times[0]), float(times[-1]))
     if grid is None:
-        times = time_grid(intervals, flow.resolved, shift=shift)
+        pass
     elif shift != 1:
         raise ValueError(f"give grid or shift={shift}, not both")
     else:
         name = method if isinstance(method, str) else plan.name
-        times = _grid(grid, noise, intervals, f"{name} with nfe={nfe}")
+        times = _grid(grid, x, intervals, f"{name} with nfe={nfe}")
     with torch.no_grad():
-        solution = solve(flow, noise, ends, method=plan, grid=times, callback=callback)
+        solution = solve(flow, x, ends, method=plan, grid=times, callback=callback)
     return Samples(solution.y[-1], solution.stats, flow.rows)

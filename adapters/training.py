@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,15 @@ from quadflow.methods import anchors
 from quadflow.quadrature import gauss_legendre
 from quadflow.step import State, Stepper
 
+from .chain_sources import LEAST_SIGMA, ChainSource, DataChains, TrajectoryChains
 from .checkpoints import save_weights
-from .datasets import LabelledImages
-from .embedding import drop_labels
-from .flow import FlowField, Guidance
-from .optimisation import FitConfig, fit
+from .datasets import Images
+from .draws import Draws
+from .flow import Convention, FlowField, Guidance, resolve_convention
+from .optimisation import FitConfig, Hooks, Recording, fit, make_accelerator
+from .sample_grids import sample_grids
 from .sidenet import SideNet, SideNetConfig, SideNetInterpolant
+from .training_state import identity
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,20 @@ class ChainConfig:
 
     length: anchors visited after the first. offset_rate: the step |h| between them is exponential
     with this rate, truncated to stay in [0, 1] (mean about 1/rate). towards_data: probability of a
-    step towards the data. label_dropout: probability of the null label.
+    step towards the data. label_dropout: probability of the null label. nodes: of the
+    Gauss-Legendre rule that the roll-out integrates a link with.
     """
 
     length: int = 8
     offset_rate: float = 50.0
     towards_data: float = 0.5
     label_dropout: float = 0.1
+    nodes: int = 3
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length must be >= 1, got {self.length}")
+        for name in ("length", "nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if not self.offset_rate > 0:
             raise ValueError(f"offset_rate must be positive, got {self.offset_rate}")
         for name in ("towards_data", "label_dropout"):
@@ -47,107 +54,189 @@ class ChainConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
-def draw_offsets(t: Tensor, config: ChainConfig, generator: torch.Generator) -> Tensor:
-    """Signed offsets h for times t in [0, 1] (noise at 1): t - h stays in [0, 1]; both (B,)."""
-    forward = torch.rand(t.shape, generator=generator, device=t.device) < config.towards_data
-    room = torch.where(forward, t, 1 - t)
-    uniform = torch.rand(t.shape, generator=generator, device=t.device)
+def draw_offsets(sigma: Tensor, config: ChainConfig, draws: Draws) -> Tensor:
+    """Signed offsets h for σ in [0, 1] (noise at 1): σ - h stays in [0, 1]; both (B,)."""
+    forward = draws.uniform(sigma.dtype) < config.towards_data
+    room = torch.where(forward, sigma, 1 - sigma)
+    uniform = draws.uniform(sigma.dtype)
     size = -torch.log1p(uniform * torch.expm1(-config.offset_rate * room)) / config.offset_rate
     size = torch.minimum(size, room)
     return torch.where(forward, size, -size)
 
 
 def chain_loss(
-    model: nn.Module,
+    model: Any,
     sidenet: nn.Module,
-    data: Tensor,
-    labels: Tensor,
+    start: tuple[Tensor, Tensor, Tensor],
     config: ChainConfig,
-    generator: torch.Generator,
+    draws: Draws,
+    *,
+    convention: Convention | str = "repa",
 ) -> Tensor:
     """Mean squared error of the SideNet's velocity at the far end of every link of a chain.
 
-    From a point of the path (1-t) data + t noise the chain takes `length` steps of random size and
-    direction; each is rolled out by the SideNet from one anchor with 3-point Gauss-Legendre (no
-    gradient), the backbone is evaluated where it arrives, and the SideNet is asked for that
-    velocity. Every backbone evaluation is the target of one link and the anchor of the next.
+    From where it starts the chain takes `length` steps of random size and direction; each is
+    rolled out by the SideNet from one anchor with Gauss-Legendre (no gradient), the backbone is
+    evaluated where it arrives, and the SideNet is asked for that velocity. Every backbone
+    evaluation is the target of one link and the anchor of the next. The SideNet sees σ and dx/dσ,
+    whatever the backbone's own time is.
 
     Args:
-        model: frozen backbone in the "repa" convention (t from 1 to 0, v = noise - data).
-        sidenet: the network in training. data: (B, C, H, W). labels: (B,) int64.
+        model: frozen backbone. sidenet: the network in training; if its `num_classes` is 0 the
+            backbone is called without labels. start: what `ChainSource.states` returns. draws: of
+            the step. convention: the backbone's, see `FlowField`.
+
+    Returns:
+        Scalar of the state's dtype, with the gradient of the SideNet's parameters alone.
 
     Source: arXiv 2601.21542, section 4.3.
     """
-    column = (-1,) + (1,) * (data.dim() - 1)
+    x, sigma, y = start
+    path = resolve_convention(convention)
     null = int(getattr(sidenet, "num_classes", 0))
-    y = drop_labels(labels, null, config.label_dropout, generator)
-    t = torch.rand(len(data), generator=generator, device=data.device)
-    noise = torch.randn(data.shape, generator=generator, device=data.device)
-    x = (1 - t.view(column)) * data + t.view(column) * noise
-    field = FlowField(model, "repa", labels=y, guidance=Guidance(null_label=null))
-    method = anchors(SideNetInterpolant(sidenet, field), gauss_legendre(3))
-    stepper = Stepper(method, Velocity(field, StateLayout(x), (1.0, 0.0)))
-    total = data.new_zeros(())
+    field = FlowField(model, path, y if null else None, Guidance(null_label=null))
+    method = anchors(SideNetInterpolant(sidenet, field), gauss_legendre(config.nodes))
+    stepper = Stepper(method, Velocity(field, StateLayout(x), (path.noise_t, path.data_t)))
+    column = (-1,) + (1,) * (x.dim() - 1)
+    least = LEAST_SIGMA if path.prediction == "denoised" else 0.0
+
+    def own_time(s: Tensor) -> Any:
+        return (path.data_t + path.direction * s).view(column)
+
+    places, velocities, sigmas, offsets = [], [], [], []
     with torch.no_grad():
-        state = State(t.view(column), x)  # type: ignore[arg-type]
+        sigma = sigma.clamp(min=least)
+        state = State(own_time(sigma), x)
         anchor = stepper.start(state)
-    for _ in range(config.length):
-        h = draw_offsets(t, config, generator)
-        with torch.no_grad():
-            arrival = (t - h).clamp(0, 1)
-            state = State(state.t, state.y, anchor)
-            state = stepper.step(state, arrival.view(column)).state  # type: ignore[arg-type]
-            reached = stepper.start(state)
-        offset = sidenet(anchor.y, anchor.v, t, h, y)
-        total = total + F.mse_loss(anchor.v + offset, reached.v)
-        anchor, t = reached, arrival
-    return total / config.length
+        for _ in range(config.length):
+            arrival = (sigma - draw_offsets(sigma, config, draws)).clamp(least, 1)
+            places.append(x)
+            velocities.append(anchor.v * path.direction)
+            sigmas.append(sigma)
+            offsets.append(sigma - arrival)
+            state = stepper.step(State(state.t, x, anchor), own_time(arrival)).state
+            anchor = stepper.start(state)
+            x, sigma = state.y, arrival
+    # all links in one call: the gradient needs every one of them at once anyway
+    v = torch.cat(velocities)
+    target = torch.cat((*velocities[1:], anchor.v * path.direction))
+    change = sidenet(
+        torch.cat(places), v, torch.cat(sigmas), torch.cat(offsets), y.repeat(config.length)
+    )
+    return F.mse_loss(v + change.to(v.dtype), target)
+
+
+def chain_source(
+    model: nn.Module,
+    data: Images | ChainSource | None,
+    sidenet: SideNetConfig,
+    chain: ChainConfig,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    convention: Convention | str = "repa",
+) -> ChainSource:
+    """The source that `train_sidenet` takes for its `data`; see there.
+
+    Raises:
+        ValueError: a SideNet of another number of channels or classes than the data; no data and
+            no shape.
+    """
+    if isinstance(data, ChainSource):
+        return data
+    null, dropout = sidenet.num_classes, chain.label_dropout
+    if data is None:
+        if shape is None:
+            raise ValueError(
+                "without data the shape of a state is needed: (channels, height, width)"
+            )
+        if shape[0] != sidenet.in_channels:
+            raise ValueError(f"sidenet has {sidenet.in_channels} channels; shape is {shape}")
+        dtype = getattr(next(iter(model.parameters()), None), "dtype", None)
+        return TrajectoryChains(
+            model,
+            shape,
+            null,
+            dropout,
+            convention=convention,
+            dtype=torch.float64 if dtype == torch.float64 else torch.float32,
+        )
+    channels, classes = data.shape[0], data.num_classes
+    if sidenet.in_channels != channels or classes not in (0, null):
+        raise ValueError(
+            f"sidenet has {sidenet.in_channels} channels and {null} classes; the "
+            f"data have {channels} and {classes}"
+        )
+    return DataChains(data, null, dropout)
 
 
 def train_sidenet(
     model: nn.Module,
-    data: LabelledImages,
+    data: Images | ChainSource | None,
     out: str | Path,
     *,
     config: FitConfig,
     sidenet: SideNetConfig,
     chain: ChainConfig | None = None,
-    log: str | Path | None = None,
+    convention: Convention | str = "repa",
+    shape: tuple[int, int, int] | None = None,
+    recording: Recording | None = None,
 ) -> SideNet:
     """Train a SideNet for a frozen backbone by chain training; save and return its EMA.
 
+    Under `accelerate launch` every process calls it with the same arguments.
+
     Args:
-        model: backbone in the "repa" convention; it is not changed.
-        data: images and labels that the chains start from.
+        model: the backbone; a copy is frozen, it is not changed.
+        data: images that the chains start from (without labels: all with the null label), any
+            `ChainSource`, or None: then chains start on the backbone's own trajectories.
         out: the safetensors file (float16), renewed at every checkpoint.
         config: optimisation constants; batch_size is the number of chains a step.
-        sidenet: shape of the network (channels and classes must be the data's).
-        chain: see `ChainConfig`.
-        log: JSON-lines file of the loss.
+        sidenet: shape of the network (channels and classes must be the data's); num_classes=0 for
+            a backbone without labels.
+        chain: see `ChainConfig`. convention: the backbone's, see `FlowField`.
+        shape: (C, H, W) of a state; needed where data is None.
+        recording: log, checkpoints, resuming and pictures, see `Recording`.
 
     Raises:
-        ValueError: a SideNet of another number of channels or classes than the data.
+        ValueError: a SideNet of another number of channels or classes than the data; no data and
+            no shape; what `fit` raises.
+        FloatingPointError: see `fit`.
     """
-    chain = chain or ChainConfig()
-    if (sidenet.in_channels, sidenet.num_classes) != (data.images.shape[1], data.num_classes):
-        raise ValueError(
-            f"sidenet has {sidenet.in_channels} channels and {sidenet.num_classes} classes; the "
-            f"data have {data.images.shape[1]} and {data.num_classes}"
-        )
-    backbone = copy.deepcopy(model).eval().requires_grad_(False)
-    torch.manual_seed(config.seed)
-    network = SideNet(sidenet)
+    chain, recording = chain or ChainConfig(), recording or Recording()
+    accelerator = make_accelerator(config.mixed_precision)
+    backbone = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
+    source = chain_source(backbone, data, sidenet, chain, shape=shape, convention=convention)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = SideNet(sidenet)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss(generator: torch.Generator) -> Tensor:
-        index = torch.randint(len(data.labels), (config.batch_size,), generator=generator)
-        return chain_loss(
-            backbone, network, data.images[index], data.labels[index], chain, generator
-        )
+    def loss(draws: Draws) -> Tensor:
+        start = source.states(draws)
+        return chain_loss(backbone, network, start, chain, draws, convention=convention)
 
     def checkpoint(ema: nn.Module) -> None:
         save_weights(out, ema, sidenet.to_dict(), dtype=torch.float16)
 
-    ema = fit(network, loss, config, log=log, checkpoint=checkpoint, description="SideNet")
+    pictures = sample_grids(
+        recording.samples, source.shape, sidenet.num_classes, backbone=backbone,
+        convention=convention, seed=config.seed,
+    )  # fmt: skip
+    ema = fit(
+        network,
+        loss,
+        config,
+        recording=recording,
+        hooks=Hooks(checkpoint, pictures),
+        fingerprint={
+            **{f"chain.{k}": v for k, v in asdict(chain).items()},
+            **{f"sidenet.{k}": v for k, v in sidenet.to_dict().items()},
+            **source.fingerprint(),
+            "backbone": identity(model),
+            "convention": resolve_convention(convention).name,
+        },
+        accelerator=accelerator,
+        description="SideNet",
+    )
     assert isinstance(ema, SideNet)
     return ema

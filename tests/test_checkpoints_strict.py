@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
@@ -15,7 +16,17 @@ from torch import Tensor
 
 from quadflow.adapters import SideNet, SideNetConfig, load_sidenet, load_unet
 from quadflow.adapters.backbones import UNet, UNetConfig
-from quadflow.adapters.checkpoints import CheckpointError, load_into, read_weights, save_weights
+from quadflow.adapters.backbones.sit_checkpoints import load_sit
+from quadflow.adapters.checkpoints import (
+    LISTED,
+    CheckpointError,
+    is_torch_file,
+    load_into,
+    read_torch,
+    read_weights,
+    save_weights,
+    state_dict_of,
+)
 from quadflow.adapters.images import save_png, tile
 
 SIDE = SideNetConfig(in_channels=1, width=8, emb_dim=8, layers=3, heads=2, num_classes=4)
@@ -175,9 +186,12 @@ def test_pickles_are_refused_unopened(kind: str, tmp_path: Path) -> None:
     else:
         zipped = kind == "torch.save"
         torch.save({"model": Trap(sprung)}, path, _use_new_zipfile_serialization=zipped)
-    for load in (load_unet, load_sidenet):
-        with pytest.raises(CheckpointError, match="is no readable safetensors file"):
-            load(path)
+    with pytest.raises(CheckpointError, match="is no readable safetensors file"):
+        load_unet(path)
+    for read in (load_sidenet, load_sit, read_torch):
+        with pytest.raises(CheckpointError, match="is no readable torch file of weights") as caught:
+            read(path)
+        assert str(path) in str(caught.value)
     assert not sprung.exists()
     with path.open("rb") as file:  # the trap would have worked
         torch.load(file, weights_only=False) if kind != "pickle" else pickle.load(file)
@@ -237,6 +251,74 @@ def test_weights_of_another_size(side: SideNet, saved: Path) -> None:
     save_weights(saved, side, replace(SIDE, num_classes=7).to_dict(), dtype=torch.float32)
     with pytest.raises(CheckpointError, match=r"embedding_table\.weight: shape \(5, 8\), should"):
         load_sidenet(saved)
+
+
+def test_long_lists_are_cut_and_counted() -> None:
+    net = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(20))
+    with pytest.raises(CheckpointError) as caught:
+        load_into(net, {"foreign": torch.zeros(1), "0.bias": torch.zeros(2)}, "here")
+    message = str(caught.value)
+    assert message.count("missing ") == LISTED
+    assert f"; and {39 - LISTED} more missing; unexpected foreign; 0.bias: shape (2,)" in message
+
+
+def test_numbers_that_are_no_weights() -> None:
+    tensors = {"weight": torch.zeros(1, 1, dtype=torch.int64), "bias": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"weight: torch.int64, should be floating point"):
+        load_into(torch.nn.Linear(1, 1), tensors, "here")
+
+
+# -- torch files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    value = {"a": torch.arange(5.0), "args": argparse.Namespace(x=[1, "y"]), "step": 3}
+    torch.save(value, path, _use_new_zipfile_serialization=zipped)
+    assert is_torch_file(path)
+    found = read_torch(path)
+    assert isinstance(found, dict)
+    assert torch.equal(found["a"], value["a"])
+    assert (found["args"], found["step"]) == (value["args"], 3)
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+    raw = path.read_bytes()
+    places = {0, 1, 3, 8, 9, 64, 200, len(raw) // 2, len(raw) - 100, len(raw) - 23, len(raw) - 1}
+    for size in places:
+        path.write_bytes(raw[:size])
+        with pytest.raises(CheckpointError, match="is no readable torch file of weights"):
+            read_torch(path)
+
+
+def test_safetensors_are_no_torch_files(tmp_path: Path) -> None:
+    """Also where the length of the header begins like a pickle."""
+    path = tmp_path / "w.safetensors"
+    for length in range(32):
+        safetensors.torch.save_file({"w": torch.zeros(2)}, path, metadata={"x": "y" * 8 * length})
+        assert not is_torch_file(path)
+    assert not is_torch_file(tmp_path) and not is_torch_file(tmp_path / "none")
+
+
+def test_ddp_prefix_is_all_or_nothing() -> None:
+    one, two = torch.zeros(1), torch.ones(1)
+    assert set(state_dict_of({"module.a": one, "module.b": two}, "x")) == {"a", "b"}
+    assert set(state_dict_of({"module.a": one, "b": two}, "x")) == {"module.a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (torch.zeros(1), "x holds no state dict but a Tensor"),
+        ({}, "an empty mapping"),
+        ({"a": 1, "b": torch.zeros(1)}, "'a' is a int"),
+        ({1: torch.zeros(1)}, "1 is a Tensor"),
+        ({"a": torch.zeros(1, device="meta")}, "'a' is no dense tensor with data"),
+        ({"a": torch.eye(2).to_sparse()}, "'a' is no dense tensor with data"),
+    ],
+)
+def test_what_is_no_state_dict(value: object, match: str) -> None:
+    with pytest.raises(CheckpointError, match=match):
+        state_dict_of(value, "x")
 
 
 # -- atomic writes ---------------------------------------------------------------------------------

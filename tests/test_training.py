@@ -17,10 +17,12 @@ from quadflow.adapters import ChainConfig, SideNet, SideNetConfig, load_sidenet,
 from quadflow.adapters import train_sidenet as train_side
 from quadflow.adapters.backbones import UNet, UNetConfig
 from quadflow.adapters.backbones.training import train_backbone
+from quadflow.adapters.chain_sources import DataChains
 from quadflow.adapters.checkpoints import read_weights
 from quadflow.adapters.datasets import LabelledImages
+from quadflow.adapters.draws import Draws
 from quadflow.adapters.embedding import drop_labels
-from quadflow.adapters.optimisation import FitConfig, fit
+from quadflow.adapters.optimisation import FitConfig, Hooks, Recording, fit
 from quadflow.adapters.training import chain_loss, draw_offsets
 
 SIDE = SideNetConfig(
@@ -52,6 +54,10 @@ class ToyBackbone(nn.Module):
         return self.gain * Toy().velocity(x, t, y)
 
 
+def draws(batch: int, seed: int = 0) -> Draws:
+    return Draws(seed, 0, batch)
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -72,10 +78,12 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 
 def test_published_chain_is_the_default() -> None:
-    chain = ChainConfig()
+    chain, config = ChainConfig(), FitConfig(steps=1, batch_size=1)
     assert (chain.length, chain.offset_rate, chain.towards_data, chain.label_dropout) == (
         8, 50.0, 0.5, 0.1,
     )  # fmt: skip
+    assert chain.nodes == 3
+    assert (config.learning_rate, config.ema_decay, config.clip_norm) == (1e-4, 0.9996, 1.0)
 
 
 @pytest.mark.parametrize("rate", [50.0, 8.0, 1.0])
@@ -83,7 +91,7 @@ def test_offsets_are_truncated_exponentials(rate: float) -> None:
     config = ChainConfig(offset_rate=rate)
     n = 200_000
     for t in (0.03, 0.5, 0.9):
-        h = draw_offsets(torch.full((n,), t), config, generator())
+        h = draw_offsets(torch.full((n,), t), config, draws(n))
         forward = h > 0
         assert abs(float(forward.float().mean()) - 0.5) < 4 * 0.5 / n**0.5
         for room, size in ((t, h[forward]), (1 - t, -h[~forward])):
@@ -99,7 +107,7 @@ def test_offsets_are_truncated_exponentials(rate: float) -> None:
 
 def test_offsets_stay_on_the_path() -> None:
     t = torch.cat((torch.rand(100_000, generator=generator(1)), torch.tensor([0.0, 1.0] * 500)))
-    h = draw_offsets(t, ChainConfig(offset_rate=0.5), generator())
+    h = draw_offsets(t, ChainConfig(offset_rate=0.5), draws(len(t)))
     assert float((t - h).min()) >= 0
     assert float((t - h).max()) <= 1
     assert (h[:100_000] > 0).any()
@@ -110,7 +118,8 @@ def test_offsets_stay_on_the_path() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_direction_of_the_offsets(share: float) -> None:
-    h = draw_offsets(torch.full((40_000,), 0.5), ChainConfig(towards_data=share), generator())
+    config = ChainConfig(towards_data=share)
+    h = draw_offsets(torch.full((40_000,), 0.5), config, draws(40_000))
     assert abs(float((h > 0).float().mean()) - share) < 0.01
 
 
@@ -135,14 +144,18 @@ def test_dropped_labels() -> None:
     assert abs(float((dropped == 4).float().mean()) - 0.1) < 0.006
     assert torch.equal(dropped[dropped != 4], labels[dropped != 4])
     assert torch.equal(drop_labels(labels, 4, 0.0, generator()), labels)
+    dropped = draws(40_000).dropped(labels, 4, 0.1)
+    assert abs(float((dropped == 4).float().mean()) - 0.1) < 0.006
+    assert torch.equal(dropped[dropped != 4], labels[dropped != 4])
 
 
 # -- the loss --------------------------------------------------------------------------------------
 
 
 def loss_of(model: nn.Module, net: nn.Module, chain: ChainConfig = CHAIN, seed: int = 0) -> Tensor:
-    data = images(16)
-    return chain_loss(model, net, data.images, data.labels, chain, generator(seed))
+    step = draws(16, seed)
+    start = DataChains(images(16), 4, chain.label_dropout).states(step)
+    return chain_loss(model, net, start, chain, step)
 
 
 def number(*arguments: object, **named: object) -> float:
@@ -192,7 +205,7 @@ def test_labels_are_dropped_in_the_chain() -> None:
     assert set(model.labels[0].tolist()) == {4}
     model = ToyBackbone()
     loss_of(model, random_side(), replace(CHAIN, label_dropout=0.0))
-    assert torch.equal(model.labels[0], images(16).labels)
+    assert set(model.labels[0].tolist()) <= {0, 1, 2, 3}
 
 
 def test_a_constant_field_needs_no_sidenet() -> None:
@@ -234,7 +247,7 @@ def test_the_links_are_those_of_the_published_chain() -> None:
 
     model, net = Quadratic(), Knows()
     assert number(model, net) < 1e-12
-    assert net.rows == [3 * 16, 16] * 3
+    assert net.rows == [3 * 16] * 3 + [3 * 16]  # the roll-outs, then all links in one call
     (x0, t0), *rest = model.places
     for x, t in rest:  # Gauss-Legendre with three nodes is exact for it
         column = (t - t0 + t**3 - t0**3)[:, None, None, None]
@@ -248,7 +261,7 @@ def test_the_links_are_those_of_the_published_chain() -> None:
 # -- the loop --------------------------------------------------------------------------------------
 
 
-FIT = FitConfig(steps=20, batch_size=4, learning_rate=0.01, warmup=5, ema_decay=0.9)
+FIT = FitConfig(steps=20, batch_size=4, learning_rate=0.01, warmup=5, decay="cosine", ema_decay=0.9)
 
 
 class Scalar(nn.Module):
@@ -261,7 +274,7 @@ def descend(config: FitConfig, **arguments: object) -> tuple[nn.Module, nn.Modul
     """A loss with gradient 1: AdamW then moves by the learning rate itself in every step."""
     module, trace = Scalar(), []
 
-    def loss(_: torch.Generator) -> Tensor:
+    def loss(_: Draws) -> Tensor:
         trace.append(module.value.item())
         return module.value * 1.0
 
@@ -302,7 +315,7 @@ def test_the_gradient_is_clipped() -> None:
     def moved(clip: float) -> float:
         module, step = Scalar(), iter(range(20))
 
-        def loss(_: torch.Generator) -> Tensor:
+        def loss(_: Draws) -> Tensor:
             return module.value * (1000.0 if next(step) == 3 else 1.0)
 
         fit(module, loss, replace(FIT, decay="none", warmup=0, clip_norm=clip))
@@ -314,15 +327,17 @@ def test_the_gradient_is_clipped() -> None:
 
 def test_log_and_checkpoints(tmp_path: Path) -> None:
     log, saved = tmp_path / "log.jsonl", []
-    _, ema, trace = descend(
-        FIT, log=log, every=8, checkpoint=lambda m: saved.append(m.value.item())
-    )
+    recording = Recording(log=log, log_every=8, checkpoint_every=8)
+    hooks = Hooks(lambda m: saved.append(m.value.item()))
+    _, ema, trace = descend(FIT, recording=recording, hooks=hooks)
     first, *lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
     assert FitConfig(**first["config"]) == FIT
     assert [line["step"] for line in lines] == [8, 16, 20]
     means = [sum(trace[a:b]) / (b - a) for a, b in ((0, 8), (8, 16), (16, 20))]
     assert [line["loss"] for line in lines] == pytest.approx(means, rel=1e-12)
-    assert all(line["seconds"] >= 0 for line in lines)
+    assert all(line["seconds"] >= 0 and line["samples_per_second"] > 0 for line in lines)
+    assert all(line["gradient_norm"] == 1 for line in lines)
+    assert lines[-1]["learning_rate"] == pytest.approx(0.005 * (1 + math.cos(math.pi * 19 / 20)))
     assert len(saved) == 3
     assert saved[-1] == ema.value.item()
 
@@ -331,14 +346,18 @@ def test_log_and_checkpoints(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops(bad: float, tmp_path: Path) -> None:
     module, calls, saved = Scalar(), [], []
 
-    def loss(_: torch.Generator) -> Tensor:
+    def loss(_: Draws) -> Tensor:
         calls.append(1)
         return module.value + (bad if len(calls) == 4 else 0.0)
 
     log = tmp_path / "log.jsonl"
     with pytest.raises(FloatingPointError, match=rf"the loss is {bad} at step 3"):
-        fit(module, loss, FIT, log=log, every=2, checkpoint=lambda m: saved.append(m.value.item()))
+        fit(
+            module, loss, FIT, recording=Recording(log=log, log_every=2, checkpoint_every=2),
+            hooks=Hooks(lambda m: saved.append(m.value.item())),
+        )  # fmt: skip
     assert len(calls) == 4
+    assert math.isfinite(module.value.item())  # no step was made with it
     assert len(saved) == 1
     assert math.isfinite(saved[0])
     assert len(log.read_text(encoding="utf-8").splitlines()) == 2
@@ -365,13 +384,18 @@ def test_bad_constants(values: dict[str, float], message: str) -> None:
 # -- both trainings --------------------------------------------------------------------------------
 
 
-SIDE_FIT = FitConfig(steps=60, batch_size=16, learning_rate=5e-3, warmup=5, ema_decay=0.9)
+SIDE_FIT = FitConfig(
+    steps=60, batch_size=16, learning_rate=5e-3, warmup=5, decay="cosine", ema_decay=0.9
+)
 
 
 def test_train_sidenet_learns_and_saves(tmp_path: Path) -> None:
     model, path = ToyBackbone(), tmp_path / "side.safetensors"
     log = tmp_path / "side.jsonl"
-    trained = train_side(model, images(), path, config=SIDE_FIT, sidenet=SIDE, chain=CHAIN, log=log)
+    trained = train_side(
+        model, images(), path, config=SIDE_FIT, sidenet=SIDE, chain=CHAIN,
+        recording=Recording(log=log),
+    )  # fmt: skip
     before = number(model, SideNet(SIDE), seed=99)
     assert number(model, trained, seed=99) < 0.7 * before
     # the backbone is as it was: not trained, not frozen, not switched to evaluation

@@ -1,0 +1,122 @@
+"""`quadflow evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .cli_arguments import output_file
+from .flow import Guidance
+from .sampling import SAMPLERS
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from quadflow.analysis import evaluation as study
+    from quadflow.analysis.rivals import RIVALS
+
+    from .extras import progress, require
+    from .named import load_named
+    from .pretrained import load_sidenet
+
+    out = output_file(arguments.out)
+    npz = Path(arguments.npz) if arguments.npz else None
+    if npz is not None and not npz.is_dir():
+        raise ValueError(f"--npz {npz} is no folder")
+    if arguments.pictures:
+        require("matplotlib", "analysis")  # before the work, not after it
+    backbone = load_named(arguments.backbone, image_size=arguments.image_size)
+    path = arguments.sidenet or backbone.sidenet
+    sidenet = load_sidenet(path) if path else None
+    methods = tuple(arguments.methods.split(",")) if arguments.methods else study.METHODS
+    known = (*SAMPLERS, *RIVALS)
+    unknown = [m for m in methods if m not in known]
+    if unknown:
+        raise ValueError(f"--methods has {unknown[0]!r}: one of {', '.join(known)}")
+    needing = [m for m in methods if m in ("bianchor", "single-anchor")]
+    if sidenet is None and needing:
+        raise ValueError(f"--methods has {needing[0]}, which needs --sidenet")
+    scale = arguments.guidance
+    if scale != 1 and not backbone.num_classes:
+        raise ValueError(f"--guidance {scale}: {backbone.name} has no classes to be guided by")
+    features = None
+    if arguments.features == "efficientnet":
+        from quadflow.analysis.features import efficientnet_features
+
+        features = efficientnet_features(arguments.feature_size)
+    shifts = (1.0,) if arguments.uniform_only else study.SHIFTS
+    subject = study.Subject(backbone, sidenet)
+    pictures: dict[str, Any] = {}
+    budgets = [n for n in arguments.nfe if n <= 10] if arguments.budget else []
+    length = study.evaluation_length(
+        methods, arguments.nfe, arguments.euler, shifts, features=features is not None
+    )
+    with progress(length + len(budgets), "evaluate") as bar:
+        result = study.evaluate(
+            subject,
+            images=arguments.images,
+            seed=arguments.seed,
+            guidance=Guidance(scale, backbone.num_classes or None),
+            methods=methods,
+            nfes=arguments.nfe,
+            euler_nfes=arguments.euler,
+            shifts=shifts,
+            reference_steps=arguments.reference_steps,
+            features=features,
+            features_name=f"EfficientNet-Lite0 at {arguments.feature_size} pixels",
+            npz=npz,
+            out=out,
+            progress=lambda: bar.update(1),
+            pictures=pictures,
+        )
+        if arguments.budget:
+            study.add_budget(subject, result, budgets, lambda: bar.update(1))
+            result.save(out)
+    if arguments.pictures:
+        study.draw(Path(arguments.pictures), result, pictures)
+    text = result.to_dict()
+    for tuned in (False, *((True,) if len(shifts) > 1 else ())):
+        print("\n" + study.table(text, tuned=tuned))
+        if features is not None:
+            print("\n" + study.table(text, tuned=tuned, key="frechet"))
+    print(f"\n-> {out}")
+
+
+def _budgets(text: str) -> tuple[int, ...]:
+    try:
+        values = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like 3,5,7, got {text!r}") from None
+    if any(v < 1 for v in values):
+        raise argparse.ArgumentTypeError(f"must be numbers >= 1, got {text!r}")
+    return values
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add the command to the subparsers of the command line."""
+    text = "every sampler at every budget, against the converged solve from the same noises"
+    evaluate = commands.add_parser("evaluate", help=text, description=text)
+    add = evaluate.add_argument
+    add("--backbone", help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, or a weight file")
+    add("--sidenet", help="SideNet weights; default: the backbone's shipped one")
+    add("--image-size", type=int, help="pixels a side, for a weight file that does not say")
+    add("--methods", help="such as euler,pec2,bianchor; default: all")
+    add("--nfe", type=_budgets, default=(3, 5, 7, 10, 20), help="budgets (3,5,7,10,20)")
+    add("--euler", type=_budgets, default=(50, 100, 200), help="long Euler runs (50,100,200)")
+    add("--guidance", type=float, default=1.0, help="scale; 1 is none")
+    add("--images", type=int, default=48, help="(%(default)s)")
+    add("--seed", type=int, default=0)
+    add("--uniform-only", action="store_true", help="do not look for every method's best shift")
+    add("--reference-steps", type=int, default=24, help="rk4 steps, and twice as many (24)")
+    add("--features", choices=("none", "efficientnet"), default="none",
+        help="for Fréchet distance, precision and recall")  # fmt: skip
+    add("--feature-size", type=int, default=112, help="pixels the feature network sees (112)")
+    add(
+        "--budget",
+        action="store_true",
+        help="error budget and ablation of BA-solver, at NFE up to 10",
+    )
+    add("--npz", help="folder for every row's images, as the ADM evaluation suite reads them")
+    add("--pictures", help="PNG of samples by method and NFE")
+    add("--out", default="evaluation.json", help="(%(default)s)")
+    evaluate.set_defaults(run=_evaluate)

@@ -1,0 +1,101 @@
+"""Backbones by the names that the command line takes, each with what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quadflow.errors import nearest
+
+from .flow import Convention
+from .pretrained import load_backbone, shipped
+
+SHIPPED = {
+    "fashion-unet": ("fashion_unet.safetensors", "fashion_sidenet.safetensors", 28),
+    "mnist-sit": ("mnist_sit.safetensors", "mnist_sidenet.safetensors", 28),
+}
+"""Name -> weight file, SideNet file, pixels a side."""
+
+GALAXY_SIDENETS = {"hsc-32": "galaxy_hsc32_sidenet.safetensors"}
+
+
+def _clamped(x: Tensor) -> Tensor:
+    return x.clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class NamedBackbone:
+    """A frozen backbone and what its states are.
+
+    shape: (C, H, W) of a state. num_classes: 0 without labels. sidenet: its SideNet's weight file,
+    None where none is shipped. to_images: states -> images in [-1, 1], as people should see them.
+    """
+
+    name: str
+    model: Any
+    shape: tuple[int, int, int]
+    num_classes: int
+    sidenet: Path | None = None
+    convention: Convention | str = "repa"
+    to_images: Callable[[Tensor], Tensor] = _clamped
+
+
+def load_named(name: str | None = None, *, image_size: int | None = None) -> NamedBackbone:
+    """A backbone by name: one that is shipped, galaxygrad:NAME, or a weight file.
+
+    Args:
+        name: "fashion-unet" (the default), "mnist-sit", "galaxygrad:hsc-32" and its kin (weights
+            of the installed package galaxygrad), or the path of a file that quadflow wrote.
+        image_size: pixels a side, for a file whose network works at any size (U-Net).
+
+    Raises:
+        ValueError: unknown name, image_size missing or not the network's.
+        CheckpointError: a weight file that is missing, damaged or of another network.
+        MissingExtraError: galaxygrad is not installed.
+    """
+    name = name or "fashion-unet"
+    if name.startswith("galaxygrad:"):
+        from .backbones.galaxygrad import load_galaxygrad, pixels
+
+        which = name.partition(":")[2]
+        field = load_galaxygrad(which)
+        known = GALAXY_SIDENETS.get(which)
+        return NamedBackbone(
+            name, field, _sized(field.shape, image_size), 0, shipped(known) if known else None,
+            to_images=lambda x: (2 * pixels(x) - 1).clamp(-1, 1),
+        )  # fmt: skip
+    if name in SHIPPED:
+        weights, sidenet, size = SHIPPED[name]
+        model = load_backbone(shipped(weights))
+        shape = (model.config.in_channels, size, size)
+        return NamedBackbone(
+            name, model, _sized(shape, image_size), model.num_classes, shipped(sidenet)
+        )
+    if not Path(name).is_file() and not Path(name).suffix:
+        raise ValueError(
+            f"backbone {name!r} is neither a file nor a known name: "
+            f"{nearest(name, [*SHIPPED, 'galaxygrad:hsc-32'])}"
+        )
+    model = load_backbone(name)
+    known_size = getattr(model.config, "input_size", None)
+    if known_size is None and image_size is None:
+        raise ValueError(f"{name} is a network for any size: give --image-size")
+    size = int(known_size or image_size or 0)
+    shape = (model.config.in_channels, size, size)
+    return NamedBackbone(Path(name).stem, model, _sized(shape, image_size), model.num_classes)
+
+
+def _sized(shape: tuple[int, int, int], image_size: int | None) -> tuple[int, int, int]:
+    if image_size is not None and image_size != shape[1]:
+        raise ValueError(f"image_size={image_size}, but this backbone's is {shape[1]}")
+    return shape
+
+
+def default_labels(count: int, num_classes: int) -> Tensor | None:
+    """`count` labels that go round the classes; None for a backbone without."""
+    return torch.arange(count) % num_classes if num_classes else None
