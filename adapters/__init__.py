@@ -1,8 +1,10 @@
 """quadflow.adapters: flow-matching models, the Bi-Anchor solver, and the command line."""
 
+from .editing import Edited, edit, invert
 from .exponential import DataPredictionInterpolant
 from .flow import CONVENTIONS, Convention, FlowField, Guidance
-from .pretrained import load_sidenet, load_unet
+from .pretrained import load_backbone, load_sidenet, load_unet
+from .published import save_published_sidenet
 from .sampling import (
     SAMPLERS,
     Samples,
@@ -11,6 +13,7 @@ from .sampling import (
     sample,
     single_anchor_plan,
     time_grid,
+    transport,
 )
 from .sidenet import BiAnchor, SideNet, SideNetConfig, SideNetInterpolant, SingleAnchor, prepare
 from .sidenet_mlp import MLPSideNet, MLPSideNetConfig
@@ -23,6 +26,7 @@ __all__ = [
     "ChainConfig",
     "Convention",
     "DataPredictionInterpolant",
+    "Edited",
     "FlowField",
     "Guidance",
     "MLPSideNet",
@@ -33,12 +37,17 @@ __all__ = [
     "SideNetInterpolant",
     "SingleAnchor",
     "bianchor_plan",
+    "edit",
     "initial_noise",
+    "invert",
+    "load_backbone",
     "load_sidenet",
     "load_unet",
     "prepare",
     "sample",
+    "save_published_sidenet",
     "single_anchor_plan",
     "time_grid",
     "train_sidenet",
+    "transport",
 ]

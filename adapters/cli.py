@@ -10,6 +10,7 @@ from pathlib import Path
 
 import quadflow
 
+from .cli_editing import add_edit
 from .cli_evaluation import add_evaluate
 from .cli_sampling import add_sample
 from .cli_training import add_train
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add_sample(commands)
     add_train(commands)
     add_evaluate(commands)
+    add_edit(commands)
 
     methods = commands.add_parser("methods", help="every registered method with its order")
     methods.set_defaults(run=_methods)

@@ -14,29 +14,36 @@ from .sampling import SAMPLERS
 
 def _sample(arguments: argparse.Namespace) -> None:
     from .images import save_png, tile
-    from .pretrained import load_sidenet, load_unet
+    from .named import load_named, load_named_sidenet
     from .sampling import initial_noise, sample
 
     out = output_file(arguments.out)
-    model = load_unet(arguments.backbone)
-    sidenet = load_sidenet(arguments.sidenet) if arguments.method == "bianchor" else None
-    labels = torch.tensor(arguments.labels)
-    check_labels(labels, model.num_classes)
-    shape = (model.config.in_channels, 28, 28)
+    backbone = load_named(arguments.backbone, image_size=arguments.image_size)
+    sidenet = load_named_sidenet(backbone, arguments.sidenet, arguments.method)
+    labels = torch.tensor(arguments.labels) if backbone.num_classes else None
+    if labels is not None:
+        check_labels(labels, backbone.num_classes)
+    elif arguments.guidance != 1:
+        raise ValueError(
+            f"--guidance {arguments.guidance}: {backbone.name} has no classes to be guided by"
+        )
+    count = len(arguments.labels)
     samples = sample(
-        model,
-        initial_noise(arguments.seed, len(labels), shape),
+        backbone.model,
+        initial_noise(arguments.seed, count, backbone.shape),
         labels,
         method=arguments.method,
         nfe=arguments.nfe,
         sidenet=sidenet,
-        guidance=Guidance(arguments.guidance, model.num_classes),
+        guidance=Guidance(arguments.guidance, backbone.num_classes or None),
+        convention=backbone.convention,
+        shift=arguments.shift,
     )
-    save_png(out, tile(samples.x, columns=min(10, len(labels))), scale=4)
+    save_png(out, tile(backbone.to_images(samples.x), columns=min(10, count)), scale=4)
     stats = samples.stats
     pair = ", each a guided pair" if arguments.guidance != 1 else ""
     print(
-        f"{len(labels)} images by {arguments.method}: {stats.nfe} backbone evaluations{pair} "
+        f"{count} images by {arguments.method}: {stats.nfe} backbone evaluations{pair} "
         f"({samples.rows} rows through the network), {stats.wall_time:.2f} s -> {out}"
     )
 
@@ -46,10 +53,18 @@ def add_sample(commands: Any) -> None:
     sample = commands.add_parser("sample", help="images from the shipped model, or from your own")
     sample.add_argument("--method", choices=sorted(SAMPLERS), default="bianchor")
     sample.add_argument("--nfe", type=int, default=7, help="backbone evaluations (%(default)s)")
-    sample.add_argument("--labels", type=parse_labels, default=list(range(10)), help="such as 0..9")
+    sample.add_argument(
+        "--labels", type=parse_labels, default=list(range(10)),
+        help="such as 0..9; of a backbone without classes, their number counts",
+    )  # fmt: skip
+    sample.add_argument("--shift", type=float, default=1.0, help="of the time grid; 1 is uniform")
     sample.add_argument("--guidance", type=float, default=1.0, help="scale; 1 is none")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", default="samples.png")
-    sample.add_argument("--backbone", help="U-Net weights (safetensors); default: shipped")
-    sample.add_argument("--sidenet", help="SideNet weights (safetensors); default: shipped")
+    sample.add_argument(
+        "--backbone",
+        help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, or a weight file",
+    )
+    sample.add_argument("--sidenet", help="SideNet weights; default: the backbone's shipped one")
+    sample.add_argument("--image-size", type=int, help="pixels a side, where a file does not say")
     sample.set_defaults(run=_sample)

@@ -131,10 +131,12 @@ def _load_backbone(name: str | None) -> Any:
 
 
 def _state_shape(arguments: argparse.Namespace, model: Any) -> tuple[int, int, int]:
-    """(C, H, W) of the backbone's states, from its config and the options."""
+    """(C, H, W) of the backbone's states, as it says itself, or from its config and the options."""
+    if hasattr(model, "shape"):
+        return model.shape
     known = getattr(model, "config", model)
     channels = getattr(known, "in_channels", arguments.channels)
-    size = arguments.image_size or getattr(known, "input_size", getattr(known, "size", None))
+    size = arguments.image_size or getattr(known, "input_size", None)
     if size is None and arguments.backbone is None:
         size = SHIPPED_SIZE
     if channels is None or size is None:

@@ -37,3 +37,32 @@ def save_png(path: str | Path, pixels: np.ndarray, scale: int = 1) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_image(path: str | Path, shape: tuple[int, int, int]) -> Tensor:
+    """A picture file as a float32 tensor of this shape (C, H, W) in [-1, 1].
+
+    Args:
+        path: PNG, JPEG or whatever else Pillow reads.
+        shape: C is 1 (converted to grey) or 3 (RGB); the size must be the picture's.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture, or of another size: nothing is resized here.
+    """
+    pillow = require("PIL.Image", "generative")
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture at {path}")
+    channels, height, width = shape
+    try:
+        with pillow.open(path) as picture:
+            picture = picture.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is no readable picture: {error}") from error
+    if picture.size != (width, height):
+        raise ValueError(
+            f"{path} has {picture.width}x{picture.height} pixels, must have {width}x{height}"
+        )
+    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, channels)
+    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()

@@ -13,7 +13,9 @@ from torch import Tensor
 from quadflow.errors import nearest
 
 from .flow import Convention
-from .pretrained import load_backbone, shipped
+from .pretrained import load_backbone, load_sidenet, shipped
+from .sampling import NEED_SIDENET
+from .sidenet import SideNet
 
 SHIPPED = {
     "fashion-unet": ("fashion_unet.safetensors", "fashion_sidenet.safetensors", 28),
@@ -99,3 +101,19 @@ def _sized(shape: tuple[int, int, int], image_size: int | None) -> tuple[int, in
 def default_labels(count: int, num_classes: int) -> Tensor | None:
     """`count` labels that go round the classes; None for a backbone without."""
     return torch.arange(count) % num_classes if num_classes else None
+
+
+def load_named_sidenet(
+    backbone: NamedBackbone, path: str | Path | None, method: str
+) -> SideNet | None:
+    """The SideNet that `method` needs: from `path`, else the backbone's own; None if it needs none.
+
+    Raises:
+        ValueError: it needs one, and none is known. What `load_sidenet` raises.
+    """
+    if method not in NEED_SIDENET:
+        return None
+    chosen = path or backbone.sidenet
+    if chosen is None:
+        raise ValueError(f"method {method} on {backbone.name} needs --sidenet, its SideNet's file")
+    return load_sidenet(chosen)

@@ -225,7 +225,12 @@ def fit(
             accelerator.scaler.load_state_dict(state["scaler"])
         at = _Progress(**state["progress"])
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
-    header = {"config": asdict(config), "fingerprint": dict(fingerprint or {})}
+    header = {
+        "config": asdict(config),
+        "fingerprint": dict(fingerprint or {}),
+        "processes": accelerator.num_processes,
+        "device": device.type,
+    }
     log_path = Path(recording.log) if recording.log is not None and main else None
     log = LossLog(log_path, header, at.step)
     module.train()

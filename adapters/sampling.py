@@ -119,6 +119,10 @@ def _grid(grid: Any, noise: Tensor, intervals: int, what: str) -> Any:
     return rows.reshape(*rows.shape, *(1,) * (noise.dim() - 1))
 
 
+NEED_SIDENET = ("bianchor", "single-anchor")
+"""The samplers that need a SideNet."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """x: (B, ...) at the data end. stats: of the solve; stats.nfe counts a guided pair as one.

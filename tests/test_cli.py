@@ -104,10 +104,10 @@ def test_train_then_sample(tmp_path: Path, capsys) -> None:
     assert lines[0]["config"]["steps"] == 2 and lines[-1]["step"] == 2
     assert lines[-1]["loss"] > 0
     arguments = ["--out", str(side), "--backbone", str(unet), "--width", "8", "--chain", "2"]
-    assert main(["train", "sidenet", *common, *arguments]) == 0
+    assert main(["train", "sidenet", "--preset", "small", *common, *arguments]) == 0
     out = tmp_path / "s.png"
     assert main(["sample", "--nfe", "2", "--labels", "3", "--backbone", str(unet), "--sidenet",
-                 str(side), "--out", str(out)]) == 0  # fmt: skip
+                 str(side), "--image-size", "28", "--out", str(out)]) == 0  # fmt: skip
     assert Image.open(out).size == (112, 112)
 
 

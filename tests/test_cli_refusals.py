@@ -110,7 +110,8 @@ def test_damaged_and_wrong_weights(tmp_path: Path, capsys) -> None:
     unet = str(shipped("fashion_unet.safetensors"))
     assert f"{unet} holds no SideNet" in refused(["sample", *out, "--sidenet", unet], capsys)
     side = str(own_sidenet(tmp_path / "side"))
-    assert f"{side} holds no U-Net" in refused(["sample", *out, "--backbone", side], capsys)
+    message = refused(["sample", *out, "--backbone", side], capsys)
+    assert f"{side} holds no backbone (U-Net or SiT)" in message
     other = str(own_sidenet(tmp_path / "other", num_classes=7))
     message = refused(["sample", *out, "--sidenet", other], capsys)
     assert "made for 7 classes, the backbone has 10" in message
@@ -125,7 +126,7 @@ def test_damaged_and_wrong_weights(tmp_path: Path, capsys) -> None:
         (["--batch-size", "-4"], "batch_size must be positive, got -4"),
         (["--learning-rate", "0"], "learning_rate must be positive, got 0.0"),
         (["--ema-decay", "1"], "ema_decay must be in [0, 1), got 1.0"),
-        (["--data", "none"], "train-images-idx3-ubyte"),
+        (["--data", "nowhere"], "nowhere"),
         (["--out", "no/folder/x"], "the folder no/folder does not exist"),
     ],
 )
@@ -153,7 +154,7 @@ def test_bad_training(
 def test_bad_sidenets(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
     write_folder(tmp_path)
     common = ["train", "sidenet", "--data", str(tmp_path), "--out", str(tmp_path / "x")]
-    short = ["--steps", "1", "--batch-size", "2", "--width", "8"]
+    short = ["--preset", "small", "--steps", "1", "--batch-size", "2", "--width", "8"]
     assert message in refused([*common, *short, *arguments], capsys)
     assert not (tmp_path / "x").exists()
 

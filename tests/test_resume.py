@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import child_processes
 import pytest
 import torch
 import toy_training
@@ -22,14 +21,6 @@ from quadflow.adapters.optimisation import FitConfig, Hooks, Recording, fit
 from quadflow.adapters.training_state import digest, read_state, save_state
 
 SHORT = {"steps": 20}
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["toy_training", "accelerate"])
-
-
-def process(target: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    child = _CONTEXT.Process(target=target, args=arguments, kwargs=named)
-    child.start()
-    return child
 
 
 def log_of(out: Path) -> list[dict[str, Any]]:
@@ -74,9 +65,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
 )  # fmt: skip
 def test_killed_at_a_place(where: str, count: int, tmp_path: Path, whole: dict[bool, Path]) -> None:
     out = tmp_path / "out"
-    child = process(toy_training.train_and_die, out, where, count, SHORT)
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    died = child_processes.run(toy_training.train_and_die, out, where, count, SHORT)
+    assert died == -signal.SIGKILL
     toy_training.train(out, resume=True, **SHORT)
     assert_same_end(out, whole[True])
 
@@ -88,7 +78,7 @@ def test_killed_again_and_again_at_random(
     out, moments = tmp_path / "out", random.Random(5)
     for turn in range(6):
         before = len(log_of(out)) if Path(f"{out}.log").exists() else 0
-        child = process(toy_training.train, out, data=data, resume=True, **SHORT)
+        child = child_processes.start(toy_training.train, out, data=data, resume=True, **SHORT)
         until = time.monotonic() + 20
         while child.is_alive() and time.monotonic() < until:  # let it come a little further
             log = Path(f"{out}.log")
@@ -132,7 +122,7 @@ def test_a_longer_training(tmp_path: Path) -> None:
 
 def stop_early(out: Path) -> None:
     """A training of 20 steps that was stopped at step 3."""
-    process(toy_training.train_and_die, out, "step", 5, SHORT).join(60)
+    child_processes.run(toy_training.train_and_die, out, "step", 5, SHORT)
     assert read_state(Path(f"{out}.state"))["step"] == 3
 
 

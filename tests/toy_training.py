@@ -1,6 +1,6 @@
 """A small chain training in a process of its own: to be killed, resumed, and run side by side.
 
-Run as `python toy_training.py '{"out": ..., ...}'`, under `accelerate launch` or torchrun as well.
+Run as `python toy_training.py '[{"out": ..., ...}, ...]'`, by torchrun or `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -126,17 +126,18 @@ def train_and_die(out: Path, where: str, count: int, options: dict[str, Any]) ->
     train(out, **options)
 
 
-def main() -> None:
-    options = json.loads(sys.argv[1])
-    out, double = Path(options.pop("out")), options.get("double", False)
-    if double:  # the half-precision file would hide what is compared
+def train_all(trainings: list[dict[str, Any]]) -> None:
+    """Several trainings, one after the other: options of `train`, and out."""
+    for options in trainings:
+        options = dict(options)
+        if options.get("double"):  # a half-precision file would hide what is compared
+            chain_training.save_weights = _save_whole  # type: ignore[assignment]
+        train(Path(options.pop("out")), **options)
 
-        def save(path: Any, module: nn.Module, config: Any, dtype: Any) -> None:
-            torch.save(module.state_dict(), path)
 
-        chain_training.save_weights = save  # type: ignore[assignment]
-    train(out, **options)
+def _save_whole(path: Any, module: nn.Module, config: Any, dtype: Any) -> None:
+    torch.save(module.state_dict(), path)
 
 
 if __name__ == "__main__":
-    main()
+    train_all(json.loads(sys.argv[1]))
