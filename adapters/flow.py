@@ -215,7 +215,7 @@ class FlowField:
         unknown = sorted(set(self.null_extras) - set(self.extras))
         if unknown:
             raise ValueError(f"null_extras has {unknown}, of which extras has nothing")
-        self._labels = (self.labels,)
+        self._labels: tuple[Tensor | None, ...] = (self.labels,)
         if self.guided:
             scale, null_label = self.guidance.scale, self.guidance.null_label
             if self.labels is None:

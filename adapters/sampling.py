@@ -176,9 +176,9 @@ def time_grid(
     if not all(0 <= s <= 1 for s in sigmas) or sigmas[0] == sigmas[1]:
         raise ValueError(f"sigmas must be two different numbers in [0, 1], got {sigmas}")
     path = resolve_convention(convention)
-    ends = [_own_time(path, s) for s in sigmas]
+    start, end = (_own_time(path, s) for s in sigmas)
     # on a uniform grid of the model's own time, so that shift 1 is that grid to the last bit
-    times = np.linspace(*ends, intervals + 1)
+    times = np.linspace(start, end, intervals + 1)
     if shift == 1:
         return times
     first, last = (s / (shift - (shift - 1) * s) for s in sigmas)  # where the shift takes to them

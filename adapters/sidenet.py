@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -207,7 +208,7 @@ class SideNetInterpolant(Interpolant):
         return torch.stack([found[i] for i in times])
 
     def _carry(
-        self, anchor: Anchor, times: dict[int, float], decides: float | None
+        self, anchor: Anchor, times: dict[int, Any], decides: float | None
     ) -> dict[int, Tensor]:
         """Velocities at `times` from one anchor, in one call of the network.
 
@@ -217,11 +218,11 @@ class SideNetInterpolant(Interpolant):
         convention, raw = field.resolved, anchor.detail
         at_anchor = anchor.v if decides is None else field.guidance.combine(raw, decides)
         # per-sample times (tensors) are never compared: that would synchronise
+        own: Any = anchor.t
         found = {
             i: at_anchor
             for i, t in times.items()
-            if t is anchor.t
-            or (not isinstance(t, Tensor) and not isinstance(anchor.t, Tensor) and t == anchor.t)
+            if t is own or not (isinstance(t, Tensor) or isinstance(own, Tensor) or t != own)
         }
         wanted = {i: t for i, t in times.items() if i not in found}
         if not wanted:

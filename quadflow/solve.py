@@ -263,8 +263,9 @@ class _Collector:
         self.segments: list[Segment] | None = [] if dense else None
 
     def take(self, result: StepResult) -> None:
-        if isinstance(result.state.t, Tensor):  # per-sample times: only their common end is wanted
-            self.steps.append(result.state.t)
+        end: Any = result.state.t
+        if isinstance(end, Tensor):  # per-sample times: only their common end is wanted
+            self.steps.append(end)  # type: ignore[arg-type]
             return
         wanted: list[float] = []
         reached = self.sign * result.state.t

@@ -100,7 +100,8 @@ class Stepper:
             result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
             result.state = State(t1, result.state.y, result.state.anchor, known)
             return result
-        t0, y0, h = state.t, state.y, t1 - state.t
+        t0, y0 = state.t, state.y
+        h: Any = t1 - t0
         if isinstance(h, Tensor):  # per-sample times are float64, the state need not be
             h = h.to(self.velocity.layout.time_dtype)
         inside = interpolant.integrate(Interval(known, t0, t1, rule))
