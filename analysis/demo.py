@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import quadflow as qf
-from quadflow.adapters import SAMPLERS, Guidance, initial_noise, load_sidenet, load_unet
+from quadflow.adapters import Guidance, initial_noise, load_sidenet, load_unet
 from quadflow.adapters.extras import progress, require
 from quadflow.adapters.images import tile
 
@@ -28,6 +28,8 @@ STEPS: dict[str, dict[int, Sequence[int]]] = {
     "driven": {3: (32, 45, 64, 90), 4: (32, 45, 64, 90), 5: (11, 16, 22, 32)},
 }
 NFES = (3, 5, 7, 10, 20)
+METHODS = ("euler", "heun", "ab2", "dpmpp-2m", "pec2", "bianchor")
+"""`quadflow evaluate` has the others."""
 
 
 def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
     scales = (2.0,) if quick else (1.0, 2.0)
     names = ("driven",) if quick else tuple(STEPS)
     total = sum(len(s) for name in names for s in STEPS[name].values())
-    total += len(scales) * (1 + len(SAMPLERS) * len(NFES))
+    total += len(scales) * (1 + len(METHODS) * len(NFES))
     with progress(total, "quadflow demo") as bar:
 
         def tick() -> None:
@@ -65,7 +67,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
         noise = initial_noise(seed, count, (model.config.in_channels, 28, 28))
         errors = {
             scale: trajectory_errors(
-                model, sidenet, noise, labels, methods=tuple(SAMPLERS), nfes=NFES,
+                model, sidenet, noise, labels, methods=METHODS, nfes=NFES,
                 guidance=Guidance(scale, model.num_classes),
                 reference_steps=16 if quick else 32, progress=tick,
             )

@@ -1,0 +1,68 @@
+"""The figures of docs/judged.md: every sampler on the three backbones, editing, overhead.
+
+Run by `make judge`; about an hour of one core. Results go to docs/figures; `make figures` puts them
+into the page.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from quadflow.adapters.cli import main as quadflow
+from quadflow.adapters.images import save_png, tile
+from quadflow.adapters.named import load_named, load_named_sidenet
+from quadflow.analysis.benchmarks.sidenet_overhead import overhead
+from quadflow.analysis.round_trip import edit_grid, round_trip_errors
+
+FIGURES = Path(__file__).parent / "figures"
+RUNS = {
+    "fashion-unet": ("fashion-unet", "1"),
+    "fashion-unet-guided": ("fashion-unet", "2"),
+    "mnist-sit": ("mnist-sit", "1"),
+    "mnist-sit-guided": ("mnist-sit", "2"),
+    "galaxy-hsc-32": ("galaxygrad:hsc-32", "1"),
+}
+
+
+def evaluations() -> None:
+    for name, (backbone, guidance) in RUNS.items():
+        stem = str(FIGURES / f"evaluate-{name}")
+        code = quadflow(
+            ["evaluate", "--backbone", backbone, "--guidance", guidance, "--features",
+             "efficientnet", "--budget", "--pictures", f"{stem}.png", "--out", f"{stem}.json"]
+        )  # fmt: skip
+        if code:
+            sys.exit(code)
+
+
+def editing() -> None:
+    backbone = load_named("fashion-unet")
+    sidenet = load_named_sidenet(backbone, None, "bianchor")
+    errors = round_trip_errors(
+        backbone, sidenet, nfes=(3, 5, 7, 10, 20),
+        methods=("euler", "heun", "ab2", "ab3", "pec2", "pec3", "bianchor"),
+    )  # fmt: skip
+    pairs = ((7, 9), (9, 5), (0, 4), (3, 1))
+    grid = edit_grid(
+        backbone, sidenet, pairs, method="bianchor", nfe=10, strength=0.9, guidance=2.0
+    )
+    save_png(FIGURES / "edits.png", tile(grid, 10), scale=3)
+    shares = {}
+    for name in ("fashion-unet", "mnist-sit"):
+        named = load_named(name)
+        net = load_named_sidenet(named, None, "bianchor")
+        assert net is not None
+        shares[name] = [
+            overhead(named.model, net, named.shape, named.num_classes, batch=batch)
+            for batch in (1, 16, 64)
+        ]
+    text = json.dumps({"round_trip": errors, "overhead": shares}, indent=1)
+    (FIGURES / "editing.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if "--only-editing" not in sys.argv:
+        evaluations()
+    editing()
