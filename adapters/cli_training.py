@@ -125,15 +125,18 @@ def _load_backbone(name: str | None) -> Any:
         from .pretrained import load_unet
 
         return load_unet()
-    from .pretrained import load_backbone
+    from .named import SHIPPED
+    from .pretrained import load_backbone, shipped
 
-    return load_backbone(name)
+    return load_backbone(shipped(SHIPPED[name][0]) if name in SHIPPED else name)
 
 
 def _state_shape(arguments: argparse.Namespace, model: Any) -> tuple[int, int, int]:
     """(C, H, W) of the backbone's states, as it says itself, or from its config and the options."""
     if hasattr(model, "shape"):
         return model.shape
+    if hasattr(model, "shape"):  # a score model of galaxygrad
+        return tuple(model.shape)  # type: ignore[return-value]
     known = getattr(model, "config", model)
     channels = getattr(known, "in_channels", arguments.channels)
     size = arguments.image_size or getattr(known, "input_size", None)
@@ -260,7 +263,9 @@ def add_train(commands: Any) -> None:
     text = "a SideNet for a frozen backbone, by chain training"
     side = networks.add_parser("sidenet", help=text, description=text)
     _add_common(side, f"{images}, or none: chains then start on the backbone's own trajectories")
-    side.add_argument("--backbone", help="weight file or galaxygrad:NAME; default: shipped U-Net")
+    side.add_argument(
+        "--backbone", help="weight file, mnist-sit or galaxygrad:NAME; default: fashion-unet"
+    )
     side.add_argument("--convention", help="of the backbone's time and call; default: its own")
     side.add_argument(
         "--preset",

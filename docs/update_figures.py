@@ -1,4 +1,4 @@
-"""Put the results of `make demo` into the README and the docs: pictures, demo.json and tables.
+"""Put the results of `make demo` and `make judge` into the README and the docs.
 
 Run by `make figures`. Tables stand between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
@@ -12,9 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from quadflow.analysis.demo import error_table, order_table
+from quadflow.analysis.judged import judgement, overhead_table, round_trip_table
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/sampling.md", "docs/methods.md")
+FIGURES = ROOT / "docs" / "figures"
+PAGES = ("README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md")
+
+
+def judged_blocks() -> dict[str, str]:
+    """The generated pieces of docs/judged.md, by marker name."""
+    texts = {}
+    for path in sorted(FIGURES.glob("evaluate-*.json")):
+        name = path.stem.removeprefix("evaluate-")
+        tables = judgement(json.loads(path.read_text(encoding="utf-8")))
+        against = tables.pop("against")
+        texts |= {f"{name}-{kind}": f"```text\n{text}\n```" for kind, text in tables.items()}
+        texts[f"{name}-against"] = against
+    editing = json.loads((FIGURES / "editing.json").read_text(encoding="utf-8"))
+    for kind, make in (("round-trip", round_trip_table), ("overhead", overhead_table)):
+        texts[kind] = f"```text\n{make(editing)}\n```"
+    return texts
 
 
 def blocks(figures: dict[str, Any]) -> dict[str, str]:
@@ -26,7 +43,8 @@ def blocks(figures: dict[str, Any]) -> dict[str, str]:
     return {name: f"```text\n{text.strip()}\n```" for name, text in tables.items()} | {
         "machine": f"Measured by `make demo` (seed {figures['seed']}, {figures['images']} images) "
         f"on a machine with {machine['cores']} {machine['architecture']} cores, torch "
-        f"{figures['torch']}, in {figures['seconds']:.0f} s."
+        f"{figures['torch']}, in {figures['seconds']:.0f} s.",
+        **judged_blocks(),
     }
 
 
@@ -41,7 +59,7 @@ def rewrite(text: str, figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    target = ROOT / "docs" / "figures"
+    target = FIGURES
     target.mkdir(exist_ok=True)
     for name in ("convergence.png", "samples.png", "demo.json"):
         shutil.copy(ROOT / "demo" / name, target / name)

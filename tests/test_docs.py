@@ -21,7 +21,9 @@ def _update_script():
     return module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/sampling.md", "docs/methods.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md"]
+)
 def test_tables_are_those_of_the_recorded_demo(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert _update_script().rewrite(text, FIGURES) == text
@@ -46,7 +48,9 @@ def test_recorded_sampling_is_complete() -> None:
             assert min(row.values()) > 5 * entry["reference_rmse"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/solving.md", "docs/sampling.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/solving.md", "docs/sampling.md", "docs/training.md"]
+)
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
