@@ -308,11 +308,12 @@ def _no_grad(flow: FlowField) -> Callable[[Tensor, Tensor], Tensor]:
 def table(result: dict[str, Any], *, tuned: bool, key: str = "rmse") -> str:
     """One figure of an `Evaluation` (as a dict) by method and NFE, as text; the best of a column is
     starred."""
-    rows = [r for r in result["rows"] if r["tuned"] == tuned and r["nfe"] not in EULER_NFES]
-    nfes = sorted({r["nfe"] for r in rows})
+    rows = [r for r in result["rows"] if r["tuned"] == tuned]
     cells = {(r["method"], r["nfe"]): r for r in rows}
     methods = list(dict.fromkeys(r["method"] for r in rows))
-    best = {n: min(cells[m, n][key] for m in methods if (m, n) in cells) for n in nfes}
+    # the long runs of Euler stand alone
+    nfes = [n for n in sorted({r["nfe"] for r in rows}) if all((m, n) in cells for m in methods)]
+    best = {n: min(cells[m, n][key] for m in methods) for n in nfes}
     scale = result["guidance"]
     guided = "no guidance" if scale == 1 else f"guidance {scale:g} (a pair is one evaluation)"
     grid = "its own best shift" if tuned else "the uniform grid"
@@ -321,14 +322,9 @@ def table(result: dict[str, Any], *, tuned: bool, key: str = "rmse") -> str:
         f"{'method':<15}" + "".join(f"{f'NFE {n}':>10}" for n in nfes),
     ]
     for method in methods:
-        values = [cells.get((method, n)) for n in nfes]
-        lines.append(
-            f"{method:<15}"
-            + "".join(
-                f"{r[key]:>9.4f}{'*' if r[key] == best[n] else ' '}" if r else f"{'':>10}"
-                for r, n in zip(values, nfes, strict=True)
-            ).rstrip()
-        )
+        values = [(cells[method, n][key], best[n]) for n in nfes]
+        starred = "".join(f"{v:>9.4f}{'*' if v == least else ' '}" for v, least in values)
+        lines.append(f"{method:<15}{starred}".rstrip())
     return "\n".join(lines)
 
 
