@@ -59,11 +59,3 @@ class LabelEmbedder(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         return self.embedding_table(labels)
-
-
-def drop_labels(
-    labels: Tensor, null_label: int, probability: float, generator: torch.Generator
-) -> Tensor:
-    """Labels (B,) with each one replaced by `null_label` with the given probability."""
-    drop = torch.rand(labels.shape, generator=generator, device=labels.device) < probability
-    return torch.where(drop, torch.full_like(labels, null_label), labels)

@@ -8,7 +8,8 @@ from typing import Any
 from .evaluation import EULER_NFES, table
 
 
-def _columns(title: str, rows: Mapping[str, Mapping[str, float]], digits: int = 4) -> str:
+def columns(title: str, rows: Mapping[str, Mapping[str, float]], digits: int = 4) -> str:
+    """A table of name -> NFE -> number, as text."""
     nfes = list(next(iter(rows.values())))
     wide = max(16, *(len(name) + 2 for name in rows))
     lines = [title, f"{'':<{wide}}" + "".join(f"{f'NFE {n}':>10}" for n in nfes)]
@@ -40,8 +41,8 @@ def judgement(result: Mapping[str, Any]) -> dict[str, str]:
         "tuned": table(plain, tuned=True),
         "frechet": f"{table(plain, tuned=False, key='frechet')}\n"
         f"({floor['images']} images of other seeds: {floor['mean']:.0f} ± {floor['std']:.0f})",
-        "budget": _columns(f"RMSE of BA-solver over {budget['images']} images", errors),
-        "ablation": _columns(f"RMSE over {budget['images']} images", ablation),
+        "budget": columns(f"RMSE of BA-solver over {budget['images']} images", errors),
+        "ablation": columns(f"RMSE over {budget['images']} images", ablation),
         "against": f"{result['images']} images, seed {result['seed']}; the converged solve's own "
         f"error is {result['reference_rmse']:.1e}, its states span {result['data_range']:.2f}; "
         f"{result['features']}; {result['machine']['cores']} {result['machine']['architecture']} "
@@ -51,9 +52,7 @@ def judgement(result: Mapping[str, Any]) -> dict[str, str]:
 
 def round_trip_table(editing: Mapping[str, Any]) -> str:
     """data -> noise -> data, from the contents of editing.json."""
-    return _columns(
-        "RMSE of data to data through the noise; NFE of each way", editing["round_trip"]
-    )
+    return columns("RMSE of data to data through the noise; NFE of each way", editing["round_trip"])
 
 
 def overhead_table(editing: Mapping[str, Any]) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from quadflow.analysis.demo import error_table, order_table
-from quadflow.analysis.judged import judgement, overhead_table, round_trip_table
+from quadflow.analysis.judged import columns, judgement, overhead_table, round_trip_table
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-PAGES = ("README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md")
+PAGES = ("README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md", "docs/training.md")
 
 
 def judged_blocks() -> dict[str, str]:
@@ -31,6 +31,9 @@ def judged_blocks() -> dict[str, str]:
     editing = json.loads((FIGURES / "editing.json").read_text(encoding="utf-8"))
     for kind, make in (("round-trip", round_trip_table), ("overhead", overhead_table)):
         texts[kind] = f"```text\n{make(editing)}\n```"
+    sources = json.loads((FIGURES / "sources.json").read_text(encoding="utf-8"))
+    compared = columns(f"RMSE of BA-solver over {sources['images']} images", sources["rmse"])
+    texts["with-without-data"] = f"```text\n{compared}\n```"
     return texts
 
 

@@ -22,7 +22,8 @@ def _update_script():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md"]
+    "page",
+    ["README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md", "docs/training.md"],
 )
 def test_tables_are_those_of_the_recorded_demo(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

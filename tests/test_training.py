@@ -21,7 +21,6 @@ from quadflow.adapters.chain_sources import DataChains
 from quadflow.adapters.checkpoints import read_weights
 from quadflow.adapters.datasets import LabelledImages
 from quadflow.adapters.draws import Draws
-from quadflow.adapters.embedding import drop_labels
 from quadflow.adapters.optimisation import FitConfig, Hooks, Recording, fit
 from quadflow.adapters.training import chain_loss, draw_offsets
 
@@ -140,10 +139,7 @@ def test_bad_chains(values: dict[str, float], message: str) -> None:
 
 def test_dropped_labels() -> None:
     labels = torch.arange(40_000) % 4
-    dropped = drop_labels(labels, 4, 0.1, generator())
-    assert abs(float((dropped == 4).float().mean()) - 0.1) < 0.006
-    assert torch.equal(dropped[dropped != 4], labels[dropped != 4])
-    assert torch.equal(drop_labels(labels, 4, 0.0, generator()), labels)
+    assert torch.equal(draws(40_000).dropped(labels, 4, 0.0), labels)
     dropped = draws(40_000).dropped(labels, 4, 0.1)
     assert abs(float((dropped == 4).float().mean()) - 0.1) < 0.006
     assert torch.equal(dropped[dropped != 4], labels[dropped != 4])

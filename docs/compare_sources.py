@@ -1,0 +1,48 @@
+"""SideNets trained with and without data, compared; the table in docs/training.md.
+
+`python docs/compare_sources.py WITH.safetensors WITHOUT.safetensors` with the files of
+
+    quadflow train sidenet --preset small --steps 500 --batch-size 24 --data FOLDER --out WITH...
+    quadflow train sidenet --preset small --steps 500 --batch-size 24 --data none --out WITHOUT...
+
+then `make figures`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from quadflow.adapters import FlowField, Guidance, initial_noise, load_sidenet, sample
+from quadflow.adapters.named import default_labels, load_named
+from quadflow.analysis.sampling import converged, rmse
+
+OUT = Path(__file__).parent / "figures" / "sources.json"
+COUNT, NFES = 48, (3, 5, 7, 10)
+
+
+def main(with_data: str, without: str) -> None:
+    backbone = load_named("fashion-unet")
+    noise, labels = initial_noise(0, COUNT, backbone.shape), default_labels(COUNT, 10)
+    nets = {"with data": load_sidenet(with_data), "without data": load_sidenet(without)}
+    errors: dict[str, dict[str, float]] = {}
+    for scale in (1.0, 2.0):
+        guidance = Guidance(scale, 10)
+        field = FlowField(backbone.model, "repa", labels, guidance)
+        reference = converged(field, noise, 24).x
+        for name, net in nets.items():
+            errors[f"{name}, guidance {scale:g}"] = {
+                str(nfe): rmse(
+                    sample(
+                        backbone.model, noise, labels, nfe=nfe, sidenet=net, guidance=guidance
+                    ).x,
+                    reference,
+                )
+                for nfe in NFES
+            }  # fmt: skip
+    OUT.write_text(json.dumps({"images": COUNT, "rmse": errors}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
