@@ -25,6 +25,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--npz {npz} is no folder")
     if arguments.pictures:
         require("matplotlib", "analysis")  # before the work, not after it
+        picture = Path(arguments.pictures)
+        if picture.is_dir() or not picture.parent.is_dir():
+            raise ValueError(f"--pictures {picture}: must be a file in a folder that exists")
     backbone = load_named(arguments.backbone, image_size=arguments.image_size)
     path = arguments.sidenet or backbone.sidenet
     sidenet = load_sidenet(path) if path else None
@@ -36,6 +39,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     needing = [m for m in methods if m in ("bianchor", "single-anchor")]
     if sidenet is None and needing:
         raise ValueError(f"--methods has {needing[0]}, which needs --sidenet")
+    if sidenet is None and arguments.budget:
+        raise ValueError("--budget is of BA-solver, which needs --sidenet")
     scale = arguments.guidance
     if scale != 1 and not backbone.num_classes:
         raise ValueError(f"--guidance {scale}: {backbone.name} has no classes to be guided by")

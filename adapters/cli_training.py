@@ -136,7 +136,7 @@ def _state_shape(arguments: argparse.Namespace, model: Any) -> tuple[int, int, i
     if hasattr(model, "shape"):
         return model.shape
     if hasattr(model, "shape"):  # a score model of galaxygrad
-        return tuple(model.shape)  # type: ignore[return-value]
+        return tuple(model.shape)
     known = getattr(model, "config", model)
     channels = getattr(known, "in_channels", arguments.channels)
     size = arguments.image_size or getattr(known, "input_size", None)

@@ -87,6 +87,8 @@ def load_named(name: str | None = None, *, image_size: int | None = None) -> Nam
     known_size = getattr(model.config, "input_size", None)
     if known_size is None and image_size is None:
         raise ValueError(f"{name} is a network for any size: give --image-size")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be >= 1, got {image_size}")
     size = int(known_size or image_size or 0)
     shape = (model.config.in_channels, size, size)
     return NamedBackbone(Path(name).stem, model, _sized(shape, image_size), model.num_classes)

@@ -27,6 +27,8 @@ class OracleSideNet(nn.Module):
         forward, backward: which directions (towards the data, towards the noise) are exact; the
             other is left to `sidenet`.
         steps: of rk4 to a node.
+        batch: rows a half, for together=True; None: up to the first null label, which is wrong
+            where a labelled half has null labels of its own.
     """
 
     def __init__(
@@ -40,13 +42,14 @@ class OracleSideNet(nn.Module):
         forward: bool = True,
         backward: bool = True,
         steps: int = 2,
+        batch: int | None = None,
     ) -> None:
         super().__init__()
         self.model, self.convention, self.sidenet = model, convention, sidenet
         self.num_classes = getattr(sidenet, "num_classes", None)
         self.guidance, self.together = guidance, together and guidance.scale != 1
         self.exact = (forward, backward)
-        self.steps = steps
+        self.steps, self.batch = steps, batch
 
     def forward(self, x: Tensor, v: Tensor, t: Tensor, h: Tensor, y: Tensor) -> Tensor:
         delta: Tensor = self.sidenet(x, v, t, h, y)
@@ -67,7 +70,7 @@ class OracleSideNet(nn.Module):
         def moved(s: Tensor, z: Tensor) -> Tensor:
             raw = velocity(s, z)
             if self.together:  # blocks of B labelled rows, then the same B with the null label
-                batch = int((y == y.flip(0)[0]).float().argmax())
+                batch = self.batch or int((y == y.flip(0)[0]).float().argmax())
                 pairs = raw.reshape(-1, 2, batch, *raw.shape[1:])
                 labelled, null = pairs[:, :1], pairs[:, 1:]
                 guided = null + self.guidance.scale * (labelled - null)
@@ -126,7 +129,9 @@ def error_budget(
         return {"rmse": rmse(result.x, reference), "nfe": result.stats.nfe, "what": what}
 
     def oracle(**options: Any) -> OracleSideNet:
-        return OracleSideNet(model, convention, sidenet, guidance=guidance, **options)
+        return OracleSideNet(
+            model, convention, sidenet, guidance=guidance, batch=len(noise), **options
+        )
 
     budget = {
         "as it is": measure("BA-solver, uniform grid"),

@@ -173,12 +173,12 @@ def evaluate(
 
     Args:
         subject: backbone and SideNet; methods that need a SideNet are an error without one.
-        images: how many, >= 2. seed: of their noises.
+        images: how many, >= 2; with features >= 4. seed: of their noises.
         guidance: for all methods alike.
         methods, nfes: what is judged; euler_nfes: long Euler runs on the uniform grid besides.
         shifts: grids tried for every method and budget on `tuning_images` other noises; the best
             one is judged beside the uniform grid. Fewer than two: the uniform grid alone.
-        reference_steps: of rk4; the reference is the solve with twice as many.
+        reference_steps: of rk4, >= 1; the reference is the solve with twice as many.
         features, features_name: for Fréchet distance, precision and recall of the images to the
             converged images.
         floor_seeds: converged sets of other seeds, >= 2, which the Fréchet distance's floor is
@@ -191,8 +191,14 @@ def evaluate(
     Raises:
         ValueError: bad counts. What `sample` and `extract` raise.
     """
-    if images < 2:
-        raise ValueError(f"images must be >= 2, got {images}")
+    # precision and recall look at a third neighbour
+    least, why = (2, "") if features is None else (4, " with features")
+    if images < least:
+        raise ValueError(f"images must be >= {least}{why}, got {images}")
+    if reference_steps < 1:
+        raise ValueError(f"reference_steps must be >= 1, got {reference_steps}")
+    if features is not None and floor_seeds < 2:
+        raise ValueError(f"floor_seeds must be >= 2, got {floor_seeds}")
     guidance = guidance or Guidance()
     tick = progress or (lambda: None)
     noise, labels = subject.noise_and_labels(seed, images)
@@ -226,7 +232,7 @@ def evaluate(
     if tuned:
         tuning_noise, tuning_labels = subject.noise_and_labels(TUNING_SEED + seed, tuning_images)
         tuning = converged(
-            subject.flow(tuning_labels, guidance), tuning_noise, reference_steps // 2
+            subject.flow(tuning_labels, guidance), tuning_noise, max(1, reference_steps // 2)
         )
         tick()
 
@@ -265,6 +271,8 @@ def evaluate(
                 )
                 if shift == 1.0:
                     result.rows.append(replace(uniform, tuned=True))
+                    if out is not None:
+                        result.save(out)
                     tick()
                 else:
                     judge(method, nfe, shift, True)
@@ -380,6 +388,10 @@ def draw(path: Path, result: Evaluation, pictures: dict[str, Any]) -> None:
         f"{result.backbone}, {guided}, the same noises everywhere (seed {result.seed}); RMSE over "
         f"{result.images} images to the converged solve"
     )
-    shown = {m: {n: t for n, t in row.items() if n not in EULER_NFES} for m, row in tiles.items()}
-    shown = {m: row for m, row in shown.items() if row}
+    # columns are the budgets of all methods, without the long runs unless there are no others
+    common = {n for row in tiles.values() for n in row if all(n in r for r in tiles.values())}
+    common = common.difference(EULER_NFES) or common
+    if not common:
+        raise ValueError("no samples to draw: no NFE that all methods have")
+    shown = {m: {n: t for n, t in row.items() if n in common} for m, row in tiles.items()}
     sample_grid(path, shown, pictures["converged"], errors, title)
