@@ -133,8 +133,6 @@ def _load_backbone(name: str | None) -> Any:
 
 def _state_shape(arguments: argparse.Namespace, model: Any) -> tuple[int, int, int]:
     """(C, H, W) of the backbone's states, as it says itself, or from its config and the options."""
-    if hasattr(model, "shape"):
-        return model.shape
     if hasattr(model, "shape"):  # a score model of galaxygrad
         return tuple(model.shape)
     known = getattr(model, "config", model)

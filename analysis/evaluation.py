@@ -103,7 +103,10 @@ class Evaluation:
     budget: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON, where the infinite PSNR of no error at all is None."""
+        rows = [asdict(r) | ({"psnr": None} if math.isinf(r.psnr) else {}) for r in self.rows]
         return asdict(self) | {
+            "rows": rows,
             "torch": torch.__version__,
             "machine": {"cores": os.cpu_count(), "architecture": platform.machine()},
         }
@@ -341,18 +344,23 @@ def add_budget(
     result: Evaluation,
     nfes: Sequence[int],
     progress: Callable[[], None] | None = None,
+    *,
+    guidance: Guidance | None = None,
 ) -> None:
     """Put error budget and ablation of BA-solver at these NFE into `result.budget`.
 
-    They are measured on the first `BUDGET_IMAGES` of the images.
+    They are measured on the first `BUDGET_IMAGES` of the images. guidance: what `evaluate` was
+    given; default: its scale alone.
 
     Raises:
-        ValueError: a subject without a SideNet.
+        ValueError: a subject without a SideNet, guidance of another scale than the result's.
     """
     if subject.sidenet is None:
         raise ValueError("the error budget of BA-solver needs a SideNet")
     backbone = subject.backbone
-    guidance = Guidance(result.guidance, backbone.num_classes or None)
+    guidance = guidance or Guidance(result.guidance, backbone.num_classes or None)
+    if guidance.scale != result.guidance:
+        raise ValueError(f"guidance has scale {guidance.scale}, the result {result.guidance}")
     count = min(BUDGET_IMAGES, result.images)  # the oracle solves the flow for every node
     noise, labels = subject.noise_and_labels(result.seed, count)
     reference = converged(subject.flow(labels, guidance), noise, 24).x

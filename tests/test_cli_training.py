@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,6 @@ def test_no_data_at_all(here: Path) -> None:
 
 
 def test_an_unlabelled_backbone(here: Path) -> None:
-    if find_spec("galaxygrad") is None:  # it is not imported: it needs jax, its weights do not
-        pytest.skip("the package galaxygrad is not installed")
     command = ["train", "sidenet", "--backbone", "galaxygrad:hsc-32", "--data", "none"]
     assert main([*command, "--out", "side.st", *TINY, "--samples", "pictures"]) == 0
     config = load_sidenet("side.st").config

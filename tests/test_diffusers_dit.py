@@ -6,19 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
 from quadflow.adapters import FlowField
-from quadflow.adapters.backbones.sit import SiT, SiTConfig
-
-diffusers = pytest.importorskip("diffusers")
-
-from quadflow.adapters.backbones.diffusers_dit import (  # noqa: E402
+from quadflow.adapters.backbones.diffusers_dit import (
     from_diffusers,
     set_time_projection,
     to_diffusers,
 )
+from quadflow.adapters.backbones.sit import SiT, SiTConfig
 
 TINY = SiTConfig(8, width=48, depth=3, heads=4, num_classes=5)
 

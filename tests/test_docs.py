@@ -65,3 +65,43 @@ def test_links_and_pictures_exist() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def _judged(name: str) -> dict:
+    path = ROOT / f"docs/figures/evaluate-{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+JUDGED = ("fashion-unet", "fashion-unet-guided", "mnist-sit", "mnist-sit-guided", "galaxy-hsc-32")
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_what_the_page_of_judged_backbones_claims(name: str) -> None:
+    """The sentences of docs/judged.md, checked against the recorded figures."""
+    result = _judged(name)
+    uniform = {(r["method"], r["nfe"]): r["rmse"] for r in result["rows"] if not r["tuned"]}
+    methods = {method for method, _ in uniform}
+    assert len(methods) == 11
+    # no figure stands nearer to the reference than the reference is to the truth
+    assert min(uniform.values()) > 5 * result["reference_rmse"]
+
+    def best(nfe: int) -> str:
+        return min(methods, key=lambda m: uniform[m, nfe])
+
+    assert best(3) == "bianchor"
+    if name.startswith("galaxy"):
+        assert all(best(nfe) == "bianchor" for nfe in (5, 7, 10, 20))
+    else:
+        guided_sit = name == "mnist-sit-guided"
+        assert (uniform["pec2", 5] < uniform["bianchor", 5]) != guided_sit
+        assert all(uniform["pec2", nfe] < uniform["bianchor", nfe] for nfe in (7, 10))
+    budget = result["budget"]["error budget"]
+    exact = "exact guided SideNet" if name.endswith("guided") else "exact SideNet"
+    assert 2.8 < budget["5"]["as it is"]["rmse"] / budget["5"][exact]["rmse"] < 14.5
+    for column in budget.values():
+        assert column["last interval corrected"]["rmse"] > column["as it is"]["rmse"]
+    # nine evaluations of PECE do less than ten of BA-solver
+    assert budget["5"]["PECE"]["rmse"] > budget["10"]["as it is"]["rmse"]
+    for column in result["budget"]["ablation"].values():
+        assert column["single anchor"] > column["bi-anchor"]
+        assert column["one interior node"] > column["bi-anchor"]
