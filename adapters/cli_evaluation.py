@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if scale != 1 and not backbone.num_classes:
         raise ValueError(f"--guidance {scale}: {backbone.name} has no classes to be guided by")
     features = None
+    features_name = arguments.features
     if arguments.features == "efficientnet":
         from quadflow.analysis.features import efficientnet_features
 
         features = efficientnet_features(arguments.feature_size)
+        features_name = f"EfficientNet-Lite0 at {arguments.feature_size} pixels"
+    elif arguments.features != "none":
+        features = _own_features(arguments.features)
     shifts = (1.0,) if arguments.uniform_only else study.SHIFTS
     subject = study.Subject(backbone, sidenet)
     pictures: dict[str, Any] = {}
@@ -68,7 +73,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             shifts=shifts,
             reference_steps=arguments.reference_steps,
             features=features,
-            features_name=f"EfficientNet-Lite0 at {arguments.feature_size} pixels",
+            features_name=features_name,
             npz=npz,
             out=out,
             progress=lambda: bar.update(1),
@@ -85,6 +90,24 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if features is not None:
             print("\n" + study.table(text, tuned=tuned, key="frechet"))
     print(f"\n-> {out}")
+
+
+def _own_features(name: str) -> Any:
+    """The callable MODULE:NAME.
+
+    Raises:
+        ValueError: not of that form, no such module, or nothing callable in it of that name.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"--features {name}: must be none, efficientnet or MODULE:NAME")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--features {name}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"--features {name} is no callable but a {type(found).__name__}")
+    return found
 
 
 def _budgets(text: str) -> tuple[int, ...]:
@@ -113,8 +136,9 @@ def add_evaluate(commands: Any) -> None:
     add("--seed", type=int, default=0)
     add("--uniform-only", action="store_true", help="do not look for every method's best shift")
     add("--reference-steps", type=int, default=24, help="rk4 steps, and twice as many (24)")
-    add("--features", choices=("none", "efficientnet"), default="none",
-        help="for Fréchet distance, precision and recall")  # fmt: skip
+    add("--features", default="none",
+        help="for Fréchet distance, precision and recall: none, efficientnet, or MODULE:NAME, a "
+        "callable images (B, C, H, W) in [-1, 1] -> (B, D)")  # fmt: skip
     add("--feature-size", type=int, default=112, help="pixels the feature network sees (112)")
     add(
         "--budget",

@@ -343,3 +343,23 @@ def test_budgets_that_are_none(text: str, capsys) -> None:
         main([*SHORT, "--nfe", text])
     assert caught.value.code == 2
     assert f"got '{text}'" in capsys.readouterr().err
+
+
+def test_features_of_ones_own(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "e.json"
+    common = ["evaluate", "--images", "4", "--nfe", "2", "--methods", "euler", "--euler", "",
+              "--uniform-only", "--reference-steps", "2", "--out", str(out)]  # fmt: skip
+    assert main([*common, "--features", "test_cli_evaluation:eight"]) == 0
+    result = json.loads(out.read_text())
+    assert result["features"] == "test_cli_evaluation:eight"
+    assert result["rows"][0]["frechet"] > 0
+    out.unlink()
+    for name, message in (
+        ("inception", "must be none, efficientnet or MODULE:NAME"),
+        ("no_such_module:f", "No module named 'no_such_module'"),
+        ("math:nothing", "has no attribute 'nothing'"),
+        ("math:pi", "is no callable but a float"),
+    ):
+        assert main([*common, "--features", name]) == 2
+        assert message in capsys.readouterr().err
+    assert not out.exists()

@@ -20,8 +20,13 @@ from torch import Tensor, nn
 from toyflow import Calls, Toy, seeded
 
 import quadflow as qf
-from quadflow.adapters import FlowField, Guidance, SideNet, bianchor_plan, sample
-from quadflow.analysis.error_budget import OracleSideNet, ablation_plans, error_budget
+from quadflow.adapters import BiAnchor, FlowField, Guidance, SideNet, bianchor_plan, sample
+from quadflow.analysis.error_budget import (
+    OracleSideNet,
+    ablation_plans,
+    error_budget,
+    local_errors,
+)
 from quadflow.analysis.sampling import converged, rmse
 
 TOY = Toy(gap=0.3)
@@ -202,7 +207,9 @@ def test_evaluations_are_the_samplers_own(n: int) -> None:
     budget = error_budget(
         MODEL, random_sidenet(1), NOISE, LABELS, end(Guidance()), intervals=n, guidance=Guidance()
     )
-    expected = {name: n for name in budget} | {"PECE": 2 * n - 1, "last interval corrected": n + 1}
+    expected = {name: n for name in budget} | {
+        "PECE": 2 * n - 1, "last interval corrected": n + 1, "no drift": 2 * n - 1,
+    }  # fmt: skip
     assert {name: entry["nfe"] for name, entry in budget.items()} == expected
 
 
@@ -241,3 +248,26 @@ def test_names_of_the_ablation() -> None:
             sample(MODEL, NOISE, LABELS, method=m, nfe=3, sidenet=net).x for m in (plan, method)
         ]
         assert torch.equal(*runs)
+
+
+def test_local_errors_start_on_the_true_path() -> None:
+    """With one interval it is the whole error; each is the error of one step from the truth."""
+    net, guidance = random_sidenet(1), Guidance(1.0, CLASSES)
+    field = FlowField(MODEL, "repa", LABELS, guidance)
+    (whole,) = local_errors(field, net, NOISE, 1)
+    one = sample(MODEL, NOISE, LABELS, nfe=1, sidenet=net).x
+    assert relative(whole, one - end(guidance)) < 1e-5
+    errors = local_errors(field, net, NOISE, 3)
+    assert errors.shape == (3, *NOISE.shape)
+    assert field.evaluations == 5  # two an interval, one in the last
+    halfway = qf.solve(FlowField(MODEL, "repa", LABELS), NOISE, (1.0, 2 / 3), method="rk4",
+                       step_size=1 / 200).y[-1]  # fmt: skip
+    first = qf.solve(
+        field, NOISE, (1.0, 2 / 3), method=BiAnchor(net, field, forward_last=False),
+        grid=(1.0, 2 / 3),
+    ).y[-1]  # fmt: skip
+    assert relative(errors[0], first - halfway) < 1e-5
+    budget = error_budget(MODEL, net, NOISE, LABELS, end(guidance), intervals=N, guidance=guidance)
+    total = local_errors(field, net, NOISE, N).sum(0)
+    assert budget["no drift"]["rmse"] == pytest.approx(float(total.square().mean().sqrt()))
+    assert budget["no drift"]["nfe"] == 2 * N - 1
