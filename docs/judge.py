@@ -14,6 +14,7 @@ from quadflow.adapters.cli import main as quadflow
 from quadflow.adapters.images import save_png, tile
 from quadflow.adapters.named import load_named, load_named_sidenet
 from quadflow.analysis.benchmarks.sidenet_overhead import overhead
+from quadflow.analysis.evaluation import Evaluation, Subject, add_budget
 from quadflow.analysis.round_trip import edit_grid, round_trip_errors
 
 FIGURES = Path(__file__).parent / "figures"
@@ -37,6 +38,22 @@ def evaluations() -> None:
         )  # fmt: skip
         if code:
             sys.exit(code)
+
+
+def budgets() -> None:
+    """The error budgets alone, again, into the recorded evaluations."""
+    for name, (key, guidance) in RUNS.items():
+        path = FIGURES / f"evaluate-{name}.json"
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        backbone = load_named(key)
+        subject = Subject(backbone, load_named_sidenet(backbone, None, "bianchor"))
+        result = Evaluation(
+            name, float(guidance), kept["images"], kept["seed"], kept["reference_rmse"],
+            kept["reference_nfe"], kept["data_range"],
+        )  # fmt: skip
+        add_budget(subject, result, [int(n) for n in kept["budget"]["error budget"]])
+        text = json.dumps(kept | {"budget": result.budget}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def editing() -> None:
@@ -65,6 +82,9 @@ def editing() -> None:
 
 
 if __name__ == "__main__":
-    if "--only-editing" not in sys.argv:
-        evaluations()
-    editing()
+    parts = {"--evaluations": evaluations, "--budgets": budgets, "--editing": editing}
+    if unknown := set(sys.argv[1:]) - set(parts):
+        sys.exit(f"{sorted(unknown)}: give some of {', '.join(parts)}, or nothing for all")
+    for option, run in parts.items():
+        if option in sys.argv or (len(sys.argv) == 1 and option != "--budgets"):
+            run()

@@ -100,6 +100,8 @@ def test_what_the_page_of_judged_backbones_claims(name: str) -> None:
     assert 2.8 < budget["5"]["as it is"]["rmse"] / budget["5"][exact]["rmse"] < 14.5
     for column in budget.values():
         assert column["last interval corrected"]["rmse"] > column["as it is"]["rmse"]
+        drift = column["no drift"]["rmse"] / column["as it is"]["rmse"]
+        assert drift < (0.9 if name.startswith("galaxy") else 0.6)
     # nine evaluations of PECE do less than ten of BA-solver
     assert budget["5"]["PECE"]["rmse"] > budget["10"]["as it is"]["rmse"]
     for column in result["budget"]["ablation"].values():
