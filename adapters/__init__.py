@@ -13,7 +13,6 @@ from .sampling import (
     sample,
     single_anchor_plan,
     time_grid,
-    transport,
 )
 from .sidenet import BiAnchor, SideNet, SideNetConfig, SideNetInterpolant, SingleAnchor, prepare
 from .sidenet_mlp import MLPSideNet, MLPSideNetConfig
@@ -49,5 +48,4 @@ __all__ = [
     "single_anchor_plan",
     "time_grid",
     "train_sidenet",
-    "transport",
 ]

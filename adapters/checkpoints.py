@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .extras import require
+from .files import whole_file
 
 LISTED = 12
 """Of each kind of mismatch an error lists so many, and counts the rest."""
@@ -21,17 +20,6 @@ LISTED = 12
 
 class CheckpointError(ValueError):
     """A weight file is missing, damaged, or does not fit the network."""
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[str]:
-    """A name beside `path` to write to; it is renamed to `path` if nothing was raised."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        yield str(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def finite_tensors(path: Path, module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -62,7 +50,7 @@ def save_weights(
     tensors = finite_tensors(path, module, dtype)
     metadata = {"config": json.dumps(dict(config))}
     with whole_file(path) as temporary:
-        safetensors.save_file(tensors, temporary, metadata=metadata)
+        safetensors.save_file(tensors, str(temporary), metadata=metadata)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .cli_arguments import output_file
 from .flow import Guidance
-from .sampling import SAMPLERS
+from .sampling import NEED_SIDENET, SAMPLERS
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     unknown = [m for m in methods if m not in known]
     if unknown:
         raise ValueError(f"--methods has {unknown[0]!r}: one of {', '.join(known)}")
-    needing = [m for m in methods if m in ("bianchor", "single-anchor")]
+    needing = [m for m in methods if m in NEED_SIDENET]
     if sidenet is None and needing:
         raise ValueError(f"--methods has {needing[0]}, which needs --sidenet")
     if sidenet is None and arguments.budget:

@@ -31,7 +31,6 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "unet": {"steps": 2600, "batch_size": 128, "learning_rate": 2e-3},
     "sit": {"steps": 3000, "batch_size": 128, "learning_rate": 1.5e-3},
 }
-SHIPPED_SIZE = 28
 
 
 def _fit_config(arguments: argparse.Namespace) -> FitConfig:
@@ -115,38 +114,18 @@ def _train_backbone(arguments: argparse.Namespace) -> None:
     )
 
 
-def _load_backbone(name: str | None) -> Any:
-    """A backbone by the value of --backbone: a weight file, galaxygrad:NAME, or None: shipped."""
-    if name is not None and name.startswith("galaxygrad:"):
-        from .backbones.galaxygrad import load_galaxygrad
-
-        return load_galaxygrad(name.partition(":")[2])
-    if name is None:
-        from .pretrained import load_unet
-
-        return load_unet()
-    from .named import SHIPPED
-    from .pretrained import load_backbone, shipped
-
-    return load_backbone(shipped(SHIPPED[name][0]) if name in SHIPPED else name)
-
-
-def _state_shape(arguments: argparse.Namespace, model: Any) -> tuple[int, int, int]:
-    """(C, H, W) of the backbone's states, as it says itself, or from its config and the options."""
-    if hasattr(model, "shape"):  # a score model of galaxygrad
-        return tuple(model.shape)
-    known = getattr(model, "config", model)
-    channels = getattr(known, "in_channels", arguments.channels)
-    size = arguments.image_size or getattr(known, "input_size", None)
-    if size is None and arguments.backbone is None:
-        size = SHIPPED_SIZE
-    if channels is None or size is None:
-        missing = "--channels" if channels is None else "--image-size"
-        raise ValueError(f"--data none: the backbone does not say its shape: give {missing}")
-    return int(channels), int(size), int(size)
+def _state_shape(
+    arguments: argparse.Namespace, model: Any, known: int | None
+) -> tuple[int, int, int]:
+    """(C, H, W) of the backbone's states, where no data say it."""
+    size = arguments.image_size or known
+    if size is None:
+        raise ValueError("--data none: the backbone does not say its shape: give --image-size")
+    return model.config.in_channels, size, size
 
 
 def _train_sidenet(arguments: argparse.Namespace) -> None:
+    from .named import load_network
     from .sidenet import SideNetConfig
     from .training import ChainConfig, train_sidenet
 
@@ -168,12 +147,12 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
             f"--backbone {arguments.backbone} is trained without data: give --data none, not "
             f"{arguments.data}"
         )
-    model = _load_backbone(arguments.backbone)
-    classes = int(getattr(model, "num_classes", 0) or 0)
+    model, known = load_network(arguments.backbone)
+    classes = model.num_classes
     data = None if without else _images(arguments, labelled=classes > 0)
-    shape = _state_shape(arguments, model) if data is None else data.shape
+    shape = _state_shape(arguments, model, known) if data is None else data.shape
     sidenet = SideNetConfig(
-        in_channels=int(getattr(getattr(model, "config", model), "in_channels", shape[0])),
+        in_channels=model.config.in_channels,
         patch=arguments.patch,
         width=arguments.width,
         emb_dim=arguments.emb_dim,
@@ -190,7 +169,7 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
         config=config,
         sidenet=sidenet,
         chain=chain,
-        convention=arguments.convention or getattr(model, "convention", "repa"),
+        convention=arguments.convention or "repa",
         shape=shape,
         recording=recording,
     )

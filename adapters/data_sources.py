@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .datasets import Images, LabelledImages, load_idx_folder
 from .extras import require
+from .images import open_picture, picture_tensor
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TENSOR_FILES = (".pt", ".safetensors", ".npz")
@@ -167,15 +168,10 @@ class ImageFolder:
             raise ValueError(f"{file} is no readable picture: {error}") from error
 
     def _read(self, file: Path) -> Tensor:
-        try:
-            with require("PIL.Image", "generative").open(file) as opened:
-                picture = opened.convert("L" if self.channels == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{file} is no readable picture: {error}") from error
+        picture = open_picture(file, self.channels)
         if self.size is not None and picture.size != (self.size, self.size):
             picture = _resized(picture, self.size)
-        pixels = torch.from_numpy(np.array(picture)).reshape(*self.shape[1:], self.channels)
-        return pixels.permute(2, 0, 1).float() / 127.5 - 1.0
+        return picture_tensor(picture)
 
 
 def _resized(picture: Any, size: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .flow import Convention, Guidance
-from .sampling import Plan, Samples, transport
+from .sampling import Plan, Samples, sample
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ def invert(
     Raises:
         ValueError: strength out of range, data not finite; what `sample` raises.
     """
-    _check_strength(strength)
-    return transport(
-        model, data, labels, (0.0, strength), method=method, nfe=nfe, sidenet=sidenet,
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
+    return sample(
+        model, data, labels, sigmas=(0.0, strength), method=method, nfe=nfe, sidenet=sidenet,
         guidance=guidance, convention=convention, shift=shift, callback=callback,
     )  # fmt: skip
 
@@ -85,20 +86,14 @@ def edit(
 
     Source: Song et al. 2021 (the flow as a code for data); Meng et al. 2022 (strength).
     """
-    _check_strength(strength)
     # the null label is checked on the way back already, before anything is computed
     unguided = Guidance(1.0, None if guidance is None else guidance.null_label)
     back = invert(
         model, data, source, strength=strength, method=method, nfe=nfe, sidenet=sidenet,
         guidance=unguided, convention=convention, shift=shift,
     )  # fmt: skip
-    forth = transport(
-        model, back.x, target, (strength, 0.0), method=method, nfe=nfe, sidenet=sidenet,
+    forth = sample(
+        model, back.x, target, sigmas=(strength, 0.0), method=method, nfe=nfe, sidenet=sidenet,
         guidance=guidance, convention=convention, shift=shift,
     )  # fmt: skip
     return Edited(forth.x, back.x, back, forth)
-
-
-def _check_strength(strength: float) -> None:
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength must be in (0, 1], got {strength}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .extras import require
+from .files import whole_file
 
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
@@ -30,13 +31,8 @@ def save_png(path: str | Path, pixels: np.ndarray, scale: int = 1) -> None:
     image = require("PIL.Image", "generative").fromarray(pixels)
     if scale != 1:
         image = image.resize((image.width * scale, image.height * scale), resample=0)
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as temporary:
         image.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_image(path: str | Path, shape: tuple[int, int, int]) -> Tensor:
@@ -50,19 +46,32 @@ def load_image(path: str | Path, shape: tuple[int, int, int]) -> Tensor:
         FileNotFoundError: no such file.
         ValueError: not a picture, or of another size: nothing is resized here.
     """
-    pillow = require("PIL.Image", "generative")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}")
     channels, height, width = shape
-    try:
-        with pillow.open(path) as picture:
-            picture = picture.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is no readable picture: {error}") from error
+    picture = open_picture(path, channels)
     if picture.size != (width, height):
         raise ValueError(
             f"{path} has {picture.width}x{picture.height} pixels, must have {width}x{height}"
         )
-    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, channels)
-    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
+    return picture_tensor(picture)
+
+
+def open_picture(path: Path, channels: int) -> Any:
+    """A picture file as a decoded Pillow image, grey (channels = 1) or RGB.
+
+    Raises:
+        ValueError: it is no picture, or damaged.
+    """
+    try:
+        with require("PIL.Image", "generative").open(path) as picture:
+            return picture.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is no readable picture: {error}") from error
+
+
+def picture_tensor(picture: Any) -> Tensor:
+    """A grey or RGB Pillow image as a float32 tensor (C, H, W) in [-1, 1]."""
+    pixels = torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1)
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1.0

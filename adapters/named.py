@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from quadflow.errors import nearest
@@ -47,6 +46,30 @@ class NamedBackbone:
     to_images: Callable[[Tensor], Tensor] = _clamped
 
 
+def load_network(name: str | None = None) -> tuple[Any, int | None]:
+    """The network of a backbone and its pixels a side, None where it works at any size.
+
+    Its `config` has in_channels, itself num_classes (0 without labels). name, errors: see
+    `load_named`.
+    """
+    name = name or "fashion-unet"
+    if name.startswith("galaxygrad:"):
+        from .backbones.galaxygrad import load_galaxygrad
+
+        field = load_galaxygrad(name.partition(":")[2])
+        return field, field.config.size
+    if name in SHIPPED:
+        weights, _, size = SHIPPED[name]
+        return load_backbone(shipped(weights)), size
+    if not Path(name).is_file() and not Path(name).suffix:
+        raise ValueError(
+            f"backbone {name!r} is neither a file nor a known name: "
+            f"{nearest(name, [*SHIPPED, 'galaxygrad:hsc-32'])}"
+        )
+    model = load_backbone(name)
+    return model, getattr(model.config, "input_size", None)
+
+
 def load_named(name: str | None = None, *, image_size: int | None = None) -> NamedBackbone:
     """A backbone by name: one that is shipped, galaxygrad:NAME, or a weight file.
 
@@ -61,48 +84,26 @@ def load_named(name: str | None = None, *, image_size: int | None = None) -> Nam
         MissingExtraError: galaxygrad is not installed.
     """
     name = name or "fashion-unet"
+    model, known = load_network(name)
+    if known is not None and image_size not in (None, known):
+        raise ValueError(f"image_size={image_size}, but this backbone's is {known}")
+    size = known if image_size is None else image_size
+    if size is None:
+        raise ValueError(f"{name} is a network for any size: give --image-size")
+    if size < 1:
+        raise ValueError(f"image_size must be >= 1, got {size}")
+    shape = (model.config.in_channels, size, size)
     if name.startswith("galaxygrad:"):
-        from .backbones.galaxygrad import load_galaxygrad, pixels
+        from .backbones.galaxygrad import pixels
 
-        which = name.partition(":")[2]
-        field = load_galaxygrad(which)
-        known = GALAXY_SIDENETS.get(which)
+        file = GALAXY_SIDENETS.get(name.partition(":")[2])
         return NamedBackbone(
-            name, field, _sized(field.shape, image_size), 0, shipped(known) if known else None,
+            name, model, shape, 0, shipped(file) if file else None,
             to_images=lambda x: (2 * pixels(x) - 1).clamp(-1, 1),
         )  # fmt: skip
-    if name in SHIPPED:
-        weights, sidenet, size = SHIPPED[name]
-        model = load_backbone(shipped(weights))
-        shape = (model.config.in_channels, size, size)
-        return NamedBackbone(
-            name, model, _sized(shape, image_size), model.num_classes, shipped(sidenet)
-        )
-    if not Path(name).is_file() and not Path(name).suffix:
-        raise ValueError(
-            f"backbone {name!r} is neither a file nor a known name: "
-            f"{nearest(name, [*SHIPPED, 'galaxygrad:hsc-32'])}"
-        )
-    model = load_backbone(name)
-    known_size = getattr(model.config, "input_size", None)
-    if known_size is None and image_size is None:
-        raise ValueError(f"{name} is a network for any size: give --image-size")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be >= 1, got {image_size}")
-    size = int(known_size or image_size or 0)
-    shape = (model.config.in_channels, size, size)
-    return NamedBackbone(Path(name).stem, model, _sized(shape, image_size), model.num_classes)
-
-
-def _sized(shape: tuple[int, int, int], image_size: int | None) -> tuple[int, int, int]:
-    if image_size is not None and image_size != shape[1]:
-        raise ValueError(f"image_size={image_size}, but this backbone's is {shape[1]}")
-    return shape
-
-
-def default_labels(count: int, num_classes: int) -> Tensor | None:
-    """`count` labels that go round the classes; None for a backbone without."""
-    return torch.arange(count) % num_classes if num_classes else None
+    sidenet = shipped(SHIPPED[name][1]) if name in SHIPPED else None
+    short = name if name in SHIPPED else Path(name).stem
+    return NamedBackbone(short, model, shape, model.num_classes, sidenet)
 
 
 def load_named_sidenet(

@@ -15,8 +15,8 @@ from .checkpoints import (
     finite_tensors,
     read_torch,
     state_dict_of,
-    whole_file,
 )
+from .files import whole_file
 from .sidenet import SideNet, SideNetConfig
 
 RAW, AVERAGED = "side_model", "ema_side_model"

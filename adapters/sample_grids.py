@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from quadflow.solve import SolveError
 
 from .flow import Convention
 from .images import save_png, tile
-from .sampling import initial_noise, sample
+from .sampling import default_labels, initial_noise, sample
 
 
 def sample_grids(
@@ -46,7 +45,7 @@ def sample_grids(
     if target.exists() and not target.is_dir():
         raise ValueError(f"samples {folder} is a file, must be a folder")
     noise = initial_noise(seed, count, shape)
-    labels = torch.arange(count) % num_classes if num_classes else None
+    labels = default_labels(count, num_classes)
 
     def draw(ema: nn.Module, step: int) -> None:
         parameter = next(ema.parameters())

@@ -150,6 +150,11 @@ def initial_noise(
     return torch.stack(rows)
 
 
+def default_labels(count: int, num_classes: int) -> Tensor | None:
+    """`count` labels that go round the classes; None for a backbone without."""
+    return torch.arange(count) % num_classes if num_classes else None
+
+
 def time_grid(
     intervals: int,
     convention: Convention | str = "repa",
@@ -198,6 +203,7 @@ def sample(
     noise: Tensor,
     labels: Tensor | None = None,
     *,
+    sigmas: tuple[float, float] = (1.0, 0.0),
     method: str | Plan = "bianchor",
     nfe: int = 7,
     sidenet: nn.Module | None = None,
@@ -213,15 +219,17 @@ def sample(
 
     Args:
         model: the network; see `FlowField` for what may be given and how it is called.
-        noise: (B, ...) float32 or float64, the state at the noise end.
+        noise: (B, ...) float32 or float64, the state at noise fraction sigmas[0].
         labels: (B,) int64, or None.
+        sigmas: noise fractions σ in [0, 1] where the way begins and ends; other ones than noise to
+            data sample from a state between, or go back (see `editing.invert`).
         method: one of `SAMPLERS`, or a plan such as `bianchor_plan(simpson())`.
         nfe: evaluations of the model, >= 1; a guided pair is one.
         sidenet: for "bianchor" and "single-anchor".
         guidance, convention, extras, null_extras: see `FlowField`.
-        grid: ends of the intervals in the model's own time, from `noise_t` to `data_t`, both
-            included: (N+1,), or (B, N+1) with times for every sample. N must be the number of
-            intervals that costs `nfe`. Default: `time_grid(N, convention, shift=shift)`.
+        grid: ends of the intervals in the model's own time, from that of sigmas[0] to that of
+            sigmas[1], both included: (N+1,), or (B, N+1) with times for every sample. N must be the
+            number of intervals that costs `nfe`. Default: `time_grid` between sigmas.
         shift: see `time_grid`; excludes `grid`.
         callback: callback(t, x) after every interval; t is a float, or (B, 1, ...) with times for
             every sample.
@@ -231,45 +239,11 @@ def sample(
             what `FlowField` and `solve` raise.
         SolveError: the samples are not finite.
     """
-    return transport(
-        model, noise, labels, (1.0, 0.0), method=method, nfe=nfe, sidenet=sidenet,
-        guidance=guidance, convention=convention, extras=extras, null_extras=null_extras,
-        grid=grid, shift=shift, callback=callback,
-    )  # fmt: skip
-
-
-def transport(
-    model: Any,
-    x: Tensor,
-    labels: Tensor | None,
-    sigmas: tuple[float, float],
-    *,
-    method: str | Plan = "bianchor",
-    nfe: int = 7,
-    sidenet: nn.Module | None = None,
-    guidance: Guidance | None = None,
-    convention: Convention | str = "repa",
-    extras: Mapping[str, Any] | None = None,
-    null_extras: Mapping[str, Any] | None = None,
-    grid: Tensor | np.ndarray | Sequence[float] | None = None,
-    shift: float = 1.0,
-    callback: Callable[[float, Tensor], None] | None = None,
-) -> Samples:
-    """`sample` between any two noise fractions, in either direction.
-
-    Args:
-        x: (B, ...), the states at noise fraction sigmas[0].
-        sigmas: noise fractions σ in [0, 1] where the way begins and ends: (1, 0) samples, (0, 1)
-            inverts (data to noise).
-        model, labels, method, ...: see `sample`; a grid runs between the two times.
-
-    Returns, raises: as `sample`.
-    """
     if isinstance(method, str) and method not in SAMPLERS:
         raise ValueError(f"method={method!r} is unknown: {nearest(method, SAMPLERS)}")
     if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
         raise ValueError(f"nfe must be an integer >= 1, got {nfe!r}")
-    _check_state(x, "noise" if sigmas[0] == 1 else "x")
+    _check_state(noise, "noise" if sigmas[0] == 1 else "x")
     flow = FlowField(
         model, convention, labels, guidance or Guidance(), extras or {},
         null_extras=null_extras or {},
@@ -277,13 +251,11 @@ def transport(
     plan, intervals = (SAMPLERS[method] if isinstance(method, str) else method)(flow, nfe, sidenet)
     times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
     ends = (float(times[0]), float(times[-1]))
-    if grid is None:
-        pass
-    elif shift != 1:
-        raise ValueError(f"give grid or shift={shift}, not both")
-    else:
+    if grid is not None:
+        if shift != 1:
+            raise ValueError(f"give grid or shift={shift}, not both")
         name = method if isinstance(method, str) else plan.name
-        times = _grid(grid, x, intervals, f"{name} with nfe={nfe}")
+        times = _grid(grid, noise, intervals, f"{name} with nfe={nfe}")
     with torch.no_grad():
-        solution = solve(flow, x, ends, method=plan, grid=times, callback=callback)
+        solution = solve(flow, noise, ends, method=plan, grid=times, callback=callback)
     return Samples(solution.y[-1], solution.stats, flow.rows)

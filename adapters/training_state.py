@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .files import whole_file
 
 FORMAT = 1
 
@@ -35,21 +36,10 @@ def identity(model: Any) -> str:
     return f"{name} {digest(model.state_dict())}" if isinstance(model, nn.Module) else name
 
 
-def replace_file(path: Path, write: Any) -> None:
-    """Call write(temporary) and rename the result to `path`; on disk before it gets its name."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, and lists and dicts of them) to `path`."""
-    replace_file(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+    with whole_file(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -145,7 +135,8 @@ class LossLog:
     def _rewrite(self) -> None:
         assert self.path is not None
         text = "\n".join(self._lines) + "\n"
-        replace_file(self.path, lambda file: file.write_text(text, encoding="utf-8"))
+        with whole_file(self.path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         self._new = False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -15,11 +14,13 @@ import torch
 import quadflow as qf
 from quadflow.adapters import Guidance, initial_noise, load_sidenet, load_unet
 from quadflow.adapters.extras import progress, require
+from quadflow.adapters.files import write_json
 from quadflow.adapters.images import tile
 
 from .convergence import measured_order
 from .figures import convergence_plot, sample_grid
 from .sampling import TrajectoryErrors, trajectory_errors
+from .tables import guided, starred
 
 NODES = (3, 4, 5)
 STEPS: dict[str, dict[int, Sequence[int]]] = {
@@ -95,9 +96,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
         "sampling": [_sampling_dict(scale, e) for scale, e in errors.items()],
         "seconds": round(time.perf_counter() - began, 1),
     }
-    temporary = out / "demo.json.part"
-    temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, out / "demo.json")
+    write_json(out / "demo.json", figures)
     print(order_table(figures))
     for result in figures["sampling"]:
         print(error_table(result))
@@ -140,17 +139,9 @@ def error_table(result: Mapping[str, Any]) -> str:
 
     The best of every column is starred.
     """
-    scale, table = result["guidance"], result["rmse"]
-    guided = "no guidance" if scale == 1 else f"guidance {scale:g} (a pair is one evaluation)"
-    columns = list(next(iter(table.values())))
-    best = {n: min(row[n] for row in table.values()) for n in columns}
     lines = [
         "",
-        f"RMSE to the converged solve from the same noise, {guided}",
+        f"RMSE to the converged solve from the same noise, {guided(result['guidance'])}",
         f"(the reference's own error: {result['reference_rmse']:.1e})",
-        f"{'method':<12}" + "".join(f"{f'NFE {n}':>10}" for n in columns),
     ]
-    for method, row in table.items():
-        cells = "".join(f"{row[n]:>9.4f}{'*' if row[n] == best[n] else ' '}" for n in columns)
-        lines.append(f"{method:<12}{cells}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(lines + starred(result["rmse"], 12))

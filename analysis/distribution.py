@@ -6,7 +6,6 @@ All functions take features (N, D), one row an image (`quadflow.analysis.feature
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from quadflow.adapters.files import whole_file
 
 from .features import check_images
 
@@ -246,11 +247,6 @@ def save_adm_npz(path: str | Path, images: Tensor) -> None:
         )
     pixels = ((images.detach().cpu().double() + 1) * 127.5).round().to(torch.uint8)
     array = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as file:  # an open file: savez would add a suffix to a name
-            np.savez(file, arr_0=array)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # an open file: savez would add a suffix to a name
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, arr_0=array)

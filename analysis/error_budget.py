@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +16,7 @@ from quadflow.adapters import (
     SideNetInterpolant,
     bianchor_plan,
     sample,
+    single_anchor_plan,
     time_grid,
 )
 from quadflow.adapters.flow import Convention
@@ -29,10 +29,10 @@ class OracleSideNet(nn.Module):
     """The change that a perfect SideNet would give: the backbone solved from anchor to node.
 
     Args:
-        model: backbone. convention: its. num_classes: its null label.
-        halves, scale: with halves 2 and together=True, rows come as pairs (labelled, null) of the
-            same state, which moves along the *guided* velocity of that scale, as the sampler's
-            state does; otherwise every row moves along its own velocity, as in training.
+        model: backbone. convention: its. sidenet: says the null label by its num_classes.
+        guidance, together: with a guidance scale other than 1 and together=True, rows come as pairs
+            (labelled, null) of the same state, which moves along the *guided* velocity, as the
+            sampler's state does; otherwise every row moves along its own, as in training.
         forward, backward: which directions (towards the data, towards the noise) are exact; the
             other is left to `sidenet`.
         steps: of rk4 to a node.
@@ -90,9 +90,6 @@ class OracleSideNet(nn.Module):
             end = qf.solve(moved, x, (0.0, 1.0), method="rk4", step_size=1 / self.steps)
             change = velocity(torch.ones((), dtype=x.dtype), end.y[-1]) - v
         return torch.where(exact.view(column), change, delta)
-
-
-Variant = Callable[[FlowField, int, "nn.Module | None"], tuple[AnchorsMethod, int]]
 
 
 def _pece(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[AnchorsMethod, int]:
@@ -212,8 +209,6 @@ class _Still(nn.Module):
 
 def ablation_plans() -> dict[str, Any]:
     """The variants of the published ablation, for `sample(method=...)`, by their name there."""
-    from quadflow.adapters import single_anchor_plan
-
     return {
         "bi-anchor": bianchor_plan(),
         "single anchor": single_anchor_plan(2),

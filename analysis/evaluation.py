@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -14,17 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import quadflow as qf
 from quadflow.adapters import FlowField, Guidance, initial_noise, sample
+from quadflow.adapters.files import write_json
 from quadflow.adapters.images import tile
-from quadflow.adapters.named import NamedBackbone, default_labels
+from quadflow.adapters.named import NamedBackbone
+from quadflow.adapters.sampling import default_labels
 
 from .distribution import NoiseFloor, noise_floor, paired_distance, precision_recall, save_adm_npz
 from .error_budget import ablation_plans, error_budget
 from .features import Features, extract
 from .figures import sample_grid
 from .rivals import Run, run_sampler
-from .sampling import Reference, converged, rmse
+from .sampling import Reference, converged, rmse, solved
+from .tables import guided, starred
 
 METHODS = (
     "euler", "heun", "ab2", "ab3", "ab4", "dpmpp-2m", "unipc", "pec2", "pec3", "single-anchor",
@@ -113,10 +114,7 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON; the file appears whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_json(path, self.to_dict())
 
 
 def psnr(error: float, data_range: float) -> float:
@@ -219,11 +217,8 @@ def evaluate(
         for other in range(1, floor_seeds + 1):
             other_noise, _ = subject.noise_and_labels(seed + other, images)
             # as images these are converged long before the reference is as numbers
-            solution = qf.solve(
-                _no_grad(subject.flow(labels, guidance)), other_noise, _ends(subject),
-                method="rk4", step_size=1 / 10,
-            )  # fmt: skip
-            sets.append(extract(features, subject.to_images(solution.y[-1])))
+            other_x = solved(subject.flow(labels, guidance), other_noise, 10).y[-1]
+            sets.append(extract(features, subject.to_images(other_x)))
             tick()
         floor = noise_floor(sets)
         result.features = features_name or type(features).__name__
@@ -303,19 +298,6 @@ def evaluation_length(
     return 1 + tuned + floor_seeds * features + rows
 
 
-def _ends(subject: Subject) -> tuple[float, float]:
-    path = subject.flow(None, Guidance()).resolved
-    return path.noise_t, path.data_t
-
-
-def _no_grad(flow: FlowField) -> Callable[[Tensor, Tensor], Tensor]:
-    def func(t: Tensor, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return flow(t, x)
-
-    return func
-
-
 def table(result: dict[str, Any], *, tuned: bool, key: str = "rmse") -> str:
     """One figure of an `Evaluation` (as a dict) by method and NFE, as text; the best of a column is
     starred."""
@@ -324,19 +306,12 @@ def table(result: dict[str, Any], *, tuned: bool, key: str = "rmse") -> str:
     methods = list(dict.fromkeys(r["method"] for r in rows))
     # the long runs of Euler stand alone
     nfes = [n for n in sorted({r["nfe"] for r in rows}) if all((m, n) in cells for m in methods)]
-    best = {n: min(cells[m, n][key] for m in methods) for n in nfes}
-    scale = result["guidance"]
-    guided = "no guidance" if scale == 1 else f"guidance {scale:g} (a pair is one evaluation)"
+    figures = {m: {n: cells[m, n][key] for n in nfes} for m in methods}
     grid = "its own best shift" if tuned else "the uniform grid"
-    lines = [
-        f"{result['backbone']}: {key} to the converged solve, {guided}, {grid}",
-        f"{'method':<15}" + "".join(f"{f'NFE {n}':>10}" for n in nfes),
-    ]
-    for method in methods:
-        values = [(cells[method, n][key], best[n]) for n in nfes]
-        starred = "".join(f"{v:>9.4f}{'*' if v == least else ' '}" for v, least in values)
-        lines.append(f"{method:<15}{starred}".rstrip())
-    return "\n".join(lines)
+    title = (
+        f"{result['backbone']}: {key} to the converged solve, {guided(result['guidance'])}, {grid}"
+    )
+    return "\n".join([title, *starred(figures, 15)])
 
 
 def add_budget(

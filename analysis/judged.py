@@ -6,18 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .evaluation import EULER_NFES, table
-
-
-def columns(title: str, rows: Mapping[str, Mapping[str, float]], digits: int = 4) -> str:
-    """A table of name -> NFE -> number, as text."""
-    nfes = list(next(iter(rows.values())))
-    wide = max(16, *(len(name) + 2 for name in rows))
-    lines = [title, f"{'':<{wide}}" + "".join(f"{f'NFE {n}':>10}" for n in nfes)]
-    lines += [
-        f"{name:<{wide}}" + "".join(f"{row[n]:>10.{digits}f}" for n in nfes)
-        for name, row in rows.items()
-    ]
-    return "\n".join(lines)
+from .tables import columns
 
 
 def judgement(result: Mapping[str, Any]) -> dict[str, str]:

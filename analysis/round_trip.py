@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from quadflow.adapters import FlowField, Guidance, edit, initial_noise
-from quadflow.adapters.named import NamedBackbone, default_labels
+from quadflow.adapters.named import NamedBackbone
+from quadflow.adapters.sampling import default_labels
 
 from .sampling import converged, rmse
 

@@ -10,12 +10,13 @@ then `make figures`.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from quadflow.adapters import FlowField, Guidance, initial_noise, load_sidenet, sample
-from quadflow.adapters.named import default_labels, load_named
+from quadflow.adapters.files import write_json
+from quadflow.adapters.named import load_named
+from quadflow.adapters.sampling import default_labels
 from quadflow.analysis.sampling import converged, rmse
 
 OUT = Path(__file__).parent / "figures" / "sources.json"
@@ -41,7 +42,7 @@ def main(with_data: str, without: str) -> None:
                 )
                 for nfe in NFES
             }  # fmt: skip
-    OUT.write_text(json.dumps({"images": COUNT, "rmse": errors}, indent=1) + "\n", encoding="utf-8")
+    write_json(OUT, {"images": COUNT, "rmse": errors})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from quadflow.adapters.cli import main as quadflow
+from quadflow.adapters.files import write_json
 from quadflow.adapters.images import save_png, tile
 from quadflow.adapters.named import load_named, load_named_sidenet
 from quadflow.analysis.benchmarks.sidenet_overhead import overhead
@@ -52,8 +53,7 @@ def budgets() -> None:
             kept["reference_nfe"], kept["data_range"],
         )  # fmt: skip
         add_budget(subject, result, [int(n) for n in kept["budget"]["error budget"]])
-        text = json.dumps(kept | {"budget": result.budget}, indent=1)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_json(path, kept | {"budget": result.budget})
 
 
 def editing() -> None:
@@ -77,8 +77,7 @@ def editing() -> None:
             overhead(named.model, net, named.shape, named.num_classes, batch=batch)
             for batch in (1, 16, 64)
         ]
-    text = json.dumps({"round_trip": errors, "overhead": shares}, indent=1)
-    (FIGURES / "editing.json").write_text(text + "\n", encoding="utf-8")
+    write_json(FIGURES / "editing.json", {"round_trip": errors, "overhead": shares})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from quadflow.analysis.demo import error_table, order_table
-from quadflow.analysis.judged import columns, judgement, overhead_table, round_trip_table
+from quadflow.analysis.judged import judgement, overhead_table, round_trip_table
+from quadflow.analysis.tables import columns
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"

@@ -11,7 +11,7 @@ from PIL import Image
 from test_sidenet import CLASSES, LABELS, STATE, Backbone, random_sidenet, relative
 from toyflow import Calls, Toy, seeded
 
-from quadflow.adapters import SAMPLERS, Guidance, edit, invert, time_grid, transport
+from quadflow.adapters import SAMPLERS, Guidance, edit, invert, sample, time_grid
 from quadflow.adapters.cli import main
 from quadflow.adapters.images import load_image, save_png
 
@@ -106,7 +106,7 @@ def test_refusals() -> None:
         invert(model, broken, LABELS)
     for sigmas in ((0.5, 0.5), (1.2, 0.0), (0.3, -0.1)):
         with pytest.raises(ValueError, match="sigmas must be two different numbers"):
-            transport(model, data, LABELS, sigmas, method="euler", nfe=2)
+            sample(model, data, LABELS, sigmas=sigmas, method="euler", nfe=2)
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from quadflow.adapters.checkpoints import CheckpointError, save_weights
 from quadflow.adapters.named import (
     SHIPPED,
     NamedBackbone,
-    default_labels,
     load_named,
     load_named_sidenet,
 )
 from quadflow.adapters.pretrained import shipped
+from quadflow.adapters.sampling import default_labels
 from quadflow.analysis.sampling import converged
 
 NAMES = [*SHIPPED, "galaxygrad:hsc-32"]  # `make test` installs galaxygrad

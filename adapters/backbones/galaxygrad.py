@@ -198,9 +198,9 @@ class GalaxyField(nn.Module):
     num_classes = 0
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, S, S) of a state."""
-        return self.net.config.in_channels, self.net.config.size, self.net.config.size
+    def config(self) -> ScoreNetConfig:
+        """Of the score network; a state is (in_channels, size, size)."""
+        return self.net.config
 
     def __init__(self, net: ScoreNet, longest: float = LONGEST) -> None:
         super().__init__()

@@ -6,31 +6,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quadflow.adapters import SideNet, SideNetConfig, sample
+from quadflow.adapters import SideNet, SideNetConfig
 from quadflow.adapters.backbones.sit import SiT, sit_config
-from quadflow.adapters.named import default_labels, load_named, load_named_sidenet
+from quadflow.adapters.files import write_json
+from quadflow.adapters.named import load_named, load_named_sidenet
+from quadflow.adapters.sampling import default_labels
 
-from ..rivals import TimedSideNet
-
-
-def _seconds(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return median(times)
+from ..rivals import Run, run_sampler
 
 
 def overhead(
@@ -54,28 +41,23 @@ def overhead(
     noise = torch.randn(batch, *shape, device=place)
     labels: Tensor | None = default_labels(batch, num_classes)
     labels = None if labels is None else labels.to(place)
-    timed = TimedSideNet(sidenet)
 
-    def run(method: str) -> Callable[[], Any]:
-        return lambda: sample(model, noise, labels, method=method, nfe=nfe, sidenet=timed)
+    def run(method: str) -> Run:
+        return run_sampler(method, model, noise, labels, nfe=nfe, sidenet=sidenet)
 
     for method in ("euler", "bianchor"):
-        run(method)()  # warm up
+        run(method)  # warm up
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
-    times: dict[str, list[float]] = {"euler": [], "bianchor": []}
-    timed.seconds = 0.0
-    for _ in range(repeats):
-        for method, found in times.items():
-            found.append(_seconds(run(method), place, 1))
-    euler, bianchor = (median(times[m]) for m in ("euler", "bianchor"))
+    pairs = [(run("euler"), run("bianchor")) for _ in range(repeats)]
+    euler, bianchor = (median(r.seconds for r in runs) for runs in zip(*pairs, strict=True))
     memory = torch.cuda.max_memory_allocated(place) / 2**20 if place.type == "cuda" else 0.0
     return {
         "batch": batch,
         "euler_ms": 1e3 * euler / nfe,
         "bianchor_ms": 1e3 * bianchor / nfe,
         "ratio": bianchor / euler,
-        "share": timed.seconds / sum(times["bianchor"]),
+        "share": sum(b.sidenet_seconds for _, b in pairs) / sum(b.seconds for _, b in pairs),
         "memory_mib": memory,
     }
 
@@ -116,8 +98,7 @@ def main() -> None:
             f"{r['share']:>15.2f}"
         )
     if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump({"backbone": arguments.size or arguments.backbone, "rows": rows}, file)
+        write_json(arguments.out, {"backbone": arguments.size or arguments.backbone, "rows": rows})
 
 
 if __name__ == "__main__":
