@@ -1,118 +1,205 @@
-"""Initial value problems with known solutions. Adding one is one registered function."""
+"""Initial value problems with known solutions: one registry; adding one is one function.
+
+The right-hand side is written once, component by component, over a namespace of functions, so that
+the very same formula runs in torch (one state or many), numpy, sympy and, at any number of digits,
+mpmath.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from quadflow.adapters.extras import require
 from quadflow.errors import nearest
+
+RightHandSide = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
+"""rhs(t, y, m): y a sequence of d components, m the namespace of sin, cos, exp, log, sqrt, ...
+(torch, numpy, sympy or mpmath.mp); returns the d components of dy/dt."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """g(t, y, m) = 0 at `time`, written as a right-hand side is; the sign changes there.
+
+    time: float, to float64's last digits. Between `after` and `before` there is no other root.
+    """
+
+    g: Callable[[Any, Sequence[Any], Any], Any]
+    time: float
+    after: float
+    before: float
 
 
 @dataclass(frozen=True)
 class Problem:
-    """dy/dt = f(t, y), y(span[0]) = y0, with the exact state at span[1].
+    """dy/dt = f(t, y), y(span[0]) = y0.
 
-    f takes one state (d,) with 0-d t, or several (n, d) with t (n, 1). y0, end: (d,) float64.
-    exact: t -> (d,), where a formula exists. source: of statement and reference digits.
+    name: as in the registry. statement: the equations, one line of plain text. source: of statement
+    and reference digits. rhs: see `RightHandSide`. y0: (d,) float64. span: (start, end).
+    end: (d,) float64, the state at span[1]; taken from `exact` where that is given; None where none
+    is known for these parameters (`references.reference_end` finds it). end_error: relative error of `end` (max norm over the
+    largest entry): rounding, and what the problem makes of the rounding of y0.
+    exact: t (mpf) -> d components at mpmath's working precision, where a formula exists.
+    invariants: name -> q(y, m), constant along solutions. event: for measured event times.
+    stiff: an explicit method needs far more steps for stability than for accuracy.
+    parameters: what it was made with. sets: names of the sets it belongs to.
+    vector: f(t, y, m) on whole arrays (..., d), for problems of many components; equal to rhs.
     """
 
     name: str
-    f: Callable[[Tensor, Tensor], Tensor]
+    statement: str
+    source: str
+    rhs: RightHandSide
     y0: Tensor
     span: tuple[float, float]
-    end: Tensor
-    source: str
-    exact: Callable[[float], Tensor] | None = None
+    end: Tensor | None = None
+    end_error: float = 2e-16
+    exact: Callable[[Any], Sequence[Any]] | None = None
+    invariants: Mapping[str, Callable[[Sequence[Any], Any], Any]] = field(default_factory=dict)
+    event: Event | None = None
+    stiff: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
+    vector: Callable[[Any, Any, Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.y0.dtype != torch.float64 or self.y0.dim() != 1:
+            raise ValueError(
+                f"{self.name}: y0 must be float64 of shape (d,), got {self.y0.dtype} "
+                f"{tuple(self.y0.shape)}"
+            )
+        if not self.span[0] != self.span[1]:
+            raise ValueError(f"{self.name}: span must have two different ends, got {self.span}")
+        if self.end is None and self.exact is not None:
+            object.__setattr__(self, "end", self.solution(self.span[1]))
+
+    @property
+    def dimension(self) -> int:
+        """Number of components, d."""
+        return len(self.y0)
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt for states (..., d) and times that are 0-d, (...) or (..., 1): (..., d)."""
+        if self.vector is not None:
+            return self.vector(t, y, torch)
+        if t.dim() == y.dim():
+            t = t.squeeze(-1)
+        parts = self.rhs(t, y.unbind(-1), torch)
+        like = y[..., 0]
+        return torch.stack(
+            [
+                p
+                if isinstance(p, Tensor) and p.shape == like.shape
+                else torch.as_tensor(p, dtype=y.dtype, device=y.device).expand(like.shape)
+                for p in parts
+            ],
+            -1,
+        )
+
+    def f_numpy(self, t: float, y: np.ndarray) -> np.ndarray:
+        """dy/dt of one state (d,) as scipy's solvers want it."""
+        if self.vector is not None:
+            return np.asarray(self.vector(t, y, np))
+        return np.array(self.rhs(t, tuple(y), np))
+
+    def jacobian(self, t: float | Tensor, y: Tensor) -> Tensor:
+        """df/dy at one state (d,), by forward differentiation: (d, d), exact to rounding."""
+        time = torch.as_tensor(t, dtype=y.dtype)
+        matrix: Tensor = torch.func.jacfwd(lambda u: self.f(time, u))(y)
+        return matrix
+
+    def solution(self, t: float) -> Tensor:
+        """The exact state (d,) at time t, worked out at 30 digits and rounded once.
+
+        Raises:
+            ValueError: there is no formula for it.
+        """
+        if self.exact is None:
+            raise ValueError(f"{self.name} has no exact solution: see references.reference")
+        mp = require("mpmath", "analysis").mp
+        with mp.workdps(30):
+            return torch.tensor([float(x) for x in self.exact(mp.mpf(t))], dtype=torch.float64)
 
 
-_PROBLEMS: dict[str, Callable[[], Problem]] = {}
+_PROBLEMS: dict[str, Callable[..., Problem]] = {}
 
 
-def _register(name: str) -> Callable[[Callable[[], Problem]], Callable[[], Problem]]:
-    def add(make: Callable[[], Problem]) -> Callable[[], Problem]:
+def register_problem(name: str) -> Callable[[Callable[..., Problem]], Callable[..., Problem]]:
+    """Decorator: enter a function, parameters (with defaults) -> Problem, in the registry.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(make: Callable[..., Problem]) -> Callable[..., Problem]:
+        if name in _PROBLEMS:
+            raise ValueError(f"a problem named {name!r} is registered already")
         _PROBLEMS[name] = make
         return make
 
     return add
 
 
-def problems() -> dict[str, Problem]:
-    """Every registered name with its Problem."""
-    return {name: make() for name, make in _PROBLEMS.items()}
+@functools.cache
+def _load() -> None:
+    # The problems are told apart by where they come from; each module registers its own.
+    for module in ("classic", "mechanics"):
+        importlib.import_module(f"quadflow.analysis.problem_library.{module}")
 
 
-def get_problem(name: str) -> Problem:
-    """The Problem of a name; ValueError, with the nearest names, for an unknown one."""
+def problem_names() -> tuple[str, ...]:
+    """Every registered name."""
+    _load()
+    return tuple(_PROBLEMS)
+
+
+def problems(subset: str | None = None) -> dict[str, Problem]:
+    """Registered names with their Problem, at default parameters; all, or one set of them.
+
+    Raises:
+        ValueError: unknown set.
+    """
+    made = {name: get_problem(name) for name in problem_names()}
+    if subset is None:
+        return made
+    known = {s for p in made.values() for s in p.sets}
+    if subset not in known:
+        raise ValueError(f"set={subset!r} is unknown: {nearest(subset, known)}")
+    return {name: p for name, p in made.items() if subset in p.sets}
+
+
+def get_problem(name: str | Problem, **parameters: Any) -> Problem:
+    """The Problem of a name, with parameters of its own (see `quadflow problems NAME`).
+
+    A Problem is passed through.
+
+    Raises:
+        ValueError: unknown name or parameter; the message lists the nearest.
+    """
+    if isinstance(name, Problem):
+        if parameters:
+            raise ValueError(f"{name.name} is made already, it takes no {sorted(parameters)}")
+        return name
+    _load()
     if name not in _PROBLEMS:
         raise ValueError(f"problem={name!r} is unknown: {nearest(name, _PROBLEMS)}")
-    return _PROBLEMS[name]()
+    known = inspect.signature(_PROBLEMS[name]).parameters
+    for given in parameters:
+        if given not in known:
+            hint = nearest(given, known) if known else "it has none"
+            raise ValueError(f"{name} has no parameter {given!r}: {hint}")
+    return _PROBLEMS[name](**parameters)
 
 
-def _vector(*values: float) -> Tensor:
+def vector(*values: float) -> Tensor:
+    """The numbers as a float64 tensor (d,)."""
     return torch.tensor(values, dtype=torch.float64)
-
-
-@_register("kepler")
-def kepler() -> Problem:
-    """The planar two-body problem with eccentricity 0.6, from pericentre, over t in [0, 20]."""
-
-    def f(t: Tensor, y: Tensor) -> Tensor:
-        position, speed = y.split(2, dim=-1)
-        radius = torch.linalg.vector_norm(position, dim=-1, keepdim=True)
-        return torch.cat((speed, -position / radius**3), dim=-1)
-
-    return Problem(
-        "kepler",
-        f,
-        _vector(0.4, 0.0, 0.0, 2.0),
-        (0.0, 20.0),
-        _vector(-0.770075578411240449, 0.788344816994424389, -0.894183731988691497,
-                -0.123461764158440959),
-        "Hairer, Lubich & Wanner, Geometric Numerical Integration, I.2; Kepler's equation",
-    )  # fmt: skip
-
-
-@_register("lotka-volterra")
-def lotka_volterra() -> Problem:
-    """Predator and prey with rates (1.5, 1, 3, 1), from (1, 1), over t in [0, 10]."""
-
-    def f(t: Tensor, y: Tensor) -> Tensor:
-        prey, predator = y.split(1, dim=-1)
-        return torch.cat((prey * (1.5 - predator), predator * (prey - 3.0)), dim=-1)
-
-    return Problem(
-        "lotka-volterra",
-        f,
-        _vector(1.0, 1.0),
-        (0.0, 10.0),
-        _vector(1.02634476757508931914, 0.909691078136041617548),
-        "Lotka 1925, Volterra 1926; end point from a 30-digit Taylor solve",
-    )
-
-
-@_register("driven")
-def driven() -> Problem:
-    """A nonlinear, non-autonomous pair with the exact solution (sin t, 1/(2 + cos t)), t in [0, 3].
-
-    Every term of an order condition is alive in it, which linear or autonomous problems cannot say.
-    """
-
-    def solution(t: Tensor) -> Tensor:
-        return torch.cat((torch.sin(t), 1 / (2 + torch.cos(t))), dim=-1)
-
-    def coupling(t: Tensor, y: Tensor) -> Tensor:
-        a, b = y.split(1, dim=-1)
-        return torch.cat((a * b + torch.sin(b + t), torch.cos(a) * b - t * a * a), dim=-1)
-
-    def f(t: Tensor, y: Tensor) -> Tensor:
-        t = t.reshape(*t.shape, *(1,) * (y.dim() - t.dim()))
-        slope = torch.cat((torch.cos(t), torch.sin(t) / (2 + torch.cos(t)) ** 2), dim=-1)
-        return slope + coupling(t, y) - coupling(t, solution(t))
-
-    def exact(t: float) -> Tensor:
-        return solution(_vector(t))
-
-    return Problem("driven", f, exact(0.0), (0.0, 3.0), exact(3.0), "manufactured solution", exact)

@@ -44,9 +44,9 @@ def test_exact_solution_of_the_driven_problem() -> None:
     assert problem.exact is not None
     for t in (0.0, 0.4, 2.2):
         eps = 1e-6
-        slope = (problem.exact(t + eps) - problem.exact(t - eps)) / (2 * eps)
+        slope = (problem.solution(t + eps) - problem.solution(t - eps)) / (2 * eps)
         time = torch.tensor(t, dtype=torch.float64)
-        assert torch.allclose(problem.f(time, problem.exact(t)), slope, atol=1e-8)
+        assert torch.allclose(problem.f(time, problem.solution(t)), slope, atol=1e-8)
 
 
 def test_unknown_problem_names_the_nearest() -> None:
@@ -78,7 +78,7 @@ def _stiff():
     problem = get_problem("driven")
     import dataclasses
 
-    return dataclasses.replace(problem, f=lambda t, y: 1e120 * y)
+    return dataclasses.replace(problem, rhs=lambda t, y, m: [1e120 * x for x in y])
 
 
 @pytest.mark.parametrize("steps", [(10, 20), (10, 10, 20), (20, 10, 5)])

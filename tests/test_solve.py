@@ -149,7 +149,7 @@ def test_requested_times_between_the_steps(name: str) -> None:
     )
     allowed = 10 * 0.125 ** (qf.get_method(name).dense_order or 1)
     for t, y in zip(times, solution.y, strict=True):
-        assert (y - DRIVEN.exact(t)).abs().max() < max(allowed, 1e-12)
+        assert (y - DRIVEN.solution(t)).abs().max() < max(allowed, 1e-12)
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -160,7 +160,7 @@ def test_requested_times_do_not_move_the_adaptive_steps(name: str) -> None:
     two = qf.solve(DRIVEN.f, DRIVEN.y0, (0.0, 1.0), method=name, rtol=tol, atol=tol)
     assert many.steps == two.steps and torch.equal(many.y[-1], two.y[-1])
     for t, y in zip(times.tolist(), many.y, strict=True):
-        assert (y - DRIVEN.exact(t)).abs().max() < 25 * tol
+        assert (y - DRIVEN.solution(t)).abs().max() < 25 * tol
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
@@ -298,13 +298,13 @@ def test_dense_output_passes_through_the_steps(name: str, span: tuple[float, flo
     states: list[Tensor] = []
     how = {"step_size": 0.25} if method.error_order is None else {"rtol": 1e-4, "atol": 1e-4}
     solution = qf.solve(
-        DRIVEN.f, DRIVEN.exact(span[0]), span, method=name, dense_output=True,
+        DRIVEN.f, DRIVEN.solution(span[0]), span, method=name, dense_output=True,
         callback=lambda t, y: states.append(y), **how,
     )  # fmt: skip
     steps = solution.steps
     assert len(states) == len(steps) - 1
     got = solution(steps)
-    assert (got - torch.stack([DRIVEN.exact(span[0]), *states])).abs().max() < 1e-13
+    assert (got - torch.stack([DRIVEN.solution(span[0]), *states])).abs().max() < 1e-13
     assert torch.equal(solution(steps[1]), solution([steps[1]])[0])
     assert solution(np.array(0.5)).shape == (2,) and solution(torch.tensor([0.5])).shape == (1, 2)
     # one-sided values at the joins
@@ -322,7 +322,7 @@ def test_dense_output_of_what_was_reached() -> None:
                         throw=False)  # fmt: skip
     reached = solution.steps[-1]
     assert 0 < reached < 3
-    assert (solution(reached / 3) - DRIVEN.exact(reached / 3)).abs().max() < 1e-5
+    assert (solution(reached / 3) - DRIVEN.solution(reached / 3)).abs().max() < 1e-5
     with pytest.raises(ValueError, match="outside the solved span"):
         solution(2.9)
 

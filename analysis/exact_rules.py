@@ -1,0 +1,198 @@
+"""Collocation on a rule in exact rational arithmetic, without its irrational nodes.
+
+A function on the nodes of a rule is a polynomial modulo the nodal polynomial M(x) = Π (x - c_i).
+Products, the integration matrix, the weights and extrapolation act on these classes, and M has
+rational coefficients for every family (the roots of M come in full conjugate sets), so everything
+that is symmetric in the nodes (elementary weights of trees, R(z), definiteness of the stability
+matrix) is a rational number or function, found with Fractions and no rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from quadflow.quadrature import FAMILIES, QuadratureRule
+
+Poly = tuple[Fraction, ...]
+"""Coefficients, lowest power first."""
+
+
+def poly_add(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
+    """p + q."""
+    length = max(len(p), len(q))
+    return tuple(
+        (p[i] if i < len(p) else Fraction(0)) + (q[i] if i < len(q) else Fraction(0))
+        for i in range(length)
+    )
+
+
+def poly_scale(p: Sequence[Fraction], factor: Fraction) -> Poly:
+    """factor p."""
+    return tuple(a * factor for a in p)
+
+
+def poly_mul(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
+    """p q."""
+    result = [Fraction(0)] * (len(p) + len(q) - 1)
+    for i, a in enumerate(p):
+        if a:
+            for j, b in enumerate(q):
+                result[i + j] += a * b
+    return tuple(result)
+
+
+def poly_value(p: Sequence[Fraction], x: Fraction) -> Fraction:
+    """p(x)."""
+    value = Fraction(0)
+    for a in reversed(p):
+        value = value * x + a
+    return value
+
+
+def poly_integral(p: Sequence[Fraction]) -> Poly:
+    """The integral of p from 0."""
+    return (Fraction(0), *(a / (k + 1) for k, a in enumerate(p)))
+
+
+def _legendre(n: int) -> Poly:
+    """The Legendre polynomial P_n(2x - 1) shifted to [0, 1]."""
+    before, here = (Fraction(1),), (Fraction(-1), Fraction(2))
+    if n == 0:
+        return before
+    for k in range(1, n):
+        up = poly_scale(poly_mul((Fraction(-1), Fraction(2)), here), Fraction(2 * k + 1, k + 1))
+        before, here = here, poly_add(up, poly_scale(before, Fraction(-k, k + 1)))
+    return here
+
+
+def _chebyshev(n: int, second: bool) -> Poly:
+    """T_n, or U_n, at 2x - 1."""
+    x = (Fraction(-1), Fraction(2))
+    before, here = (Fraction(1),), poly_scale(x, Fraction(2 if second else 1))
+    if n == 0:
+        return before
+    for _ in range(1, n):
+        twice = poly_scale(poly_mul(x, here), Fraction(2))
+        before, here = here, poly_add(twice, poly_scale(before, Fraction(-1)))
+    return here
+
+
+def _difference(n: int, m: int, sign: int) -> Poly:
+    return poly_add(_legendre(n), poly_scale(_legendre(m), Fraction(sign)))
+
+
+def _from_roots(roots: Sequence[Fraction]) -> Poly:
+    product: Poly = (Fraction(1),)
+    for root in roots:
+        product = poly_mul(product, (-root, Fraction(1)))
+    return product
+
+
+_ENDS = (Fraction(0), Fraction(-1), Fraction(1))  # x (x - 1)
+
+NODAL = {
+    "gauss-legendre": _legendre,
+    # P_n - P_{n-2} has the n Lobatto nodes as its zeros
+    "gauss-lobatto": lambda n: _difference(n, n - 2, -1),
+    "radau-left": lambda n: _difference(n, n - 1, 1),
+    "radau-right": lambda n: _difference(n, n - 1, -1),
+    "clenshaw-curtis": lambda n: poly_mul(_ENDS, _chebyshev(n - 2, True)),
+    "fejer-1": lambda n: _chebyshev(n, False),
+    "fejer-2": lambda n: _chebyshev(n, True),
+    "newton-cotes-closed": lambda n: _from_roots([Fraction(i, n - 1) for i in range(n)]),
+    "newton-cotes-open": lambda n: _from_roots([Fraction(i + 1, n + 1) for i in range(n)]),
+}
+"""family -> (n -> a multiple of the nodal polynomial)."""
+
+
+@dataclass(frozen=True)
+class ExactRule:
+    """A rule as operations on polynomials modulo its nodal polynomial.
+
+    nodal: M, monic, degree n. exact: whether M is the family's own (True), or that of float64 nodes
+    taken as the rational numbers they are (False: then identities hold to rounding only).
+    """
+
+    nodal: Poly
+    exact: bool
+
+    @property
+    def n(self) -> int:
+        """Number of nodes."""
+        return len(self.nodal) - 1
+
+    def reduce(self, p: Sequence[Fraction]) -> Poly:
+        """p modulo M: the polynomial of degree < n with p's values at the nodes."""
+        rest, n = list(p), self.n
+        for top in range(len(rest) - 1, n - 1, -1):
+            factor = rest[top]
+            if factor:
+                for i in range(n + 1):
+                    rest[top - n + i] -= factor * self.nodal[i]
+        rest = rest[:n]
+        return tuple(rest + [Fraction(0)] * (n - len(rest)))
+
+    def multiply(self, p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
+        """The product of two functions on the nodes."""
+        return self.reduce(poly_mul(p, q))
+
+    def integrate(self, p: Sequence[Fraction]) -> Poly:
+        """A p: the integration matrix applied to a function on the nodes."""
+        return self.reduce(poly_integral(p))
+
+    def weigh(self, p: Sequence[Fraction], upto: Fraction = Fraction(1)) -> Fraction:
+        """b · p: the integral from 0 to 1 (or to `upto`) of the interpolant."""
+        return poly_value(poly_integral(self.reduce(p)), upto)
+
+    def shift(self, p: Sequence[Fraction], ratio: Fraction = Fraction(1)) -> Poly:
+        """The interpolant p, extrapolated to the nodes of the next interval: p(1 + ratio x)."""
+        line = (Fraction(1), ratio)
+        result: Poly = (Fraction(0),)
+        for a in reversed(self.reduce(p)):
+            result = poly_add(poly_mul(result, line), (a,))
+        return self.reduce(result)
+
+    @property
+    def matrix(self) -> list[list[Fraction]]:
+        """The integration matrix in the basis 1, x, ..., x^(n-1): similar to A, and rational."""
+        columns = [
+            self.integrate([Fraction(int(i == k)) for i in range(self.n)]) for k in range(self.n)
+        ]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    @functools.cached_property
+    def degree(self) -> int:
+        """Degree of exactness: M is orthogonal to all polynomials of degree < d + 1 - n."""
+        power: Poly = self.nodal
+        for k in range(self.n + 1):
+            if poly_value(poly_integral(power), Fraction(1)):
+                return self.n - 1 + k
+            power = (Fraction(0), *power)
+        raise AssertionError("no rule has degree 2n")  # pragma: no cover
+
+    def nodes(self, digits: int = 50) -> list[object]:
+        """The zeros of M as mpmath numbers of this many digits, ascending."""
+        from mpmath import mp
+
+        with mp.workdps(2 * digits):
+            top = math.lcm(*(a.denominator for a in self.nodal))
+            coefficients = [int(a * top) for a in reversed(self.nodal)]
+            roots = mp.polyroots(coefficients, maxsteps=400, extraprec=20 * digits)
+            return sorted(mp.re(r) for r in roots)
+
+
+@functools.lru_cache(maxsize=512)
+def exact_rule(rule: QuadratureRule) -> ExactRule:
+    """The exact counterpart of a rule.
+
+    For a registered family its own nodal polynomial; otherwise (`rule_from_nodes`) that of the
+    float64 nodes, which are rational numbers (then `exact` is False).
+    """
+    if rule.family in NODAL and rule == FAMILIES[rule.family].function(rule.n):
+        poly = NODAL[rule.family](rule.n)
+        return ExactRule(poly_scale(poly, 1 / poly[-1]), True)
+    return ExactRule(_from_roots([Fraction(c) for c in rule.nodes.tolist()]), False)

@@ -1,0 +1,1 @@
+"""The registered problems, a module for each origin."""
