@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from quadflow.quadrature import FAMILIES, QuadratureRule
+from quadflow.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
 
 Poly = tuple[Fraction, ...]
 """Coefficients, lowest power first."""
@@ -56,6 +57,18 @@ def poly_value(p: Sequence[Fraction], x: Fraction) -> Fraction:
 def poly_integral(p: Sequence[Fraction]) -> Poly:
     """The integral of p from 0."""
     return (Fraction(0), *(a / (k + 1) for k, a in enumerate(p)))
+
+
+def lagrange_basis(positions: Sequence[Fraction]) -> list[Poly]:
+    """The Lagrange basis polynomials through distinct rational positions."""
+    basis = []
+    for j, p in enumerate(positions):
+        poly: Poly = (Fraction(1),)
+        for m, q in enumerate(positions):
+            if m != j:
+                poly = poly_scale(poly_mul(poly, (-q, Fraction(1))), 1 / (p - q))
+        basis.append(poly)
+    return basis
 
 
 def _legendre(n: int) -> Poly:
@@ -109,6 +122,12 @@ NODAL = {
 """family -> (n -> a multiple of the nodal polynomial)."""
 
 
+def _integers(p: Sequence[Fraction]) -> tuple[list[int], int]:
+    """The coefficients over one common denominator."""
+    bottom = math.lcm(*(a.denominator for a in p))
+    return [a.numerator * (bottom // a.denominator) for a in p], bottom
+
+
 @dataclass(frozen=True)
 class ExactRule:
     """A rule as operations on polynomials modulo its nodal polynomial.
@@ -125,20 +144,51 @@ class ExactRule:
         """Number of nodes."""
         return len(self.nodal) - 1
 
+    @functools.cached_property
+    def _powers(self) -> tuple[list[list[int]], int]:
+        """x^n, ..., x^(2n) modulo M over one common denominator."""
+        row = [-a for a in self.nodal[:-1]]
+        rows = [row]
+        for _ in range(self.n):
+            top = row[-1]
+            row = [b - top * a for a, b in zip(self.nodal[:-1], [Fraction(0), *row], strict=False)]
+            rows.append(row)
+        bottom = math.lcm(*(a.denominator for row in rows for a in row))
+        return [[int(a * bottom) for a in row] for row in rows], bottom
+
+    def _reduced(self, p: Sequence[int], bottom: int) -> Poly:
+        """p / bottom modulo M; integers up to the last division, which is where the time goes."""
+        n, (rows, scale) = self.n, self._powers
+        result = [a * scale for a in p[:n]] + [0] * (n - len(p))
+        for factor, row in zip(p[n:], rows, strict=False):
+            if factor:
+                for i, a in enumerate(row):
+                    result[i] += factor * a
+        bottom *= scale
+        return tuple(Fraction(a, bottom) for a in result)
+
     def reduce(self, p: Sequence[Fraction]) -> Poly:
         """p modulo M: the polynomial of degree < n with p's values at the nodes."""
-        rest, n = list(p), self.n
-        for top in range(len(rest) - 1, n - 1, -1):
-            factor = rest[top]
-            if factor:
-                for i in range(n + 1):
-                    rest[top - n + i] -= factor * self.nodal[i]
-        rest = rest[:n]
-        return tuple(rest + [Fraction(0)] * (n - len(rest)))
+        if len(p) <= self.n:
+            return (*p, *(Fraction(0),) * (self.n - len(p)))
+        if len(p) > 2 * self.n + 1:  # from the top, a power at a time
+            rest = list(p)
+            for top in range(len(rest) - 1, 2 * self.n, -1):
+                factor = rest.pop()
+                for i in range(self.n):
+                    rest[top - self.n + i] -= factor * self.nodal[i]
+            p = rest
+        return self._reduced(*_integers(p))
 
     def multiply(self, p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
-        """The product of two functions on the nodes."""
-        return self.reduce(poly_mul(p, q))
+        """The product of two functions on the nodes, each of degree < n."""
+        (left, bottom), (right, other) = _integers(p), _integers(q)
+        product = [0] * (len(left) + len(right) - 1)
+        for i, a in enumerate(left):
+            if a:
+                for j, b in enumerate(right, i):
+                    product[j] += a * b
+        return self._reduced(product, bottom * other)
 
     def integrate(self, p: Sequence[Fraction]) -> Poly:
         """A p: the integration matrix applied to a function on the nodes."""
@@ -174,6 +224,39 @@ class ExactRule:
             power = (Fraction(0), *power)
         raise AssertionError("no rule has degree 2n")  # pragma: no cover
 
+    @functools.cached_property
+    def symmetric(self) -> bool:
+        """Whether c and 1 - c are nodes together: M(1 - x) = ±M(x)."""
+        if not self.exact:  # float64 nodes: to their rounding
+            c = [float(x) for x in self.nodes(30)]  # type: ignore[arg-type]
+            return all(abs(a + b - 1) < 4e-16 for a, b in zip(c, reversed(c), strict=True))
+        mirrored: Poly = (Fraction(0),)
+        for a in reversed(self.nodal):
+            mirrored = poly_add(poly_mul(mirrored, (Fraction(1), Fraction(-1))), (a,))
+        return poly_scale(mirrored, Fraction((-1) ** self.n))[: self.n + 1] == self.nodal
+
+    @functools.cached_property
+    def positive(self) -> bool:
+        """Whether all weights are positive: the form (p, q) -> b·(pq) is positive definite.
+
+        Its signature has as many plus signs as there are positive weights (Sylvester); the pivots
+        of its Gram matrix in the monomial basis decide.
+        """
+        n = self.n
+        powers: list[Poly] = [self.reduce((Fraction(1),))]
+        x = self.reduce((Fraction(0), Fraction(1)))
+        for _ in range(2 * n - 2):
+            powers.append(self.multiply(powers[-1], x))
+        moments = [self.weigh(p) for p in powers]
+        gram = [moments[i : i + n] for i in range(n)]
+        for k in range(n):
+            if gram[k][k] <= 0:
+                return False
+            for i in range(k + 1, n):
+                factor = gram[i][k] / gram[k][k]
+                gram[i] = [a - factor * b for a, b in zip(gram[i], gram[k], strict=True)]
+        return True
+
     def nodes(self, digits: int = 50) -> list[object]:
         """The zeros of M as mpmath numbers of this many digits, ascending."""
         from mpmath import mp
@@ -192,7 +275,11 @@ def exact_rule(rule: QuadratureRule) -> ExactRule:
     For a registered family its own nodal polynomial; otherwise (`rule_from_nodes`) that of the
     float64 nodes, which are rational numbers (then `exact` is False).
     """
-    if rule.family in NODAL and rule == FAMILIES[rule.family].function(rule.n):
-        poly = NODAL[rule.family](rule.n)
-        return ExactRule(poly_scale(poly, 1 / poly[-1]), True)
+    if rule.family in NODAL:
+        with warnings.catch_warnings():  # of negative weights: said when the rule was made
+            warnings.simplefilter("ignore", NegativeWeightsWarning)
+            own = FAMILIES[rule.family].function(rule.n)
+        if rule == own:
+            poly = NODAL[rule.family](rule.n)
+            return ExactRule(poly_scale(poly, 1 / poly[-1]), True)
     return ExactRule(_from_roots([Fraction(c) for c in rule.nodes.tolist()]), False)
