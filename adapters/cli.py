@@ -12,7 +12,9 @@ import quadflow
 
 from .cli_editing import add_edit
 from .cli_evaluation import add_evaluate
+from .cli_laboratory import add_laboratory
 from .cli_sampling import add_sample
+from .cli_stability import add_stability
 from .cli_training import add_train
 from .extras import MissingExtraError
 
@@ -46,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_evaluate(commands)
     add_edit(commands)
+    add_laboratory(commands)
+    add_stability(commands)
 
     methods = commands.add_parser("methods", help="every registered method with its order")
     methods.set_defaults(run=_methods)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
 import quadflow
 from quadflow.errors import nearest
 from quadflow.methods import Method
-from quadflow.quadrature import FAMILIES, QuadratureRule
+from quadflow.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
 
 ALIASES = {"radau-iia": "radau-right", "lobatto-iiia": "gauss-lobatto"}
 """Implicit Runge-Kutta methods that are collocation on a rule: their name -> the rule's family."""
@@ -27,8 +28,8 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the sweeps start from (constant)")  # fmt: skip
 
 
-def named_rule(family: str, nodes: int | None) -> QuadratureRule:
-    """The rule of a family (or an alias) with this many nodes.
+def named_rule(family: str, nodes: int | None, *, name: str | None = None) -> QuadratureRule:
+    """The rule of a family (or an alias) with this many nodes; `name` is what the user called it.
 
     Raises:
         ValueError: no --nodes, or a number that the family does not have.
@@ -37,11 +38,13 @@ def named_rule(family: str, nodes: int | None) -> QuadratureRule:
     most = "any number" if info.maximum is None else str(info.maximum)
     if nodes is None:
         raise ValueError(
-            f"METHOD {family} is a family of rules: say how many nodes, --nodes {info.minimum} "
+            f"METHOD {name or family} is a family: say how many nodes, --nodes {info.minimum} "
             f"to {most}"
         )
     try:
-        return info.function(nodes)
+        with warnings.catch_warnings():  # what comes of negative weights is in the answer
+            warnings.simplefilter("ignore", NegativeWeightsWarning)
+            return info.function(nodes)
     except ValueError as error:
         raise ValueError(f"--nodes {nodes}: {error}") from error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,7 +14,8 @@ import quadflow as qf
 from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod
 
 from .exact_methods import ExactStep, exact_step, full_matrix
-from .exact_rules import exact_rule
+from .exact_rules import NODAL, exact_rule
+from .exact_runge_kutta import exact_runge_kutta, inertia
 from .multistep import predictor_and_corrector
 from .order_conditions import (
     OrderConditions,
@@ -23,6 +24,7 @@ from .order_conditions import (
     rule_assumptions,
     simplifying_assumptions,
 )
+from .running_step import UNEVEN, against_algebra
 from .solvers import Solver, as_solver
 from .trees import Tree, all_trees, bushy_tree, parts_of, size, tree_problem, tree_text
 
@@ -49,7 +51,8 @@ class Certificate:
     the one before; None for one-step methods, to which steps are all the same.
     assumptions: B(p), C(q), D(r). zero_stable: by the root condition (multistep).
     properties: further facts, such as "symmetric", that were checked. declared: what the method
-    says of itself. disagreements: every difference between the two, in words.
+    says of itself. disagreements: every difference between the two, in words, and every one between
+    the proved step and the one that `quadflow.step` takes (see `running_step`).
     """
 
     method: str
@@ -305,12 +308,13 @@ def _zero_stable(method: qf.Method | qf.QuadratureRule) -> bool | None:
 def _properties(method: qf.Method | qf.QuadratureRule) -> dict[str, bool]:
     rule = method if isinstance(method, qf.QuadratureRule) else getattr(method, "rule", None)
     if rule is not None:
-        exact = exact_rule(rule)
+        algebra, nodal = exact_runge_kutta(rule), exact_rule(rule).nodal
         return {
-            "symmetric nodes": exact.symmetric,
-            "positive weights": exact.positive,
-            "contains the start": not exact.nodal[0],
-            "contains the end": not sum(exact.nodal),
+            "symmetric": algebra.is_symmetric(),
+            # the form (p, q) -> b·(pq) has as many plus signs as there are positive weights
+            "positive weights": inertia(algebra.gram) == (rule.n, 0, 0),
+            "contains the start": not nodal[0],
+            "contains the end": not sum(nodal),
         }
     assert isinstance(method, StagesMethod)
     tableau = method.tableau
@@ -350,7 +354,13 @@ def _disagreements(method: qf.Method | qf.QuadratureRule, found: Certificate) ->
         exact = exact_rule(rule)
         if exact.exact:
             compare("degree of the rule", rule.degree, exact.degree)
-        compare("is_symmetric", rule.is_symmetric, found.properties["symmetric nodes"])
+            compare("is_symmetric", rule.is_symmetric, found.properties["symmetric"])
+        elif rule.family in NODAL:
+            wrong.append(f"the nodes are not those of {rule.family}")
+        try:  # weights and matrix against the nodes, as when a rule is made
+            dataclasses.replace(rule)
+        except ValueError as error:
+            wrong.append(str(error))
         compare("has_positive_weights", rule.has_positive_weights,
                 found.properties["positive weights"])  # fmt: skip
         compare("has_left", rule.has_left, found.properties["contains the start"])
@@ -358,6 +368,9 @@ def _disagreements(method: qf.Method | qf.QuadratureRule, found: Certificate) ->
     elif isinstance(method, StagesMethod):
         fsal = method.tableau.first_same_as_last
         compare("first_same_as_last", fsal, found.properties["first same as last"])
+    if isinstance(method, qf.Method):
+        for ratio in (Fraction(1), UNEVEN):
+            wrong += [f"running code: {text}" for text in against_algebra(method, ratio=ratio)]
     return tuple(wrong)
 
 
@@ -377,6 +390,13 @@ class BlackBoxCertificate:
     highest: int
     tolerance: float
     failure: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every finding, for JSON; nan becomes None."""
+        found = dataclasses.asdict(self)
+        found["failing"] = None if self.failing is None else tree_text(self.failing)
+        found["defect"] = None if math.isnan(self.defect) else self.defect
+        return found
 
     def __str__(self) -> str:
         if self.order is None:
@@ -426,8 +446,12 @@ def certify_solver(
     )
 
 
-def certify_registry(
-    names: Sequence[str] | None = None, *, highest: int = HIGHEST
-) -> list[Certificate]:
-    """The certificate of every registered method, or of those named."""
-    return [certify(name, highest=highest) for name in (names or qf.methods())]
+def summary_line(certificate: Certificate) -> str:
+    """Name, orders and verdict in one line."""
+    c = certificate
+    estimate = "-" if c.error_order is None else str(c.error_order)
+    verdict = "agrees" if c.agrees else "; ".join(c.disagreements)
+    return (
+        f"{c.method:<12} order {c.order:>2}  dense {c.dense_order:>2}  estimate {estimate:>2}  "
+        f"{verdict}"
+    )

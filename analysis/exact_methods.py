@@ -12,7 +12,6 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from .exact_rules import (
     poly_scale,
     poly_value,
 )
+from .rational_numbers import rational_array
 from .trees import TreeTable, density, size
 
 UNIT = 2.0**-53
@@ -70,7 +70,7 @@ def _exact_state(table: TreeTable, t: Fraction) -> list[Fraction]:
     return [t ** size(tree) / density(tree) for tree in table.trees]
 
 
-def _exact_velocity(table: TreeTable, t: Fraction) -> list[Fraction]:
+def exact_velocity(table: TreeTable, t: Fraction) -> list[Fraction]:
     """dy/dt of the exact solution."""
     return [t ** (size(tree) - 1) * size(tree) / density(tree) for tree in table.trees]
 
@@ -103,24 +103,6 @@ def _rule_step(
 def _rounding(rule: ExactRule, table: TreeTable) -> list[float]:
     """Nodes given as float64 are off by a rounding, which weights of size up to 100 amplify."""
     return [] if rule.exact else [1e-13] * len(table.trees)
-
-
-def rational(x: float) -> Fraction | None:
-    """The fraction of small denominator whose rounding x is, if there is one."""
-    near = Fraction(x).limit_denominator(1_000_000)
-    return near if float(near) == x else None
-
-
-def rational_array(values: Any) -> tuple[np.ndarray, bool]:
-    """Entries as Fractions, and whether all were small fractions (else all are taken as floats)."""
-    floats = np.asarray(values, dtype=np.float64)
-    near = [rational(x) for x in floats.ravel().tolist()]
-    exact = all(x is not None for x in near)
-    if not exact:
-        near = [Fraction(x) for x in floats.ravel().tolist()]
-    result = np.empty(floats.shape, dtype=object)
-    result.ravel()[:] = near
-    return result, exact
 
 
 def full_matrix(tableau: Tableau, *, interpolant: bool = False) -> np.ndarray:
@@ -271,9 +253,6 @@ def anchors_step(method: AnchorsMethod, table: TreeTable, ratio: Fraction) -> Ex
     k, rule = method.interpolant.anchors, exact_rule(method.rule)
     highest = size(table.trees[-1])
 
-    def mean_weights(positions: Sequence[Fraction]) -> list[Fraction]:
-        return [rule.weigh(p) for p in lagrange_basis(positions)]
-
     def combine(weights: Sequence[Fraction], rows: Sequence[Sequence[Fraction]]) -> list[Fraction]:
         return [sum(map(operator.mul, weights, column)) for column in zip(*rows, strict=True)]
 
@@ -284,7 +263,7 @@ def anchors_step(method: AnchorsMethod, table: TreeTable, ratio: Fraction) -> Ex
     known: list[tuple[Fraction, list[Fraction]]] = []
     back, h = t, sizes[0]
     for _ in range(k):
-        known.insert(0, (back, _exact_velocity(table, back)))
+        known.insert(0, (back, exact_velocity(table, back)))
         h /= ratio
         back -= h
     predicted = corrected = start = [Fraction(0)]
@@ -296,15 +275,15 @@ def anchors_step(method: AnchorsMethod, table: TreeTable, ratio: Fraction) -> Ex
             known[-1] = (t, table.products(Fraction(1), start, operator.mul))
         positions = [(s - t) / h for s, _ in known]
         velocities = [v for _, v in known]
-        mean = combine(mean_weights(positions), velocities)
+        mean = combine(rule.interpolant_weights(positions), velocities)
         predicted = corrected = [y + h * v for y, v in zip(start, mean, strict=True)]
         if method.correction is not None:
             v1 = table.products(Fraction(1), predicted, operator.mul)
             positions, velocities = [*positions, Fraction(1)], [*velocities, v1]
-            mean = combine(mean_weights(positions), velocities)
+            mean = combine(rule.interpolant_weights(positions), velocities)
             corrected = [y + h * v for y, v in zip(start, mean, strict=True)]
         t += h
-        end = velocities[-1] if method.correction == "PEC" else _exact_velocity(table, t)
+        end = velocities[-1] if method.correction == "PEC" else exact_velocity(table, t)
         known = [*known[1:], (t, end)]
     basis = lagrange_basis(positions)
     if rule.degree < len(positions) - 1:  # between the steps: through the rule's nodes

@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from quadflow.adapters.extras import require
 from quadflow.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
 
 Poly = tuple[Fraction, ...]
@@ -73,7 +74,8 @@ def lagrange_basis(positions: Sequence[Fraction]) -> list[Poly]:
 
 def _legendre(n: int) -> Poly:
     """The Legendre polynomial P_n(2x - 1) shifted to [0, 1]."""
-    before, here = (Fraction(1),), (Fraction(-1), Fraction(2))
+    before: Poly = (Fraction(1),)
+    here: Poly = (Fraction(-1), Fraction(2))
     if n == 0:
         return before
     for k in range(1, n):
@@ -85,7 +87,8 @@ def _legendre(n: int) -> Poly:
 def _chebyshev(n: int, second: bool) -> Poly:
     """T_n, or U_n, at 2x - 1."""
     x = (Fraction(-1), Fraction(2))
-    before, here = (Fraction(1),), poly_scale(x, Fraction(2 if second else 1))
+    before: Poly = (Fraction(1),)
+    here = poly_scale(x, Fraction(2 if second else 1))
     if n == 0:
         return before
     for _ in range(1, n):
@@ -107,7 +110,7 @@ def _from_roots(roots: Sequence[Fraction]) -> Poly:
 
 _ENDS = (Fraction(0), Fraction(-1), Fraction(1))  # x (x - 1)
 
-NODAL = {
+NODAL: dict[str, Callable[[int], Poly]] = {
     "gauss-legendre": _legendre,
     # P_n - P_{n-2} has the n Lobatto nodes as its zeros
     "gauss-lobatto": lambda n: _difference(n, n - 2, -1),
@@ -198,6 +201,10 @@ class ExactRule:
         """b · p: the integral from 0 to 1 (or to `upto`) of the interpolant."""
         return poly_value(poly_integral(self.reduce(p)), upto)
 
+    def interpolant_weights(self, positions: Sequence[Fraction]) -> list[Fraction]:
+        """The rule applied to the Lagrange basis through these positions (0 is the start)."""
+        return [self.weigh(basis) for basis in lagrange_basis(positions)]
+
     def shift(self, p: Sequence[Fraction], ratio: Fraction = Fraction(1)) -> Poly:
         """The interpolant p, extrapolated to the nodes of the next interval: p(1 + ratio x)."""
         line = (Fraction(1), ratio)
@@ -224,43 +231,9 @@ class ExactRule:
             power = (Fraction(0), *power)
         raise AssertionError("no rule has degree 2n")  # pragma: no cover
 
-    @functools.cached_property
-    def symmetric(self) -> bool:
-        """Whether c and 1 - c are nodes together: M(1 - x) = ±M(x)."""
-        if not self.exact:  # float64 nodes: to their rounding
-            c = [float(x) for x in self.nodes(30)]  # type: ignore[arg-type]
-            return all(abs(a + b - 1) < 4e-16 for a, b in zip(c, reversed(c), strict=True))
-        mirrored: Poly = (Fraction(0),)
-        for a in reversed(self.nodal):
-            mirrored = poly_add(poly_mul(mirrored, (Fraction(1), Fraction(-1))), (a,))
-        return poly_scale(mirrored, Fraction((-1) ** self.n))[: self.n + 1] == self.nodal
-
-    @functools.cached_property
-    def positive(self) -> bool:
-        """Whether all weights are positive: the form (p, q) -> b·(pq) is positive definite.
-
-        Its signature has as many plus signs as there are positive weights (Sylvester); the pivots
-        of its Gram matrix in the monomial basis decide.
-        """
-        n = self.n
-        powers: list[Poly] = [self.reduce((Fraction(1),))]
-        x = self.reduce((Fraction(0), Fraction(1)))
-        for _ in range(2 * n - 2):
-            powers.append(self.multiply(powers[-1], x))
-        moments = [self.weigh(p) for p in powers]
-        gram = [moments[i : i + n] for i in range(n)]
-        for k in range(n):
-            if gram[k][k] <= 0:
-                return False
-            for i in range(k + 1, n):
-                factor = gram[i][k] / gram[k][k]
-                gram[i] = [a - factor * b for a, b in zip(gram[i], gram[k], strict=True)]
-        return True
-
     def nodes(self, digits: int = 50) -> list[object]:
         """The zeros of M as mpmath numbers of this many digits, ascending."""
-        from mpmath import mp
-
+        mp = require("mpmath", "analysis").mp
         with mp.workdps(2 * digits):
             top = math.lcm(*(a.denominator for a in self.nodal))
             coefficients = [int(a * top) for a in reversed(self.nodal)]

@@ -17,7 +17,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     matplotlib = require("matplotlib", "analysis")
     matplotlib.use("Agg")
     return require("matplotlib.pyplot", "analysis")
@@ -25,7 +25,7 @@ def _pyplot() -> Any:
 
 def convergence_plot(path: Path, measurements: Sequence[OrderMeasurement]) -> None:
     """Error against number of steps, a panel a problem, with lines of the promised order."""
-    plt = _pyplot()
+    plt = pyplot()
     ticker = require("matplotlib.ticker", "analysis")
     names = list(dict.fromkeys(m.problem for m in measurements))
     figure, axes = plt.subplots(
@@ -70,7 +70,7 @@ def sample_grid(
     title: str,
 ) -> None:
     """Tiles of images: a row a method, a column an NFE, the converged solution last."""
-    plt = _pyplot()
+    plt = pyplot()
     rows, columns = list(cells), list(next(iter(cells.values())))
     height, width = reference.shape[:2]
     cell_w = 2.1

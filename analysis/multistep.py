@@ -10,7 +10,8 @@ from fractions import Fraction
 from quadflow.adapters.extras import require
 from quadflow.methods import AnchorsMethod
 
-from .exact_rules import Poly, exact_rule, lagrange_basis, poly_mul, poly_value
+from .exact_rules import Poly, exact_rule, lagrange_basis, poly_integral, poly_mul, poly_value
+from .rational_functions import square_free_factors
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class LinearMultistep:
         mp = require("mpmath", "analysis").mp
         found = []
         with mp.workdps(digits):
-            for factor, multiplicity in _square_free(self.alpha):
+            for factor, multiplicity in square_free_factors(self.alpha):
                 for root in mp.polyroots(
                     [mp.mpf(a.numerator) / a.denominator for a in reversed(factor)],
                     maxsteps=500,
@@ -87,48 +88,6 @@ class LinearMultistep:
         )
 
 
-def _strip(p: Sequence[Fraction]) -> list[Fraction]:
-    values = list(p)
-    while values and not values[-1]:
-        values.pop()
-    return values
-
-
-def _divide(p: Sequence[Fraction], q: Sequence[Fraction]) -> tuple[list[Fraction], list[Fraction]]:
-    rest, divisor = _strip(p), _strip(q)
-    quotient = [Fraction(0)] * max(len(rest) - len(divisor) + 1, 1)
-    while len(rest) >= len(divisor):
-        factor, shift = rest[-1] / divisor[-1], len(rest) - len(divisor)
-        quotient[shift] = factor
-        for i, a in enumerate(divisor):
-            rest[shift + i] -= factor * a
-        rest = _strip(rest[:-1])
-    return _strip(quotient), rest
-
-
-def _gcd(p: Sequence[Fraction], q: Sequence[Fraction]) -> list[Fraction]:
-    a, b = _strip(p), _strip(q)
-    while b:
-        a, b = b, _divide(a, b)[1]
-    return [x / a[-1] for x in a]
-
-
-def _square_free(p: Sequence[Fraction]) -> list[tuple[list[Fraction], int]]:
-    """Factors without repeated zeros, with the multiplicity of their zeros (Yun's algorithm)."""
-    slope = [k * a for k, a in enumerate(p)][1:]
-    common = _gcd(p, slope)
-    left = _divide(p, common)[0]
-    factors, multiplicity = [], 1
-    while len(left) > 1:
-        shared = _gcd(left, common)
-        part = _divide(left, shared)[0]
-        if len(part) > 1:
-            factors.append((part, multiplicity))
-        left, common = shared, _divide(common, shared)[0]
-        multiplicity += 1
-    return factors
-
-
 def adams_bashforth(k: int) -> LinearMultistep:
     """The explicit Adams method of k steps, order k."""
     return _adams(list(range(k)), k)
@@ -144,7 +103,7 @@ def _adams(points: Sequence[int], k: int) -> LinearMultistep:
         raise ValueError(f"k, the number of steps, must be >= 1, got {k!r}")
     beta = [Fraction(0)] * (k + 1)
     for j, basis in zip(points, lagrange_basis([Fraction(p) for p in points]), strict=True):
-        integral: Poly = (Fraction(0), *(a / (i + 1) for i, a in enumerate(basis)))
+        integral = poly_integral(basis)
         beta[j] = poly_value(integral, Fraction(k)) - poly_value(integral, Fraction(k - 1))
     alpha = [Fraction(0)] * (k - 1) + [Fraction(-1), Fraction(1)]
     return LinearMultistep(tuple(alpha), tuple(beta))
@@ -178,8 +137,7 @@ def predictor_and_corrector(
     alpha = (*[Fraction(0)] * (k - 1), Fraction(-1), Fraction(1))
 
     def formula(positions: Sequence[int]) -> LinearMultistep:
-        basis = lagrange_basis([Fraction(p) for p in positions])
-        beta = [rule.weigh(p) for p in basis]
+        beta = rule.interpolant_weights([Fraction(p) for p in positions])
         return LinearMultistep(alpha, tuple(beta + [Fraction(0)] * (k + 1 - len(beta))))
 
     predictor = formula(range(1 - k, 1))

@@ -130,13 +130,14 @@ def simplifying_assumptions(
     a: Any, b: Any, *, highest: int = 40, tolerance: float | None = None
 ) -> SimplifyingAssumptions:
     """Of any Runge-Kutta method; arguments as in `order_conditions`."""
-    matrix, weights = np.asarray(a), np.asarray(b)
+    matrix: Any = np.asarray(a)
+    weights: Any = np.asarray(b)
     numeric = matrix.dtype != object and weights.dtype != object
     if tolerance is None:
         tolerance = 1e-12 if numeric else 0.0
     one = np.ones(len(weights)) if numeric else np.array([Fraction(1)] * len(weights), object)
     c = matrix @ one
-    powers = [one]
+    powers: list[Any] = [one]
     for _ in range(highest):
         powers.append(powers[-1] * c)
 

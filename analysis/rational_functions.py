@@ -6,6 +6,7 @@ that "stable" is a theorem about the coefficients and not a reading of a plot.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,48 +64,81 @@ def divide(p: Sequence[Fraction], q: Sequence[Fraction]) -> tuple[Poly, Poly]:
     return trimmed(quotient), trimmed(rest[: len(q) - 1])
 
 
+def remainder(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
+    """A primitive positive multiple of p modulo q, in integers: much faster than `divide`."""
+    a, b = [int(x) for x in primitive(p)], [int(x) for x in primitive(q)]
+    lead = abs(b[-1])
+    while len(a) >= len(b):
+        factor, offset = a[-1] if b[-1] > 0 else -a[-1], len(a) - len(b)
+        a = [lead * x for x in a]
+        for i, x in enumerate(b):
+            a[offset + i] -= factor * x
+        while a and not a[-1]:
+            a.pop()
+        common = math.gcd(*a)
+        a = [x // common for x in a]
+    return tuple(Fraction(x) for x in a)
+
+
 def greatest_common_divisor(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
-    """The primitive greatest common divisor; 1 where they have none but numbers."""
+    """The primitive greatest common divisor; a constant where they have none but numbers."""
     a, b = primitive(p), primitive(q)
     while b:
-        a, b = b, primitive(divide(a, b)[1])  # primitive: keeps the integers from exploding
+        a, b = b, remainder(a, b)
     return a
 
 
-def odd_part(p: Sequence[Fraction]) -> Poly:
-    """The square-free polynomial whose roots are those of odd multiplicity: where p changes sign.
+def square_free_factors(p: Sequence[Fraction]) -> list[tuple[Poly, int]]:
+    """Primitive polynomials without repeated roots, each with the multiplicity of its roots in p.
 
     By Yun's square-free factorisation.
     """
     p = primitive(p)
-    product: Poly = (Fraction(1),)
+    factors: list[tuple[Poly, int]] = []
     if len(p) < 2:
-        return product
+        return factors
     common = greatest_common_divisor(p, derivative(p))
-    w, multiplicity = divide(p, common)[0], 1
-    while len(w) > 1:
-        common_next = greatest_common_divisor(w, common)
-        factor = divide(w, common_next)[0]
+    left, multiplicity = divide(p, common)[0], 1
+    while len(left) > 1:
+        shared = greatest_common_divisor(left, common)
+        factor = divide(left, shared)[0]
+        if len(factor) > 1:
+            factors.append((primitive(factor), multiplicity))
+        left, common = shared, divide(common, shared)[0]
+        multiplicity += 1
+    return factors
+
+
+def odd_part(p: Sequence[Fraction]) -> Poly:
+    """The square-free polynomial with the roots of odd multiplicity: where p changes sign."""
+    product: Poly = (Fraction(1),)
+    for factor, multiplicity in square_free_factors(p):
         if multiplicity % 2:
             product = primitive(poly_mul(product, factor))
-        w, common = common_next, divide(common, common_next)[0]
-        multiplicity += 1
     return product
 
 
 def _sturm(p: Poly) -> list[Poly]:
     chain = [primitive(p), primitive(derivative(p))]
     while chain[-1]:
-        remainder = divide(chain[-2], chain[-1])[1]
-        chain.append(primitive(poly_scale(remainder, Fraction(-1))))
+        chain.append(poly_scale(remainder(chain[-2], chain[-1]), Fraction(-1)))
     return chain[:-1]
+
+
+def _sign(p: Poly, x: Fraction) -> int:
+    """A number of the sign of p(x), for integer coefficients, in integers."""
+    value, power = 0, 1
+    for a in reversed(p):
+        value = value * x.numerator + a.numerator * power
+        power *= x.denominator
+    return value
 
 
 def _changes(chain: Sequence[Poly], x: Fraction | None) -> int:
     """Sign changes of a Sturm chain at x; None is +infinity."""
-    values = [p[-1] if x is None else poly_value(p, x) for p in chain]
+    values = [p[-1] if x is None else _sign(p, x) for p in chain]
     signs = [v > 0 for v in values if v]
-    return sum(a != b for a, b in zip(signs, signs[1:], strict=False))
+    return sum(a != b for a, b in itertools.pairwise(signs))
 
 
 def positive_roots(p: Sequence[Fraction]) -> int:
@@ -143,8 +177,9 @@ def first_negative(p: Sequence[Fraction], digits: int = 16) -> Fraction | None:
     if positive_roots(p) == 0:
         return None
     chain = _sturm(p)
-    # Cauchy's bound on the roots, then halving until the first one is alone
-    low, high = Fraction(0), 1 + max(abs(a / p[-1]) for a in p[:-1])
+    # Cauchy's bound on the roots as a power of 2, then halving until the first one is alone
+    bound = 1 + max(abs(a / p[-1]) for a in p[:-1])
+    low, high = Fraction(0), Fraction(2 ** math.ceil(bound).bit_length())
     at_zero = _changes(chain, low)
     while at_zero - _changes(chain, high) != 1:
         middle = (low + high) / 2
@@ -152,10 +187,10 @@ def first_negative(p: Sequence[Fraction], digits: int = 16) -> Fraction | None:
             low = middle
         else:
             high = middle
-    sign = poly_value(p, low) > 0
+    sign = _sign(p, low) > 0
     while high - low > high * Fraction(1, 10**digits):
-        middle = Fraction((low + high) / 2)
-        value = poly_value(p, middle)
+        middle = (low + high) / 2
+        value = _sign(p, middle)
         if not value:
             return middle
         if (value > 0) == sign:
@@ -163,7 +198,7 @@ def first_negative(p: Sequence[Fraction], digits: int = 16) -> Fraction | None:
         else:
             high = middle
     simple = ((low + high) / 2).limit_denominator(10**6)
-    return simple if not poly_value(p, simple) else low
+    return simple if not _sign(p, simple) else low
 
 
 def all_roots_left(p: Sequence[Fraction]) -> bool:

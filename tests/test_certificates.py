@@ -14,10 +14,12 @@ import torch
 import quadflow as qf
 from quadflow.analysis import multistep
 from quadflow.analysis.certificates import certify, certify_solver
-from quadflow.analysis.exact_methods import exact_step, rational
+from quadflow.analysis.exact_methods import exact_step
 from quadflow.analysis.exact_rules import exact_rule
+from quadflow.analysis.exact_runge_kutta import exact_runge_kutta, inertia
 from quadflow.analysis.multistep import LinearMultistep
 from quadflow.analysis.order_conditions import order_conditions
+from quadflow.analysis.rational_numbers import rational
 from quadflow.analysis.solvers import Solver, as_solver
 from quadflow.analysis.trees import all_trees
 from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod
@@ -226,8 +228,9 @@ def test_exact_rules_are_the_rules(family: str) -> None:
         rule = info.function(n)
         exact = exact_rule(rule)
         assert exact.exact and exact.n == n and exact.degree == rule.degree
-        assert exact.symmetric == rule.is_symmetric
-        assert exact.positive == rule.has_positive_weights
+        algebra = exact_runge_kutta(rule)
+        assert algebra.is_symmetric() == rule.is_symmetric
+        assert (inertia(algebra.gram) == (n, 0, 0)) == rule.has_positive_weights
         nodes = np.array([float(c) for c in exact.nodes(30)])  # type: ignore[arg-type]
         assert np.abs(nodes - rule.nodes).max() < 2e-16
         # A and b acting on x^k, seen at the nodes

@@ -1,69 +1,21 @@
-"""Faults are planted in nodes, weights, matrices, tableaus and interpolants: all must be caught.
-
-Every fault is one number changed by a little over 1e-6. A fault is caught when the certificate that
-CI runs on the sound object (exactness, order conditions, or the object's own check) refuses it.
-"""
+"""Faults are planted in rules, tableaus and formulas: the checks that CI runs find them all."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from test_order_conditions import (
-    EMBEDDED_ORDERS,
-    TABLEAUS,
-    certify,
-    certify_embedded,
-    certify_interpolant,
-)
 
 import quadflow as qf
-from quadflow import interpolation
+from quadflow.adapters.cli import main
+from quadflow.analysis import mutations
+from quadflow.analysis.certificates import certify
+from quadflow.analysis.mutations import FAULT, FORMULAS, KINDS, formula_sites, plant
+from quadflow.analysis.running_step import against_algebra
 from quadflow.quadrature import FAMILIES
-from quadflow.tableaus import Tableau
-
-FAULT = 1.5e-6
-RNG = np.random.default_rng(20261124)
-LOCAL_DENSE = {"midpoint": 2, "heun": 2, "rk4": 3, "dopri5": 4, "tsit5": 4, "dopri8": 7}
-
-
-def unchecked(rule: qf.QuadratureRule, **arrays: np.ndarray) -> qf.QuadratureRule:
-    """A copy of the rule that has skipped its own checks."""
-    copy = object.__new__(qf.QuadratureRule)
-    for field in dataclasses.fields(rule):
-        object.__setattr__(copy, field.name, arrays.get(field.name, getattr(rule, field.name)))
-    return copy
-
-
-def certify_rule(rule: qf.QuadratureRule) -> None:
-    """Through the solver: y' = P_k(t) is integrated exactly for k <= d, and so is every node.
-
-    The integration matrix is seen by one sweep of y1' = y2, y2' = P_k(t): its y1 at the end is the
-    double integral, which b A P_k gives exactly while the degree allows; and, entry by entry, by
-    the node states of the segment.
-    """
-    method = qf.collocation(rule, 1)
-    shift = np.polynomial.Legendre.basis
-    for k in range(rule.degree + 1):
-        poly = shift(k, domain=[0, 1])
-
-        def f(t: torch.Tensor, y: torch.Tensor, poly=poly) -> torch.Tensor:
-            values = torch.as_tensor(poly(t.numpy())).reshape(t.shape)
-            return values.expand(y.shape) + 0 * y
-
-        y0 = torch.zeros(1, dtype=torch.float64)
-        solution = qf.solve(f, y0, (0.0, 1.0), method=method, grid=[0.0, 1.0],
-                            node_evaluation="broadcast")  # fmt: skip
-        assert abs(float(solution.y[-1, 0]) - (k == 0)) < 1e-12
-    # the matrix: a state per node, each integrating its own Lagrange polynomial up to that node
-    for k in range(rule.n):
-        poly = shift(k, domain=[0, 1])
-        got = rule.integration_matrix @ poly(rule.nodes)
-        assert np.abs(got - poly.integ(lbnd=0)(rule.nodes)).max() < 1e-12
-
 
 RULES = [("gauss-legendre", 4), ("gauss-lobatto", 4), ("radau-right", 3), ("clenshaw-curtis", 5),
          ("fejer-1", 3), ("newton-cotes-closed", 4)]  # fmt: skip
@@ -71,107 +23,130 @@ RULES = [("gauss-legendre", 4), ("gauss-lobatto", 4), ("radau-right", 3), ("clen
 
 @pytest.mark.parametrize(("family", "n"), RULES)
 def test_every_entry_of_a_rule_matters(family: str, n: int) -> None:
-    """All nodes, all weights and all matrix entries, one by one, both certificates."""
+    """All nodes, all weights and all matrix entries, one by one: no such rule can be made."""
     rule = FAMILIES[family].function(n)
-    certify_rule(rule)
-    missed = []
     for name in ("nodes", "weights", "integration_matrix"):
         array = getattr(rule, name)
         for index in np.ndindex(array.shape):
             wrong = array.copy()
             wrong[index] += FAULT if wrong[index] < 0.5 else -FAULT
-            corrupt = unchecked(rule, **{name: wrong})
-            if not caught(lambda corrupt=corrupt: certify_rule(corrupt)):
-                missed.append((name, index))
-            with pytest.raises(ValueError):  # and the rule itself refuses to be made
+            with pytest.raises(ValueError, match="QuadratureRule"):
                 dataclasses.replace(rule, **{name: wrong})
-    assert missed == []
 
 
-def caught(certificate: Callable[[], None]) -> bool:
-    try:
-        certificate()
-    except AssertionError:
-        return True
-    return False
+def test_planted_faults_are_caught() -> None:
+    """Three of every kind, seeded; the slow set has more."""
+    report = plant(3 * len(KINDS), seed=2026)
+    assert len(report.faults) == 3 * len(KINDS)
+    assert {f.kind for f in report.faults} == set(KINDS)
+    assert report.survivors == (), report
 
 
-def with_fault(tableau: Tableau, field: str, index: tuple[int, ...]) -> Tableau:
-    """A copy with one number changed that has skipped its own checks."""
-    copy = object.__new__(Tableau)
-    for entry in dataclasses.fields(tableau):
-        object.__setattr__(copy, entry.name, getattr(tableau, entry.name))
-    if field in ("b", "dense"):
-        wrong = getattr(tableau, field).copy()
-        wrong[index] += FAULT
-        object.__setattr__(copy, field, wrong)
-    elif field == "errors":
-        rows = [row.copy() for row in tableau.errors]
-        rows[index[0]][index[1]] += FAULT
-        object.__setattr__(copy, "errors", tuple(rows))
-    else:
-        rows_a = [list(row) for row in tableau.a]
-        rows_a[index[0]][index[1]] += FAULT
-        object.__setattr__(copy, "a", tuple(tuple(row) for row in rows_a))
-    return copy
+@pytest.mark.slow
+def test_two_hundred_planted_faults_are_caught() -> None:
+    report = plant(210, seed=7)
+    assert len(report.faults) == 210 and report.survivors == (), report
 
 
-def certify_all(name: str, tableau: Tableau) -> None:
-    certify(tableau, TABLEAUS[name].order)
-    if name in EMBEDDED_ORDERS:
-        certify_embedded(tableau, EMBEDDED_ORDERS[name])
-    certify_interpolant(tableau, LOCAL_DENSE[name])
+@pytest.mark.slow
+def test_every_place_of_every_formula_is_watched() -> None:
+    """Not a sample: each arithmetic expression of the step and of the interpolants."""
+    checks = mutations._step_checks()
+    for kind in FORMULAS:
+        missed = []
+        for module, path, site, text in formula_sites(kind):
+
+            def wrong(x, _):  # type: ignore[no-untyped-def]
+                return x * (1 + FAULT) if mutations._is_real(x) else x
+
+            with mutations._planted(module, path, site, wrong):
+                if not mutations._caught(checks):
+                    missed.append((path, text))
+        assert missed == []
 
 
-@pytest.mark.parametrize("name", TABLEAUS)
-def test_faults_in_tableaus_are_caught(name: str) -> None:
-    """A sample over a, b, error weights and interpolant of every tableau."""
-    tableau = TABLEAUS[name]
-    certify_all(name, tableau)
-    places: list[tuple[str, tuple[int, ...]]] = []
-    places += [("a", (i, j)) for i, row in enumerate(tableau.a) for j in range(len(row))]
-    places += [("b", (i,)) for i in range(len(tableau.b))]
-    places += [("dense", i) for i in np.ndindex(tableau.dense.shape)]
-    places += [("errors", (r, i)) for r, row in enumerate(tableau.errors) for i in range(len(row))]
-    sample = RNG.permutation(len(places))[:12]
-    missed = [
-        places[i]
-        for i in sample
-        if not caught(lambda i=i: certify_all(name, with_fault(tableau, *places[i])))
-    ]
-    assert missed == []
+def test_a_check_that_sees_nothing_lets_faults_survive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report says so: what is caught is found by the checks, not by the planting."""
+    monkeypatch.setattr(mutations, "_step_checks", lambda: {"blind": lambda: True})
+    monkeypatch.setattr(mutations, "formula_sites", lambda kind: [SITE])
+    report = plant(2, kinds=["step formula"])
+    assert len(report.survivors) == 2
+    assert "SURVIVED: step formula: dense.along" in str(report)
+    assert report.to_dict()["caught"] == 0
 
 
-@pytest.mark.parametrize("k", [2, 3, 4])
-@pytest.mark.parametrize("correction", [None, "PEC", "PECE"])
-def test_faults_in_the_interpolant_are_caught(
-    k: int, correction: str | None, monkeypatch: pytest.MonkeyPatch
+SITE = (mutations.dense, "along", 1, "torch.add(y0, v, alpha=h)")
+
+
+def test_the_sound_code_is_back_after_a_fault() -> None:
+    before = mutations.step.along.__code__
+    with mutations._planted(SITE[0], SITE[1], SITE[2], lambda x, _: x * 1.01):
+        assert mutations.step.along.__code__ is not before
+        assert against_algebra("dopri5") != []
+    assert mutations.step.along.__code__ is before
+    assert against_algebra("dopri5") == []
+
+
+def test_code_and_algebra_differ_where_the_tableau_is_changed_under_way(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Adams methods integrate polynomials of degree < k (corrected: <= k) exactly; a wrong entry of
-    the interpolation matrix does not."""
-    degree = k - (correction is None)
-    method = qf.adams(k, correction, startup="dopri5")
+    """The comparison names what differs: here the step alone takes another node."""
+    sound = mutations.step.lagrange_matrix
 
-    def certificate() -> None:
-        for power in range(1, degree + 1):
+    def corrupt(nodes, points):  # type: ignore[no-untyped-def]
+        return sound(nodes, np.asarray(points) + 1e-7)
 
-            def f(t: torch.Tensor, y: torch.Tensor, power=power) -> torch.Tensor:
-                return (power + 1) * t**power + 0 * y
+    monkeypatch.setattr(mutations.step, "lagrange_matrix", corrupt)
+    found = against_algebra("gauss3")
+    assert any(text.startswith("the step differs at tree") for text in found), found
+    assert any("running code" in text for text in certify("gauss2").disagreements)
 
-            grid = np.concatenate((np.linspace(0, 0.5, 6), [0.63, 0.7, 0.85, 1.0]))
-            y0 = torch.zeros(1, dtype=torch.float64)
-            end = qf.solve(f, y0, (0.0, 1.0), method=method, grid=grid).y[-1]
-            assert abs(float(end) - 1) < 1e-12
 
-    certificate()
-    sound = interpolation.lagrange_matrix
-    for _ in range(4):
-        row, column = RNG.integers(0, len(method.rule.nodes)), RNG.integers(0, k)
+def test_an_interrupted_planting_keeps_what_was_done(tmp_path: Path) -> None:
+    done = []
 
-        def corrupt(nodes, points, row=row, column=column):
-            matrix = sound(nodes, points).copy()
-            matrix[row, min(column, matrix.shape[1] - 1)] += FAULT
-            return matrix
+    def stop() -> None:
+        done.append(1)
+        if len(done) == 2:
+            raise KeyboardInterrupt
 
-        monkeypatch.setattr(interpolation, "lagrange_matrix", corrupt)
-        assert caught(certificate), (row, column)
+    save = tmp_path / "faults.json"
+    report = plant(50, kinds=["weights"], save=save, progress=stop)
+    assert report.interrupted and len(report.faults) == 2
+    assert json.loads(save.read_text(encoding="utf-8"))["planted"] == 2
+    assert "interrupted" in str(report)
+
+
+def test_bad_requests() -> None:
+    with pytest.raises(ValueError, match="count, the number of faults, must be >= 1, got 0"):
+        plant(0)
+    with pytest.raises(ValueError, match="kinds has 'nonsense'"):
+        plant(1, kinds=["nonsense"])
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "faults.json"
+    arguments = ["mutate", "--faults", "2", "--kinds", "nodes,tableau", "--json", str(out)]
+    assert main(arguments) == 0
+    assert "caught by" in capsys.readouterr().out
+    assert json.loads(out.read_text(encoding="utf-8"))["caught"] == 2
+    assert main(["mutate", "--kinds", "gremlins"]) == 2
+    assert "gremlins" in capsys.readouterr().err
+
+
+def test_tolerance_of_certificates_is_far_below_the_faults() -> None:
+    """A fault of 1e-9 in a weight of Kutta's method is refused as well."""
+    method = qf.get_method("rk4")
+    tableau = method.tableau  # type: ignore[attr-defined]
+    b = tableau.b.copy()
+    b[1] += 1e-9
+    b[2] -= 1e-9  # the sum is right: the tableau's own check sees nothing
+    made = dataclasses.replace(tableau, b=b, dense=tableau.dense + _ends(tableau, b))
+    certificate = certify(dataclasses.replace(method, tableau=made))  # type: ignore[call-arg]
+    assert certificate.order == 2 and not certificate.agrees
+
+
+def _ends(tableau, b):  # type: ignore[no-untyped-def]
+    correction = np.zeros_like(tableau.dense)
+    correction[: len(b), 0] = b - tableau.b
+    return correction

@@ -1,0 +1,109 @@
+"""`quadflow certify`, `quadflow mutate` and `quadflow problems`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import quadflow
+
+from .cli_arguments import output_file
+from .cli_methods import add_method_arguments, named_method, refuse_rule_arguments
+from .extras import progress
+from .files import write_json
+
+
+def _certify(arguments: argparse.Namespace) -> None:
+    from quadflow.analysis import certificates
+
+    out = output_file(arguments.json) if arguments.json else None
+    options = {"highest": arguments.highest} if arguments.highest is not None else {}
+    if ":" in arguments.method:
+        why = f"{arguments.method} is another library's solver"
+        refuse_rule_arguments(arguments, why, "nodes", "sweeps", "guess")
+        found = certificates.certify_solver(arguments.method, **options)
+        print(found)
+        if out is not None:
+            write_json(out, found.to_dict())
+        return
+    if arguments.method == "all":
+        refuse_rule_arguments(arguments, "all is every registered method", "nodes", "sweeps",
+                              "guess")  # fmt: skip
+        subjects: list[Any] = list(quadflow.methods().values())
+    else:
+        subjects = [named_method(arguments)]
+    finished: list[certificates.Certificate] = []
+    with progress(len(subjects), "certify") as bar:
+        for subject in subjects:
+            finished.append(certificates.certify(subject, **options))
+            bar.update(1)
+            if len(subjects) == 1:
+                bar.clear()
+                print(finished[-1])
+            else:
+                bar.write(certificates.summary_line(finished[-1]))
+            if out is not None:
+                write_json(out, [c.to_dict() for c in finished])
+    wrong = [c.method for c in finished if not c.agrees]
+    if wrong:
+        raise ValueError(f"declared and proved differ: {', '.join(wrong)}")
+
+
+def _mutate(arguments: argparse.Namespace) -> None:
+    from quadflow.analysis.mutations import KINDS, plant
+
+    kinds = tuple(arguments.kinds.split(",")) if arguments.kinds else KINDS
+    out = output_file(arguments.json) if arguments.json else None
+    with progress(arguments.faults, "mutate") as bar:
+        report = plant(
+            arguments.faults,
+            seed=arguments.seed,
+            kinds=kinds,
+            save=out,
+            progress=lambda: bar.update(1),
+        )
+    print(report)
+    if report.survivors:
+        raise ValueError(f"{len(report.survivors)} faults survived")
+
+
+def _problems(arguments: argparse.Namespace) -> None:
+    from quadflow.analysis.problem_tables import describe, problem_table
+    from quadflow.analysis.problems import problems
+
+    if arguments.name is None:
+        names = list(problems(arguments.set)) if arguments.set else None
+        print(problem_table(names))
+        return
+    if arguments.set:
+        raise ValueError(f"--set {arguments.set}: give either a set or a NAME")
+    print(describe(arguments.name))
+
+
+def add_laboratory(commands: Any) -> None:
+    """Add the three commands to the subparsers of the command line."""
+    text = "prove the order of a method by exact order conditions"
+    certify = commands.add_parser(
+        "certify",
+        help=text,
+        description=f"{text}. METHOD may also be all, or another library's solver such as "
+        "torchdiffeq:rk4 or scipy:DOP853, which is certified by what it returns.",
+    )
+    add_method_arguments(certify)
+    certify.add_argument("--highest", type=int, help="largest order of single trees (10; peers 8)")
+    certify.add_argument("--json", help="file for the certificates")
+    certify.set_defaults(run=_certify)
+
+    text = "plant faults in rules, tableaus and formulas; report which checks find them"
+    mutate = commands.add_parser("mutate", help=text, description=text)
+    mutate.add_argument("--faults", type=int, default=100, help="how many (%(default)s)")
+    mutate.add_argument("--seed", type=int, default=0, help="of the places (%(default)s)")
+    mutate.add_argument("--kinds", help="such as nodes,weights,'step formula'; default: all")
+    mutate.add_argument("--json", help="file for the report, rewritten after every fault")
+    mutate.set_defaults(run=_mutate)
+
+    text = "the problem library, or one problem's statement, source and invariants"
+    problems = commands.add_parser("problems", help=text, description=text)
+    problems.add_argument("name", nargs="?", metavar="NAME")
+    problems.add_argument("--set", help="only this set, such as nonstiff, stiff, detest")
+    problems.set_defaults(run=_problems)

@@ -1,0 +1,115 @@
+"""Order reduction: what is left of a method's order when the problem is stiff."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import quadflow as qf
+
+from .convergence import OrderMeasurement, measured_order
+from .figures import COLOURS, MARKERS, pyplot
+from .mp_backend import ImplicitCollocation
+from .problems import get_problem
+
+RULES = (qf.gauss_legendre(3), qf.radau_right(3), qf.gauss_lobatto(4))
+STIFFNESS = (-1.0, -1e2, -1e4, -1e6)
+STEPS = (16, 24, 32, 48, 64)
+"""Even numbers: Gauss rules do not damp, R(∞) = ±1, and the sign would alternate with the number."""
+
+
+@dataclass(frozen=True)
+class OrderReduction:
+    """Slopes of implicit collocation on the Prothero-Robinson problem, by stiffness.
+
+    rows: (rule's name, its order d+1, its stage order n, [(lam, measurement), ...]).
+    """
+
+    rows: tuple[tuple[str, int, int, tuple[tuple[float, OrderMeasurement], ...]], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every figure, for JSON."""
+        return {
+            "rows": [
+                {
+                    "rule": name,
+                    "order": order,
+                    "stage_order": stage,
+                    "slopes": {f"{lam:g}": m.slope for lam, m in by},
+                    "measurements": {f"{lam:g}": m.to_dict() for lam, m in by},
+                }
+                for name, order, stage, by in self.rows
+            ]
+        }
+
+    def __str__(self) -> str:
+        stiffness = [lam for lam, _ in self.rows[0][3]]
+        head = "".join(f"{f'lam {lam:g}':>12}" for lam in stiffness)
+        lines = [f"{'collocation on':<20}{'order':>6}{'stage order':>13}{head}   (slopes)"]
+        for name, order, stage, by in self.rows:
+            slopes = "".join(f"{m.slope:>12.2f}" for _, m in by)
+            lines.append(f"{name:<20}{order:>6}{stage:>13}{slopes}")
+        return "\n".join(lines)
+
+    def plot(self, path: str | Path) -> None:
+        """Error against steps, a panel a rule, a line a stiffness."""
+        plt = pyplot()
+        figure, axes = plt.subplots(
+            1, len(self.rows), figsize=(3.4 * len(self.rows), 3.8), sharey=True, squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for axis, (name, order, stage, by) in zip(axes[0], self.rows, strict=True):
+            for colour, marker, (lam, m) in zip(COLOURS, MARKERS, by, strict=False):
+                axis.loglog(m.steps, m.errors, color=colour, marker=marker, markersize=4,
+                            label=f"λ = {lam:g}, slope {m.slope:.1f}")  # fmt: skip
+            axis.set_title(f"{name}\norder {order}, stage order {stage}", fontsize=10)
+            axis.set_xlabel("number of equal steps")
+            axis.set_xticks(by[0][1].steps, [str(n) for n in by[0][1].steps], minor=False)
+            axis.set_xticks([], minor=True)
+            axis.grid(True, alpha=0.3)
+            axis.legend(fontsize=7)
+        axes[0][0].set_ylabel("relative error at t = 10")
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+def order_reduction(
+    rules: Sequence[qf.QuadratureRule] = RULES,
+    stiffness: Sequence[float] = STIFFNESS,
+    steps: Sequence[int] = STEPS,
+    *,
+    digits: int = 30,
+    progress: Callable[[], None] | None = None,
+) -> OrderReduction:
+    """Measure implicit collocation, its equations solved to the last of `digits` digits.
+
+    On y' = lam (y - cos t) - sin t the solution is cos t whatever lam is; when |lam| h is large the
+    slope is no longer the order d+1, which describes h -> 0, but about the stage order n, or n+1
+    where the error of the last stage is damped.
+
+    Args:
+        rules: with n nodes each. stiffness: values of lam, negative. steps: numbers of equal steps
+            on [0, 10], at least three. progress: called after every solve.
+
+    Source: Prothero & Robinson 1974; Hairer & Wanner, Solving ODEs II, section IV.15.
+    """
+    rows = []
+    for rule in rules:
+        by = []
+        for lam in stiffness:
+            problem = get_problem("prothero-robinson", lam=lam)
+            method = ImplicitCollocation(rule)
+            by.append(
+                (lam, measured_order(method, problem, steps, digits=digits, progress=progress))
+            )
+        rows.append((f"{rule.family}-{rule.n}", rule.degree + 1, rule.n, tuple(by)))
+    return OrderReduction(tuple(rows))
+
+
+def reduced_slopes(study: OrderReduction) -> np.ndarray:
+    """The slopes as an array (rules, stiffness)."""
+    return np.array([[m.slope for _, m in by] for *_, by in study.rows])

@@ -1,0 +1,32 @@
+"""On stiff problems the slope falls from the order to about the stage order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import quadflow as qf
+from quadflow.analysis.order_reduction import order_reduction, reduced_slopes
+
+
+def test_slopes_fall_to_the_stage_order(tmp_path: Path) -> None:
+    """Mild: d + 1. Stiff: n for Radau (damped), n to n + 1 for Gauss-3 and Lobatto-4."""
+    solves: list[int] = []
+    study = order_reduction(
+        stiffness=(-1.0, -1e6), steps=(16, 24, 32, 48), progress=lambda: solves.append(1)
+    )
+    mild, stiff = reduced_slopes(study).T.tolist()
+    assert mild == pytest.approx([6, 5, 6], abs=0.35)
+    assert stiff == pytest.approx([4, 3, 4], abs=0.35)
+    assert len(solves) == 3 * 2 * 4
+    assert json.loads(json.dumps(study.to_dict()))["rows"][1]["stage_order"] == 3
+    assert "radau-right-3" in str(study)
+    study.plot(tmp_path / "reduction.svg")
+    assert "<svg" in (tmp_path / "reduction.svg").read_text(encoding="utf-8")
+
+
+def test_a_rule_of_ones_own() -> None:
+    study = order_reduction([qf.radau_right(2)], (-1e6,), (64, 96, 128, 192))
+    assert reduced_slopes(study)[0, 0] == pytest.approx(2, abs=0.2)
