@@ -256,9 +256,10 @@ def anchors_step(method: AnchorsMethod, table: TreeTable, ratio: Fraction) -> Ex
     def combine(weights: Sequence[Fraction], rows: Sequence[Sequence[Fraction]]) -> list[Fraction]:
         return [sum(map(operator.mul, weights, column)) for column in zip(*rows, strict=True)]
 
-    # a fault of order q in an anchor is one of order q + 1 in the next one
-    count = highest + k
-    sizes = [ratio**-j for j in range(count, -1, -1)]
+    # anchors at exact states are exact; under PEC a fault of order q in one is one of order q + 1
+    # in the next
+    count = highest if method.correction == "PEC" else 1
+    sizes = [ratio**-j for j in range(count - 1, -1, -1)]
     t = -sum(sizes[:-1], Fraction(0))
     known: list[tuple[Fraction, list[Fraction]]] = []
     back, h = t, sizes[0]

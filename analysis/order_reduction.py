@@ -19,7 +19,7 @@ from .problems import get_problem
 RULES = (qf.gauss_legendre(3), qf.radau_right(3), qf.gauss_lobatto(4))
 STIFFNESS = (-1.0, -1e2, -1e4, -1e6)
 STEPS = (16, 24, 32, 48, 64)
-"""Even numbers: Gauss rules do not damp, R(∞) = ±1, and the sign would alternate with the number."""
+"""Even numbers: Gauss rules do not damp, R(∞) = ±1, and signs would alternate with the number."""
 
 
 @dataclass(frozen=True)
