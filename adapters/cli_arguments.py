@@ -28,15 +28,17 @@ def parse_labels(text: str) -> list[int]:
     return labels
 
 
-def output_file(path: str) -> Path:
-    """`path` of a file that may be written.
+def output_file(path: str, option: str = "--out", suffixes: tuple[str, ...] = ()) -> Path:
+    """`path` of a file that may be written, given by an option.
 
     Raises:
-        ValueError: it is a folder, or its folder does not exist.
+        ValueError: it is a folder, its folder does not exist, or it ends in none of `suffixes`.
     """
     out = Path(path)
+    if suffixes and out.suffix.lower() not in suffixes:
+        raise ValueError(f"{option} {path}: must end in {' or '.join(suffixes)}")
     if out.is_dir():
-        raise ValueError(f"--out {path} is a folder, must be a file")
+        raise ValueError(f"{option} {path} is a folder, must be a file")
     if not out.parent.is_dir():
-        raise ValueError(f"--out {path}: the folder {out.parent} does not exist")
+        raise ValueError(f"{option} {path}: the folder {out.parent} does not exist")
     return out

@@ -1,22 +1,23 @@
-"""`quadflow certify`, `quadflow mutate` and `quadflow problems`."""
+"""`quadflow certify`, `quadflow mutate`, `quadflow study` and `quadflow problems`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import quadflow
 
 from .cli_arguments import output_file
 from .cli_methods import add_method_arguments, named_method, refuse_rule_arguments
-from .extras import progress
+from .extras import progress, require
 from .files import write_json
 
 
 def _certify(arguments: argparse.Namespace) -> None:
     from quadflow.analysis import certificates
 
-    out = output_file(arguments.json) if arguments.json else None
+    out = output_file(arguments.json, "--json") if arguments.json else None
     options = {"highest": arguments.highest} if arguments.highest is not None else {}
     if ":" in arguments.method:
         why = f"{arguments.method} is another library's solver"
@@ -53,7 +54,7 @@ def _mutate(arguments: argparse.Namespace) -> None:
     from quadflow.analysis.mutations import KINDS, plant
 
     kinds = tuple(arguments.kinds.split(",")) if arguments.kinds else KINDS
-    out = output_file(arguments.json) if arguments.json else None
+    out = output_file(arguments.json, "--json") if arguments.json else None
     with progress(arguments.faults, "mutate") as bar:
         report = plant(
             arguments.faults,
@@ -65,6 +66,36 @@ def _mutate(arguments: argparse.Namespace) -> None:
     print(report)
     if report.survivors:
         raise ValueError(f"{len(report.survivors)} faults survived")
+
+
+STUDIES = {
+    "blind-spots": "two wrong methods that linear or autonomous problems take for fourth order",
+    "order-reduction": "slopes of implicit collocation on a problem that grows stiff",
+    "local-and-global": "Gauss-Lobatto 4: local error O(h^7), global order 6",
+}
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    from quadflow.analysis import blind_spots, local_and_global, order_reduction
+    from quadflow.analysis.panels import SUFFIXES
+
+    make: Callable[..., Any] = {
+        "blind-spots": blind_spots.blind_spots,
+        "order-reduction": order_reduction.order_reduction,
+        "local-and-global": local_and_global.local_and_global,
+    }[arguments.name]
+    picture = output_file(arguments.out, "--out", SUFFIXES) if arguments.out else None
+    if picture is not None:
+        require("matplotlib", "analysis")  # before the work, not after it
+    out = output_file(arguments.json, "--json") if arguments.json else None
+    with progress(None, f"study {arguments.name}") as bar:
+        study: Any = make(progress=lambda: bar.update(1))
+    print(study)
+    if out is not None:
+        write_json(out, study.to_dict())
+    if picture is not None:
+        study.plot(picture)
+        print(f"-> {picture}")
 
 
 def _problems(arguments: argparse.Namespace) -> None:
@@ -81,7 +112,7 @@ def _problems(arguments: argparse.Namespace) -> None:
 
 
 def add_laboratory(commands: Any) -> None:
-    """Add the three commands to the subparsers of the command line."""
+    """Add the four commands to the subparsers of the command line."""
     text = "prove the order of a method by exact order conditions"
     certify = commands.add_parser(
         "certify",
@@ -101,6 +132,14 @@ def add_laboratory(commands: Any) -> None:
     mutate.add_argument("--kinds", help="such as nodes,weights,'step formula'; default: all")
     mutate.add_argument("--json", help="file for the report, rewritten after every fault")
     mutate.set_defaults(run=_mutate)
+
+    text = "a study of what order means"
+    listed = "; ".join(f"{name}: {what}" for name, what in STUDIES.items())
+    study = commands.add_parser("study", help=text, description=f"{text}. {listed}.")
+    study.add_argument("name", metavar="STUDY", choices=tuple(STUDIES), help=", ".join(STUDIES))
+    study.add_argument("--out", help="draw it: .pdf, .svg or .png")
+    study.add_argument("--json", help="file for every figure")
+    study.set_defaults(run=_study)
 
     text = "the problem library, or one problem's statement, source and invariants"
     problems = commands.add_parser("problems", help=text, description=text)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 from typing import Any
 
+from .cli_arguments import output_file
 from .cli_methods import add_method_arguments, named_method, named_rule, refuse_rule_arguments
 from .extras import require
 from .files import write_json
@@ -36,25 +36,17 @@ def _subject(arguments: argparse.Namespace) -> Any:
     return implicit_method(family, rule.n)
 
 
-def _file(option: str, path: str, suffixes: tuple[str, ...]) -> Path:
-    out = Path(path)
-    if out.suffix.lower() not in suffixes:
-        raise ValueError(f"{option} {path}: must end in {' or '.join(suffixes)}")
-    if out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"{option} {path}: must be a file in a folder that exists")
-    return out
-
-
 def _stability(arguments: argparse.Namespace) -> None:
     from quadflow.analysis import stability_figures as figures
+    from quadflow.analysis.panels import SUFFIXES
     from quadflow.analysis.stability import is_multistep, stability_report
 
     subject = _subject(arguments)
     files = {
-        option: _file(f"--{option}", value, suffixes)
+        option: output_file(value, f"--{option}", suffixes)
         for option, value, suffixes in (
-            ("out", arguments.out, figures.SUFFIXES),
-            ("star", arguments.star, figures.SUFFIXES),
+            ("out", arguments.out, SUFFIXES),
+            ("star", arguments.star, SUFFIXES),
             ("json", arguments.json, (".json",)),
         )
         if value

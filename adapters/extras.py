@@ -22,6 +22,6 @@ def require(package: str, extra: str) -> ModuleType:
         ) from error
 
 
-def progress(total: int, description: str) -> Any:
-    """A tqdm bar of `total` steps on standard error."""
+def progress(total: int | None, description: str) -> Any:
+    """A tqdm bar of `total` steps (None: not known) on standard error."""
     return require("tqdm", "generative").tqdm(total=total, desc=description, dynamic_ncols=True)

@@ -12,8 +12,8 @@ import numpy as np
 import quadflow as qf
 
 from .convergence import OrderMeasurement, measured_order
-from .figures import COLOURS, MARKERS, pyplot
 from .mp_backend import ImplicitCollocation
+from .panels import Panels, styles, tidy_log
 from .problems import get_problem
 
 RULES = (qf.gauss_legendre(3), qf.radau_right(3), qf.gauss_lobatto(4))
@@ -56,25 +56,24 @@ class OrderReduction:
         return "\n".join(lines)
 
     def plot(self, path: str | Path) -> None:
-        """Error against steps, a panel a rule, a line a stiffness."""
-        plt = pyplot()
-        figure, axes = plt.subplots(
-            1, len(self.rows), figsize=(3.4 * len(self.rows), 3.8), sharey=True, squeeze=False,
-            layout="constrained",
-        )  # fmt: skip
-        for axis, (name, order, stage, by) in zip(axes[0], self.rows, strict=True):
-            for colour, marker, (lam, m) in zip(COLOURS, MARKERS, by, strict=False):
-                axis.loglog(m.steps, m.errors, color=colour, marker=marker, markersize=4,
-                            label=f"λ = {lam:g}, slope {m.slope:.1f}")  # fmt: skip
-            axis.set_title(f"{name}\norder {order}, stage order {stage}", fontsize=10)
-            axis.set_xlabel("number of equal steps")
-            axis.set_xticks(by[0][1].steps, [str(n) for n in by[0][1].steps], minor=False)
-            axis.set_xticks([], minor=True)
-            axis.grid(True, alpha=0.3)
-            axis.legend(fontsize=7)
-        axes[0][0].set_ylabel("relative error at t = 10")
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
+        """Error against steps, a panel a rule, a line a stiffness; .pdf, .svg or .png."""
+        look = styles([f"{lam:g}" for lam, _ in self.rows[0][3]])
+        titles = [f"{name}: order {p}, stage order {q}" for name, p, q, _ in self.rows]
+        command = f"quadflow study order-reduction --out {Path(path).name}"
+        title = "Order reduction on y' = λ(y - cos t) - sin t"
+        with Panels(path, titles, title, command) as panels:
+            for (_, _, _, by), axis in zip(self.rows, panels.axes.values(), strict=True):
+                for lam, m in by:
+                    style = look[f"{lam:g}"]
+                    axis.loglog(m.steps, m.errors, markersize=4, label=f"λ = {lam:g}", **style)
+                    axis.annotate(
+                        f"{m.slope:.1f}", (m.steps[-1], m.errors[-1]), color=style["color"],
+                        textcoords="offset points", xytext=(5, -3), fontsize=8,
+                    )  # fmt: skip
+                axis.margins(x=0.12)
+                tidy_log(axis, "x")
+                tidy_log(axis, "y")
+            panels.label("number of equal steps", "relative error at t = 10 (numbers: slopes)")
 
 
 def order_reduction(

@@ -45,9 +45,10 @@ class Problem:
 
     name: as in the registry. statement: the equations, one line of plain text. source: of statement
     and reference digits. rhs: see `RightHandSide`. y0: (d,) float64. span: (start, end).
-    end: (d,) float64, the state at span[1]; taken from `exact` where that is given; None where none
-    is known for these parameters (`references.reference_end` finds it). end_error: relative error of `end` (max norm over the
-    largest entry): rounding, and what the problem makes of the rounding of y0.
+    end: (d,) float64, the state at span[1] of the problem that float64 y0 and constants state;
+    taken from `exact` where that is given; None where none is known for these parameters
+    (`references.reference_end` finds it). end_error: relative error of `end` (max norm over the
+    largest entry): its own rounding, and what the problem makes of a y0 rounded otherwise.
     exact: t (mpf) -> d components at mpmath's working precision, where a formula exists.
     invariants: name -> q(y, m), constant along solutions. event: for measured event times.
     stiff: an explicit method needs far more steps for stability than for accuracy.
@@ -124,7 +125,9 @@ class Problem:
             ValueError: there is no formula for it.
         """
         if self.exact is None:
-            raise ValueError(f"{self.name} has no exact solution: see references.reference")
+            raise ValueError(
+                f"{self.name} has no exact solution: see references.reference_solution"
+            )
         mp = require("mpmath", "analysis").mp
         with mp.workdps(30):
             return torch.tensor([float(x) for x in self.exact(mp.mpf(t))], dtype=torch.float64)
@@ -152,7 +155,16 @@ def register_problem(name: str) -> Callable[[Callable[..., Problem]], Callable[.
 @functools.cache
 def _load() -> None:
     # The problems are told apart by where they come from; each module registers its own.
-    for module in ("classic", "mechanics"):
+    for module in (
+        "classic",
+        "oscillators",
+        "mechanics",
+        "detest",
+        "brusselator",
+        "stiff",
+        "chemistry",
+        "manufactured",
+    ):
         importlib.import_module(f"quadflow.analysis.problem_library.{module}")
 
 

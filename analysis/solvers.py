@@ -182,7 +182,7 @@ def quadflow_solver(method: str | Method, *, node_evaluation: str = "broadcast")
             before[0] = y
 
         def solve(f: _Counted) -> Run:
-            watch = {"norm": norm, "callback": accepted} if adaptive else {}
+            watch: dict[str, Any] = {"norm": norm, "callback": accepted} if adaptive else {}
             began = time.perf_counter()
             solution = qf.solve(
                 f, problem.y0, problem.span, method=chosen, throw=False,
@@ -200,9 +200,10 @@ def quadflow_solver(method: str | Method, *, node_evaluation: str = "broadcast")
                 )  # fmt: skip
 
             estimates = [
-                float((e * (how["atol"] + how["rtol"] * torch.maximum(a.abs(), b.abs()))).abs().max())
-                for e, a, b in last
-            ] if adaptive else []  # fmt: skip
+                float((e.abs() * (how["atol"] + how["rtol"] * y.abs().maximum(z.abs()))).max())
+                for e, y, z in last
+                if adaptive
+            ]
             return Run(
                 solution.y[-1] if solution.success else None, *counts, seconds,
                 None if solution.success else f"{solution.status.value}: {solution.message}",
@@ -233,7 +234,7 @@ def scipy_solver(name: str) -> Solver:
 
     Fixed steps: before each of its steps the solver is told that its span ends at the next point
     of the grid, with a tolerance that accepts everything; for Radau the Newton iterations are
-    carried on to 1e-12. BDF and LSODA choose their order by the error, so they have no fixed steps.
+    carried on to 1e-14. BDF and LSODA choose their order by the error, so they have no fixed steps.
 
     Raises:
         ValueError: unknown name.
@@ -255,12 +256,15 @@ def scipy_solver(name: str) -> Solver:
             first_step=abs(times[1] - times[0]), **options,
         )  # fmt: skip
         if name == "Radau":
-            solver.rtol, solver.newton_tol = 0.0, 1e-12 / 1e6
+            solver.rtol, solver.newton_tol = 0.0, 1e-14 / 1e6
         taken, pieces = [times[0]], []
         for goal in times[1:]:
             solver.t_bound, solver.status = goal, "running"
             solver.h_abs = 2 * abs(goal - solver.t)  # cut to the goal by the solver itself
-            if name == "Radau":  # factorised for another step size
+            if name == "Radau":
+                # factorised for another step size; and an old Jacobian's rate of convergence
+                # makes the iterations stop at 1e-10
+                solver.J, solver.current_jac = solver.jac(solver.t, solver.y, solver.f), True
                 solver.LU_real = solver.LU_complex = None
             message = solver.step()
             if solver.status == "failed":
@@ -540,7 +544,7 @@ def callable_solver(solve: Callable[..., Any], name: str | None = None) -> Solve
     pair of it and a function t -> (d,) for the states between. A run in which some interval of the
     grid saw no evaluation of rhs has failed: its steps were others.
     """
-    title = name or getattr(solve, "__name__", type(solve).__name__)
+    title: str = name or getattr(solve, "__name__", None) or type(solve).__name__
 
     def fixed(problem: Problem, grid: np.ndarray) -> Run:
         def run(f: _Counted) -> Run:
@@ -559,7 +563,14 @@ def callable_solver(solve: Callable[..., Any], name: str | None = None) -> Solve
             slack = 1e-9 * np.abs(np.diff(grid)).min()
             seen = np.sort(f.times)
             low, high = np.sort([grid[:-1], grid[1:]], axis=0)
-            held = np.searchsorted(seen, high + slack) - np.searchsorted(seen, low - slack)
+            # a method looks at the left end of an interval or at the right one, if at neither's
+            # inside: in one of the two senses no interval may be empty
+            held, right = (
+                np.searchsorted(seen, high + shift) - np.searchsorted(seen, low + shift)
+                for shift in (-slack, slack)
+            )
+            if (held == 0).any() and (right > 0).all():
+                held = right
             failure = None
             if (held == 0).any():
                 i = int(np.argmin(held))

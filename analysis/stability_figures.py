@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from quadflow.adapters.extras import require
-from quadflow.adapters.files import whole_file
 from quadflow.methods import collocation
 from quadflow.quadrature import QuadratureRule
 
-from .figures import COLOURS
+from .figures import COLOURS, pyplot
+from .panels import check_figure_path, save_figure
 from .rational_functions import logarithm_series
 from .stability import (
     RationalFunction,
@@ -25,7 +25,6 @@ from .stability import (
     stability_function,
 )
 
-SUFFIXES = (".pdf", ".svg", ".png")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 """Line styles that tell methods apart without colour."""
 
@@ -194,14 +193,8 @@ class _Drawing:
     """A figure of the complex plane, written on a normal exit."""
 
     def __init__(self, path: str | Path, box: Extent, title: str, command: str | None) -> None:
-        self.path, self.box, self.title, self.command = Path(path), box, title, command
-        if self.path.suffix.lower() not in SUFFIXES:
-            raise ValueError(
-                f"path {self.path} must end in one of {', '.join(SUFFIXES)} to say the format"
-            )
-        matplotlib = require("matplotlib", "analysis")
-        matplotlib.use("Agg")
-        self.matplotlib, self.plt = matplotlib, require("matplotlib.pyplot", "analysis")
+        self.path, self.box = check_figure_path(path), box
+        self.title, self.command, self.plt = title, command, pyplot()
 
     def __enter__(self) -> Any:
         left, right, bottom, top = self.box
@@ -221,17 +214,7 @@ class _Drawing:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            suffix = self.path.suffix.lower()
-            by = self.command or ""
-            # no dates: the same figure is the same file
-            metadata: dict[str, Any] = {"Title": self.title}
-            if suffix == ".pdf":
-                metadata |= {"Subject": by, "CreationDate": None}
-            else:
-                metadata |= {"Description": by} | ({"Date": None} if suffix == ".svg" else {})
-            fixed = {"svg.hashsalt": "quadflow", "svg.fonttype": "none"}
-            with self.matplotlib.rc_context(fixed), whole_file(self.path) as file:
-                self.figure.savefig(file, format=suffix[1:], dpi=200, metadata=metadata)
+            save_figure(self.figure, self.path, self.title, self.command or "")
         self.plt.close(self.figure)
 
 

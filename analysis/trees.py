@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from .problems import Problem
 
@@ -163,15 +163,13 @@ def tree_problem(highest: int, span: float = 1.0) -> Problem:
         if () in tree:
             row[tree.index(())] = 1
         rows.append(row + [0] * (width - len(row)))
-    index = torch.tensor(rows)
+    indices = {True: torch.tensor(rows), False: np.array(rows)}
 
-    def vector(t: Any, y: Any, m: Any) -> Tensor:
-        states = torch.as_tensor(y)
-        time = torch.as_tensor(t, dtype=states.dtype)
-        if time.dim() < states.dim():
-            time = time.reshape(*time.shape, *(1,) * (states.dim() - time.dim()))
-        time = time.expand(*states.shape[:-1], 1)
-        return torch.cat((torch.ones_like(time), time, states), -1)[..., index].prod(-1)
+    def vector(t: Any, y: Any, m: Any) -> Any:  # torch, numpy or jax.numpy
+        if getattr(t, "ndim", 0) and t.ndim < y.ndim:
+            t = t[..., None]
+        ones = m.ones_like(y[..., :1])
+        return m.concatenate((ones, ones * t, y), -1)[..., indices[m is torch]].prod(-1)
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         known = (1, t, *y)

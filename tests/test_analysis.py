@@ -6,37 +6,14 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from scipy.integrate import solve_ivp
 
 import quadflow as qf
 from quadflow.adapters import FlowField, Guidance, initial_noise, load_unet
 from quadflow.adapters.cli import main
-from quadflow.analysis import get_problem, measured_order, problems
+from quadflow.analysis import get_problem, measured_order
 from quadflow.analysis.sampling import converged, rmse
-
-
-@pytest.mark.parametrize("name", sorted(problems()))
-def test_reference_end_points_agree_with_an_independent_solver(name: str) -> None:
-    """scipy's DOP853 at tight tolerance: nothing of ours is in it."""
-    problem = get_problem(name)
-
-    def f(t: float, y: np.ndarray) -> np.ndarray:
-        return problem.f(torch.tensor(t, dtype=torch.float64), torch.from_numpy(y)).numpy()
-
-    got = solve_ivp(f, problem.span, problem.y0.numpy(), method="DOP853", rtol=1e-13, atol=1e-14)
-    assert np.abs(got.y[:, -1] - problem.end.numpy()).max() < 3e-10
-
-
-@pytest.mark.parametrize("name", sorted(problems()))
-def test_problems_take_several_states_at_once(name: str) -> None:
-    problem = get_problem(name)
-    t = torch.linspace(0.1, 0.7, 4, dtype=torch.float64)
-    y = problem.y0 * torch.linspace(0.9, 1.1, 4, dtype=torch.float64)[:, None]
-    one_by_one = torch.stack([problem.f(a, b) for a, b in zip(t, y, strict=True)])
-    assert torch.allclose(problem.f(t[:, None], y), one_by_one, rtol=1e-14, atol=0)
 
 
 def test_exact_solution_of_the_driven_problem() -> None:

@@ -23,7 +23,14 @@ def _update_script():
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md", "docs/training.md"],
+    [
+        "README.md",
+        "docs/sampling.md",
+        "docs/methods.md",
+        "docs/judged.md",
+        "docs/training.md",
+        "docs/laboratory.md",
+    ],
 )
 def test_tables_are_those_of_the_recorded_demo(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -50,7 +57,8 @@ def test_recorded_sampling_is_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/solving.md", "docs/sampling.md", "docs/training.md"]
+    "page",
+    ["README.md", "docs/solving.md", "docs/sampling.md", "docs/training.md", "docs/laboratory.md"],
 )
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

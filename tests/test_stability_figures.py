@@ -165,7 +165,7 @@ def test_every_kind_of_method(words: list[str], text: str, capsys) -> None:
         ("radau-ia --nodes 3 --sweeps 2", r"--sweeps 2: radau-ia is no collocation"),
         ("rk4 --out s.gif", r"--out s\.gif: must end in \.pdf or"),
         ("rk4 --json s.txt", r"--json s\.txt: must end in \.json"),
-        ("rk4 --star nowhere/s.png", r"--star nowhere/s\.png: must be a file in a folder"),
+        ("rk4 --star nowhere/s.png", r"--star nowhere/s\.png: the folder nowhere does not exist"),
         ("ab3 --star s.png", r"--star s\.png: ab3 is a multistep method here"),
     ],
 )
