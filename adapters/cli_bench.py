@@ -28,7 +28,7 @@ def chosen_problems(text: str) -> dict[str, Any]:
     Raises:
         ValueError: a word that is neither; the nearest are named.
     """
-    from quadflow.analysis.problems import get_problem, problem_names, problems
+    from quadflow.analysis.problems import get_problem, parse_problem, problem_names, problems
 
     names = problem_names()
     found: dict[str, Any] = {}
@@ -37,8 +37,8 @@ def chosen_problems(text: str) -> dict[str, Any]:
         if word == "quick":
             found |= {name: get_problem(name) for name in QUICK}
             continue
-        if word in names:
-            found[word] = get_problem(word)
+        if word.partition(":")[0] in names:
+            found[word] = parse_problem(word)
             continue
         library = library or problems()
         sets = {s for p in library.values() for s in p.sets} | {"quick"}

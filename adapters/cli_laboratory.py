@@ -79,17 +79,17 @@ def _study(arguments: argparse.Namespace) -> None:
     from quadflow.analysis import blind_spots, local_and_global, order_reduction
     from quadflow.analysis.panels import SUFFIXES
 
-    make: Callable[..., Any] = {
+    studies: dict[str, Callable[..., Any]] = {
         "blind-spots": blind_spots.blind_spots,
         "order-reduction": order_reduction.order_reduction,
         "local-and-global": local_and_global.local_and_global,
-    }[arguments.name]
+    }
     picture = output_file(arguments.out, "--out", SUFFIXES) if arguments.out else None
     if picture is not None:
         require("matplotlib", "analysis")  # before the work, not after it
     out = output_file(arguments.json, "--json") if arguments.json else None
     with progress(None, f"study {arguments.name}") as bar:
-        study: Any = make(progress=lambda: bar.update(1))
+        study = studies[arguments.name](progress=lambda: bar.update(1))
     print(study)
     if out is not None:
         write_json(out, study.to_dict())
@@ -100,7 +100,7 @@ def _study(arguments: argparse.Namespace) -> None:
 
 def _problems(arguments: argparse.Namespace) -> None:
     from quadflow.analysis.problem_tables import describe, problem_table
-    from quadflow.analysis.problems import problems
+    from quadflow.analysis.problems import parse_problem, problems
 
     if arguments.name is None:
         names = list(problems(arguments.set)) if arguments.set else None
@@ -108,7 +108,7 @@ def _problems(arguments: argparse.Namespace) -> None:
         return
     if arguments.set:
         raise ValueError(f"--set {arguments.set}: give either a set or a NAME")
-    print(describe(arguments.name))
+    print(describe(parse_problem(arguments.name)))
 
 
 def add_laboratory(commands: Any) -> None:
@@ -121,7 +121,7 @@ def add_laboratory(commands: Any) -> None:
         "torchdiffeq:rk4 or scipy:DOP853, which is certified by what it returns.",
     )
     add_method_arguments(certify)
-    certify.add_argument("--highest", type=int, help="largest order of single trees (10; peers 8)")
+    certify.add_argument("--highest", type=int, help="largest order of single trees (10; peers 9)")
     certify.add_argument("--json", help="file for the certificates")
     certify.set_defaults(run=_certify)
 
@@ -143,6 +143,7 @@ def add_laboratory(commands: Any) -> None:
 
     text = "the problem library, or one problem's statement, source and invariants"
     problems = commands.add_parser("problems", help=text, description=text)
-    problems.add_argument("name", nargs="?", metavar="NAME")
+    listed = "with parameters NAME:KEY=VALUE, such as kepler:eccentricity=0.9"
+    problems.add_argument("name", nargs="?", metavar="NAME", help=listed)
     problems.add_argument("--set", help="only this set, such as nonstiff, stiff, detest")
     problems.set_defaults(run=_problems)

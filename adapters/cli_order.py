@@ -45,9 +45,9 @@ def _subject(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _order(arguments: argparse.Namespace) -> None:
-    from quadflow.analysis import get_problem
     from quadflow.analysis.convergence import KINDS, measured_order, order_figures, window
     from quadflow.analysis.error_kinds import MP_KINDS
+    from quadflow.analysis.problems import parse_problem
 
     out = json = None
     if arguments.out:
@@ -63,7 +63,7 @@ def _order(arguments: argparse.Namespace) -> None:
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"--of {kind!r} is unknown: {nearest(kind, (*KINDS, 'all'))}")
-    problem = get_problem(arguments.problem)
+    problem = parse_problem(arguments.problem)
     subject, remark = _subject(arguments)
     command = _command(arguments)
     points = len(arguments.steps) if arguments.steps else 0
@@ -136,7 +136,8 @@ def add_order(commands: Any) -> None:
     add_method_arguments(order)
     add = order.add_argument
     add("--problem", default="driven", metavar="NAME",
-        help="see `quadflow problems` (%(default)s: nonlinear and non-autonomous)")  # fmt: skip
+        help="see `quadflow problems` (%(default)s: nonlinear and non-autonomous); with "
+        "parameters: kepler:eccentricity=0.9")  # fmt: skip
     add("--of", default="endpoint", metavar="WHAT",
         help="endpoint (default), dense, estimate, event, gradient, local, several with commas, "
         "or all")  # fmt: skip

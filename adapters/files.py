@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON read with errors that say what is wrong."""
 
 from __future__ import annotations
 
@@ -32,3 +32,18 @@ def write_json(path: str | Path, value: Any) -> None:
     text = json.dumps(value, indent=1) + "\n"
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json_object(path: str | Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file that is to hold `what` (for messages).
+
+    Raises:
+        ValueError: no JSON, or no object. OSError: it cannot be read.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is no {what} but a {type(value).__name__}")
+    return value

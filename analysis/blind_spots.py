@@ -156,10 +156,7 @@ class BlindSpots:
 
         names = list(next(iter(self.measurements.values())))
         look = styles(list(self.measurements))
-        command = (
-            'python -c "from quadflow.analysis.blind_spots import blind_spots; '
-            f"blind_spots().plot('{Path(path).name}')\""
-        )
+        command = f"quadflow study blind-spots --out {Path(path).name}"
         title = "Two wrong methods that linear or autonomous problems take for fourth order"
         with Panels(path, names, title, command) as panels:
             for name, axis in panels.axes.items():

@@ -410,7 +410,7 @@ class BlackBoxCertificate:
 
 
 def certify_solver(
-    solver: Any, *, highest: int = 8, steps: int = 1, tolerance: float = 1e-10
+    solver: Any, *, highest: int = 9, steps: int = 1, tolerance: float = 1e-10
 ) -> BlackBoxCertificate:
     """The order of any fixed-step solver, from one solve of the problem of all rooted trees.
 

@@ -8,7 +8,6 @@ are found here, a line is fitted to them, and where they do not lie on one there
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 import quadflow as qf
-from quadflow.adapters.files import write_json
+from quadflow.adapters.files import read_json_object, write_json
 
 from .error_kinds import (
     KINDS,
@@ -310,13 +309,7 @@ class OrderMeasurement:
         Raises:
             ValueError: the file holds something else.
         """
-        try:
-            figures = json.loads(Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no JSON file: {error}") from error
-        if not isinstance(figures, dict):
-            raise ValueError(f"{path} is no order measurement but a {type(figures).__name__}")
-        return cls.from_dict(figures)
+        return cls.from_dict(read_json_object(path, "order measurement"))
 
     def plot(self, path: str | Path, *, command: str = "") -> None:
         """Draw error against steps with the fitted and the promised line; the suffix (pdf, svg,

@@ -23,12 +23,10 @@ from quadflow.methods import AnchorsMethod, Method, StagesMethod, SweepsMethod
 from quadflow.quadrature import QuadratureRule
 from quadflow.tableaus import DOPRI5, Tableau
 
+from .exact_methods import full_matrix
 from .exact_rules import exact_rule
 from .problems import Problem
-
-DENOMINATOR = 10**6
-"""Largest denominator that a float64 coefficient is taken to stand for. Twice as many digits are in
-a float64, so one that is no such fraction passes for one with a chance of about 1e-4."""
+from .rational_numbers import rational_array
 
 
 @dataclass(frozen=True)
@@ -93,41 +91,23 @@ def _mp() -> Any:
 
 def coefficients_limit(method: Method | ImplicitCollocation) -> str | None:
     """Why more than 16 digits do not help this method; None where they do."""
-    if isinstance(method, StagesMethod) and fractions(method.tableau) is None:
-        return "the tableau has no rational form: its coefficients are float64"
+    if isinstance(method, StagesMethod):
+        tableau = method.tableau
+        if not rational_array(np.vstack((full_matrix(tableau), tableau.b)))[1]:
+            return "the tableau has no rational form: its coefficients are float64"
     rule = getattr(method, "rule", None)
     if rule is not None and not exact_rule(rule).exact and rule.degree > rule.n - 1:
         return "the nodes are float64 numbers: the degree above n - 1 holds to rounding only"
     return None
 
 
-def fractions(tableau: Tableau) -> tuple[list[list[Fraction]], list[Fraction]] | None:
-    """(A by rows, b) of a tableau as fractions that round to its float64 numbers.
-
-    None where some entry is no fraction with a denominator up to `DENOMINATOR`, or where b, as
-    fractions, does not sum to one.
-    """
-
-    def rows(values: Sequence[float]) -> list[Fraction]:
-        return [Fraction(x).limit_denominator(DENOMINATOR) for x in values]
-
-    a, b = [rows(row) for row in tableau.a], rows(tableau.b.tolist())
-    pairs = [*zip(a, tableau.a, strict=True), (b, tableau.b.tolist())]
-    same = all(float(q) == x for row, floats in pairs for q, x in zip(row, floats, strict=True))
-    return (a, b) if same and sum(b) == 1 else None
-
-
 def _tableau_numbers(tableau: Tableau) -> tuple[list[list[Any]], list[Any], list[Any]]:
-    """A, b, c as mpf."""
+    """A, b, c as mpf, from the fractions that are meant where the entries are such."""
     mp = _mp()
-    exact = fractions(tableau)
-
-    def number(x: Any) -> Any:
-        return mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else mp.mpf(x)
-
-    rows, weights = exact if exact is not None else (tableau.a, tableau.b.tolist())
-    a = [[number(x) for x in row] for row in rows]
-    return a, [number(x) for x in weights], [mp.fsum(row) for row in a]
+    numbers, _ = rational_array(np.vstack((full_matrix(tableau), tableau.b)))
+    *rows, b = [[mp.mpf(x.numerator) / x.denominator for x in row] for row in numbers.tolist()]
+    a = [row[:i] for i, row in enumerate(rows)]
+    return a, b, [mp.fsum(row) for row in a]
 
 
 def _basis(positions: Sequence[Any]) -> list[list[Any]]:

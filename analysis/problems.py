@@ -212,6 +212,25 @@ def get_problem(name: str | Problem, **parameters: Any) -> Problem:
     return _PROBLEMS[name](**parameters)
 
 
+def parse_problem(text: str) -> Problem:
+    """The Problem of "NAME" or "NAME:KEY=VALUE:KEY=VALUE", as command lines have it.
+
+    Raises:
+        ValueError: unknown name or parameter, or a value that is no number.
+    """
+    name, *pairs = text.split(":")
+    parameters: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            parameters[key] = int(value) if value.lstrip("+-").isdigit() else float(value)
+        except ValueError:
+            raise ValueError(
+                f"problem {text!r}: {pair!r} must be KEY=NUMBER, such as kepler:eccentricity=0.9"
+            ) from None
+    return get_problem(name, **parameters)
+
+
 def vector(*values: float) -> Tensor:
     """The numbers as a float64 tensor (d,)."""
     return torch.tensor(values, dtype=torch.float64)

@@ -8,7 +8,6 @@ not what earlier steps have left behind.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import integrate
 
-from quadflow.adapters.files import write_json
+from quadflow.adapters.files import read_json_object, write_json
 
 from .problems import Problem, get_problem
 from .solvers import Dense, Run, as_solver
@@ -319,12 +318,9 @@ def load_reliabilities(path: str | Path) -> list[Reliability]:
     Raises:
         ValueError: the file holds something else.
     """
-    try:
-        figures = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(figures, dict) or figures.get("kind") != "reliability":
-        raise ValueError(f"{path} holds no reliability diagrams")
+    figures = read_json_object(path, "set of reliability diagrams")
+    if figures.get("kind") != "reliability":
+        raise ValueError(f"{path} is no set of reliability diagrams")
     return [Reliability.from_dict(m) for m in figures.get("diagrams", [])]
 
 

@@ -10,7 +10,6 @@ evaluations and calls compare methods, seconds what a user waits for.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import platform
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.adapters.files import write_json
+from quadflow.adapters.files import read_json_object, write_json
 from quadflow.methods import Method
 
 from .error_kinds import endpoint_error
@@ -221,12 +220,7 @@ class WorkPrecision:
         Raises:
             ValueError: the file holds something else.
         """
-        try:
-            figures = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no JSON file: {error}") from error
-        if not isinstance(figures, dict):
-            raise ValueError(f"{path} is no work-precision study but a {type(figures).__name__}")
+        figures = read_json_object(path, "work-precision study")
         try:
             return cls.from_dict(figures)
         except ValueError as error:

@@ -19,11 +19,12 @@ from quadflow.analysis.exact_rules import exact_rule
 from quadflow.analysis.exact_runge_kutta import exact_runge_kutta, inertia
 from quadflow.analysis.multistep import LinearMultistep
 from quadflow.analysis.order_conditions import order_conditions
-from quadflow.analysis.rational_numbers import rational
+from quadflow.analysis.rational_numbers import rational, rational_array
 from quadflow.analysis.solvers import Solver, as_solver
 from quadflow.analysis.trees import all_trees
 from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod
 from quadflow.quadrature import FAMILIES
+from quadflow.tableaus import DOPRI5, TSIT5
 
 pytestmark = pytest.mark.filterwarnings("ignore::quadflow.NegativeWeightsWarning")
 
@@ -261,6 +262,10 @@ def test_reduction_of_high_powers() -> None:
 def test_rationals_are_recovered_or_not() -> None:
     assert rational(44 / 45) == Fraction(44, 45)
     assert rational(-25360 / 2187) == Fraction(-25360, 2187)
+    numbers, exact = rational_array(DOPRI5.b)
+    assert exact and numbers[4] == Fraction(-2187, 6784) and sum(numbers) == 1
+    numbers, exact = rational_array(TSIT5.b)  # published as decimals of irrational numbers
+    assert not exact and all(float(x) == y for x, y in zip(numbers, TSIT5.b, strict=True))
     assert rational(math.sqrt(2)) is None
 
 

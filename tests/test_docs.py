@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -62,6 +63,9 @@ def test_recorded_sampling_is_complete() -> None:
 )
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    library = importlib.import_module("quadflow.analysis.problems")
+    library.problem_names()  # all are there before the copy, which keeps a snippet's own problem
+    monkeypatch.setattr(library, "_PROBLEMS", dict(library._PROBLEMS))
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
     assert snippets
     namespace: dict[str, object] = {}

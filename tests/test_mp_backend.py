@@ -18,13 +18,11 @@ from quadflow.analysis.mp_backend import (
     ImplicitCollocation,
     coefficients_limit,
     exact_states,
-    fractions,
     mp_solve,
     rule_numbers,
 )
 from quadflow.analysis.problems import Problem, vector
 from quadflow.quadrature import FAMILIES
-from quadflow.tableaus import DOPRI5, DOPRI8, RK4, TSIT5
 
 DRIVEN = get_problem("driven")
 UNEVEN = np.array([0.0, 0.25, 0.375, 0.75, 1.25, 1.5])
@@ -133,14 +131,6 @@ def test_equations_without_a_solution_are_no_number() -> None:
     problem = Problem("tangent", "", "", lambda t, y, m: (y[0] * y[0] + 1,), vector(0.0), (0, 4.0))
     with pytest.raises(ArithmeticError, match="did not converge"):
         mp_solve(problem, ImplicitCollocation(qf.gauss_legendre(1)), [0, 4], 20)
-
-
-def test_tableaus_as_fractions() -> None:
-    a, b = fractions(DOPRI5)
-    assert a[4][1] == Fraction(-25360, 2187) and b[4] == Fraction(-2187, 6784)
-    assert fractions(RK4)[1] == [Fraction(1, 6), Fraction(1, 3), Fraction(1, 3), Fraction(1, 6)]
-    # published as decimals of irrational numbers
-    assert fractions(DOPRI8) is None and fractions(TSIT5) is None
 
 
 def test_what_more_digits_do_not_help() -> None:

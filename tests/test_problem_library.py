@@ -14,10 +14,12 @@ import torch
 from mpmath import mp, mpf
 from scipy.integrate import solve_ivp
 
+from quadflow.adapters.cli import main
 from quadflow.analysis.problem_tables import describe, problem_table
 from quadflow.analysis.problems import (
     Problem,
     get_problem,
+    parse_problem,
     problem_names,
     problems,
     register_problem,
@@ -483,3 +485,22 @@ def test_table_and_descriptions() -> None:
         assert repr(problem.end.tolist()[0]) in text
     with pytest.raises(ValueError, match="did you mean 'hires'"):
         problem_table(["hirse"])
+
+
+def test_problems_with_parameters_on_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert parse_problem("kepler:eccentricity=0.9").parameters["eccentricity"] == 0.9
+    assert parse_problem("manufactured:seed=3:dimension=1").dimension == 1
+    assert parse_problem("driven").name == "driven"
+    for text, why in (
+        ("kepler:eccentricity=high", "'eccentricity=high' must be KEY=NUMBER"),
+        ("kepler:eccentricty=0.5", "kepler has no parameter 'eccentricty': did you mean"),
+        ("keppler", "problem='keppler' is unknown: did you mean 'kepler'"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            parse_problem(text)
+    assert main(["problems", "kepler:eccentricity=0.9"]) == 0
+    assert "0.9" in capsys.readouterr().out
+    assert main(["problems", "--set", "nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().err

@@ -146,7 +146,7 @@ def test_several_are_saved_one_by_one_and_survive_an_interruption(tmp_path: Path
     assert json.loads(path.read_text())["command"] == "quadflow bench"
     assert Reliability.from_dict(done[0].to_dict()) == done[0]
     assert reliability_text(done).count("told") == 1
-    for text, why in (("{", "no JSON file"), ("[]", "no reliability diagrams")):
+    for text, why in (("{", "no JSON file"), ("[]", "no set of reliability diagrams")):
         path.write_text(text)
         with pytest.raises(ValueError, match=why):
             load_reliabilities(path)
