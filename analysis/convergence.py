@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 import quadflow as qf
 from quadflow.adapters.files import read_json_object, write_json
@@ -110,7 +110,7 @@ class OrderMeasurement:
         gaps = y - (slope * x + start)
         variance = float(gaps @ gaps) / (len(x) - 2)
         spread = math.sqrt(variance / float(((x - x.mean()) ** 2).sum()))
-        half = float(stats.t.ppf(0.975, len(x) - 2)) * spread
+        half = float(stdtrit(len(x) - 2, 0.975)) * spread
         return -float(slope), half, float(np.abs(gaps).max()) / math.log(10)
 
     @property

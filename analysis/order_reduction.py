@@ -88,7 +88,7 @@ def order_reduction(
 
     On y' = lam (y - cos t) - sin t the solution is cos t whatever lam is; when |lam| h is large the
     slope is no longer the order d+1, which describes h -> 0, but about the stage order n, or n+1
-    where the error of the last stage is damped.
+    where errors of neighbouring steps cancel (Gauss with odd n, on an even number of steps).
 
     Args:
         rules: with n nodes each. stiffness: values of lam, negative. steps: numbers of equal steps

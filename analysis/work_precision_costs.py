@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from quadflow.errors import nearest
 
@@ -197,6 +196,8 @@ def proportionality(rows: Sequence[Row]) -> Proportionality:
         least, middle, most = float(ratio.min()), float(np.median(ratio)), float(ratio.max())
         if len(set(tolerance.tolist())) >= 3:
             x, y = np.log10(tolerance), np.log10(error)
+            from scipy import stats  # here: it doubles the time of the import
+
             line = stats.linregress(x, y)
             slope = float(line.slope)
             half = float(stats.t.ppf(0.975, len(used) - 2) * line.stderr)

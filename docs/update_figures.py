@@ -1,6 +1,7 @@
-"""Put the results of `make demo` and `make judge` into the README and the docs.
+"""Put the results of `make demo`, `make judge` and `make laboratory` into the README and the docs.
 
-Run by `make figures`. Tables stand between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+Run by `make figures` and `make laboratory`. Tables stand between `<!-- begin NAME -->` and
+`<!-- end NAME -->`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from quadflow.analysis.tables import columns
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-PAGES = ("README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md", "docs/training.md")
+PAGES = ("README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md", "docs/training.md",
+         "docs/laboratory.md")  # fmt: skip
 
 
 def judged_blocks() -> dict[str, str]:
@@ -38,6 +40,21 @@ def judged_blocks() -> dict[str, str]:
     return texts
 
 
+def laboratory_blocks() -> dict[str, str]:
+    """The generated pieces of docs/laboratory.md, by marker name."""
+    record = json.loads((FIGURES / "laboratory.json").read_text(encoding="utf-8"))
+    machine = record["machine"]
+    minutes = sum(study["seconds"] for study in record["studies"].values()) / 60
+    texts = {
+        f"lab-{name}": f"```text\n$ {study['command']}\n{study['text']}\n```"
+        for name, study in record["studies"].items()
+    }
+    return texts | {
+        "lab-machine": f"Made on a machine with {machine['cores']} {machine['architecture']} "
+        f"cores, torch {machine['torch']} on one thread, in {minutes:.0f} minutes."
+    }
+
+
 def blocks(figures: dict[str, Any]) -> dict[str, str]:
     """The generated pieces of text, by marker name."""
     machine = figures["machine"]
@@ -49,6 +66,7 @@ def blocks(figures: dict[str, Any]) -> dict[str, str]:
         f"on a machine with {machine['cores']} {machine['architecture']} cores, torch "
         f"{figures['torch']}, in {figures['seconds']:.0f} s.",
         **judged_blocks(),
+        **laboratory_blocks(),
     }
 
 
@@ -66,7 +84,8 @@ def main() -> None:
     target = FIGURES
     target.mkdir(exist_ok=True)
     for name in ("convergence.png", "samples.png", "demo.json"):
-        shutil.copy(ROOT / "demo" / name, target / name)
+        if (ROOT / "demo" / name).exists():  # else what was recorded stays
+            shutil.copy(ROOT / "demo" / name, target / name)
     figures = json.loads((target / "demo.json").read_text(encoding="utf-8"))
     for page in PAGES:
         path = ROOT / page
