@@ -66,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"quadflow {arguments.command}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader (head, a pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (

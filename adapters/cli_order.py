@@ -89,7 +89,7 @@ def _order(arguments: argparse.Namespace) -> None:
                     json,
                     {"command": command, "note": remark, "orders": [m.to_dict() for m in done]},
                 )
-            if "interrupted" in measurement.remark:
+            if measurement.interrupted:
                 break
     print("\n\n".join(str(m) for m in done))
     if len(done) > 1:

@@ -187,13 +187,16 @@ def blind_spots(
     Args:
         steps: numbers of equal steps, as `measured_order` takes them.
         progress: called after every solve.
+
+    Ctrl-C ends it with the schemes that are finished.
     """
     problems = study_problems()
-    return BlindSpots(
-        {
-            scheme.name: {
-                p.name: measured_order(scheme.solver, p, steps, progress=progress) for p in problems
-            }
-            for scheme in SCHEMES
-        }
-    )
+    rows: dict[str, dict[str, OrderMeasurement]] = {}
+    for scheme in SCHEMES:
+        row = {p.name: measured_order(scheme.solver, p, steps, progress=progress) for p in problems}
+        if any(m.interrupted for m in row.values()):
+            if not rows:
+                raise KeyboardInterrupt
+            break
+        rows[scheme.name] = row
+    return BlindSpots(rows)

@@ -170,6 +170,11 @@ class OrderMeasurement:
         return ""
 
     @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it before its time."""
+        return "interrupted" in self.remark
+
+    @property
     def trusted(self) -> bool:
         """Whether the points show an order at all."""
         return not self.reason

@@ -90,9 +90,10 @@ def local_and_global(
     method = qf.collocation(rule, rule.degree + 1, guess="constant")
 
     def measured(method: qf.Method, of: str) -> OrderMeasurement:
-        return measured_order(
-            method, problem, of=of, digits=DIGITS, budget=BUDGET, progress=progress
-        )
+        m = measured_order(method, problem, of=of, digits=DIGITS, budget=BUDGET, progress=progress)
+        if m.interrupted:  # three rows are compared, or there is nothing to say
+            raise KeyboardInterrupt
+        return m
 
     return LocalAndGlobal(
         measured(oracle(problem, rule), "local"),

@@ -94,6 +94,8 @@ def order_reduction(
         rules: with n nodes each. stiffness: values of lam, negative. steps: numbers of equal steps
             on [0, 10], at least three. progress: called after every solve.
 
+    Ctrl-C ends it with the rules that are finished.
+
     Source: Prothero & Robinson 1974; Hairer & Wanner, Solving ODEs II, section IV.15.
     """
     rows = []
@@ -105,6 +107,10 @@ def order_reduction(
             by.append(
                 (lam, measured_order(method, problem, steps, digits=digits, progress=progress))
             )
+        if any(m.interrupted for _, m in by):
+            if not rows:
+                raise KeyboardInterrupt
+            break
         rows.append((f"{rule.family}-{rule.n}", rule.degree + 1, rule.n, tuple(by)))
     return OrderReduction(tuple(rows))
 

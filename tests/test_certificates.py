@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import quadflow as qf
+from quadflow.adapters.cli import main
 from quadflow.analysis import multistep
 from quadflow.analysis.certificates import certify, certify_solver
 from quadflow.analysis.exact_methods import exact_step
@@ -315,3 +318,49 @@ def test_every_plan_occurs_in_the_registry() -> None:
     assert plans == {StagesMethod, SweepsMethod, AnchorsMethod}
     solver = as_solver("rk4")
     assert isinstance(solver, Solver) and solver.order == 4
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.json"
+    arguments = ["certify", "gauss-lobatto", "--nodes", "4", "--json", str(file)]
+    assert main(arguments) == 0
+    assert "order                   6" in capsys.readouterr().out
+    assert json.loads(file.read_text(encoding="utf-8"))[0]["order"] == 6
+    assert main(["certify", "gauss-legendre", "--nodes", "2", "--sweeps", "2"]) == 0
+    assert "order                   3" in capsys.readouterr().out
+    assert main(["certify", "scipy:RK45", "--highest", "6", "--json", str(file)]) == 0
+    assert "scipy:RK45: order 5" in capsys.readouterr().out
+    assert json.loads(file.read_text(encoding="utf-8"))["failing"] == "[[[[[*]]]]]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("certify rk5", "did you mean 'rk4'"),
+        ("certify rk4 --nodes 3", "--nodes 3: rk4 is a registered method"),
+        ("certify all --sweeps 2", "--sweeps 2: all is every registered method"),
+        ("certify scipy:RK45 --nodes 3", "another library's solver"),
+        ("certify scipy:RK46", "did you mean 'RK45'"),
+        ("certify gauss-lobatto", "say how many nodes"),
+        ("certify rk4 --json nowhere/c.json", "--json nowhere/c.json: the folder nowhere"),
+        ("certify rk4 --highest 1", "highest must be an order >= 2, got 1"),
+    ],
+)
+def test_the_command_refuses(
+    arguments: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_command_fails_where_declared_and_proved_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A method that is registered with a wrong order: seen by name, with exit code 2."""
+    registry = importlib.import_module("quadflow.methods")._REGISTRY
+    wrong = dataclasses.replace(qf.get_method("rk4"), order=5)
+    monkeypatch.setitem(registry, "braggart", lambda: dataclasses.replace(wrong, name="braggart"))
+    assert main(["certify", "braggart"]) == 2
+    printed = capsys.readouterr()
+    assert "order declared 5, proved 4" in printed.out
+    assert "declared and proved differ: braggart" in printed.err

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import quadflow as qf
+from quadflow.adapters.cli import main
 from quadflow.analysis.order_reduction import order_reduction, reduced_slopes
 
 
@@ -25,6 +26,42 @@ def test_slopes_fall_to_the_stage_order(tmp_path: Path) -> None:
     assert "radau-right-3" in str(study)
     study.plot(tmp_path / "reduction.svg")
     assert "<svg" in (tmp_path / "reduction.svg").read_text(encoding="utf-8")
+
+
+def test_an_interruption_keeps_the_finished_rules() -> None:
+    done: list[int] = []
+
+    def stop() -> None:
+        done.append(1)
+        if len(done) == 6:  # in the second rule
+            raise KeyboardInterrupt
+
+    study = order_reduction(stiffness=(-1e6,), steps=(16, 24, 32, 48), progress=stop)
+    assert [row[0] for row in study.rows] == ["gauss-legendre-3"]
+    done[:] = [1] * 5  # in the first
+    with pytest.raises(KeyboardInterrupt):
+        order_reduction(stiffness=(-1e6,), steps=(16, 24, 32, 48), progress=stop)
+
+
+def test_the_study_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure, figures = tmp_path / "blind.svg", tmp_path / "blind.json"
+    assert main(["study", "blind-spots", "--out", str(figure), "--json", str(figures)]) == 0
+    assert "wrong node" in capsys.readouterr().out
+    assert "quadflow study blind-spots" in figure.read_text(encoding="utf-8")
+    assert "tall trees only" in json.loads(figures.read_text(encoding="utf-8"))
+    assert main(["study", "blind-spots", "--out", str(tmp_path / "blind.bmp")]) == 2
+    assert "must end in" in capsys.readouterr().err
+
+
+def test_the_command_line_tells_of_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quadflow.analysis.blind_spots.blind_spots", stopped)
+    assert main(["study", "blind-spots"]) == 130
+    assert "quadflow study: interrupted" in capsys.readouterr().err
 
 
 def test_a_rule_of_ones_own() -> None:
