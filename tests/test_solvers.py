@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 import sys
 from itertools import pairwise
@@ -240,7 +239,6 @@ def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         as_solver("diffrax:Dopri5")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("diffrax") is None, reason="diffrax is not installed")
 def test_diffrax() -> None:
     solver = as_solver("diffrax:Dopri5")
     run = solver.fixed(DRIVEN, UNEVEN)
