@@ -93,7 +93,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     told = len(solvers) * len(problems) if arguments.reliability else 0
     diagrams: list[Any] = []
     try:
-        with progress(count + told, "bench") as bar:
+        with progress(count + told, "bench", "analysis") as bar:
             tick: Callable[[], None] = lambda: bar.update(1)  # noqa: E731
             study = work_precision(
                 solvers, problems, **levels, repeats=arguments.repeats,

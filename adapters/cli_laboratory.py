@@ -34,7 +34,7 @@ def _certify(arguments: argparse.Namespace) -> None:
     else:
         subjects = [named_method(arguments)]
     finished: list[certificates.Certificate] = []
-    with progress(len(subjects), "certify") as bar:
+    with progress(len(subjects), "certify", "analysis") as bar:
         for subject in subjects:
             finished.append(certificates.certify(subject, **options))
             bar.update(1)
@@ -55,7 +55,7 @@ def _mutate(arguments: argparse.Namespace) -> None:
 
     kinds = tuple(arguments.kinds.split(",")) if arguments.kinds else KINDS
     out = output_file(arguments.json, "--json") if arguments.json else None
-    with progress(arguments.faults, "mutate") as bar:
+    with progress(arguments.faults, "mutate", "analysis") as bar:
         report = plant(
             arguments.faults,
             seed=arguments.seed,
@@ -88,7 +88,7 @@ def _study(arguments: argparse.Namespace) -> None:
     if picture is not None:
         require("matplotlib", "analysis")  # before the work, not after it
     out = output_file(arguments.json, "--json") if arguments.json else None
-    with progress(None, f"study {arguments.name}") as bar:
+    with progress(None, f"study {arguments.name}", "analysis") as bar:
         study = studies[arguments.name](progress=lambda: bar.update(1))
     print(study)
     if out is not None:

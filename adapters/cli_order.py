@@ -75,7 +75,7 @@ def _order(arguments: argparse.Namespace) -> None:
                 break
             points += 1
     done = []
-    with progress(points * len(kinds), "order") as bar:
+    with progress(points * len(kinds), "order", "analysis") as bar:
         for i, kind in enumerate(kinds):
             bar.set_postfix_str(kind)
             measurement = measured_order(

@@ -22,6 +22,9 @@ def require(package: str, extra: str) -> ModuleType:
         ) from error
 
 
-def progress(total: int | None, description: str) -> Any:
-    """A tqdm bar of `total` steps (None: not known) on standard error."""
-    return require("tqdm", "generative").tqdm(total=total, desc=description, dynamic_ncols=True)
+def progress(total: int | None, description: str, extra: str = "generative") -> Any:
+    """A tqdm bar of `total` steps (None: not known) on standard error.
+
+    extra: the extra that brings tqdm to who calls this, for the error where it is missing.
+    """
+    return require("tqdm", extra).tqdm(total=total, desc=description, dynamic_ncols=True)

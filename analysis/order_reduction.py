@@ -22,6 +22,9 @@ STEPS = (16, 24, 32, 48, 64)
 """Even numbers: Gauss rules do not damp, R(∞) = ±1, and signs would alternate with the number."""
 
 
+Row = tuple[str, int, int, tuple[tuple[float, OrderMeasurement], ...]]
+
+
 @dataclass(frozen=True)
 class OrderReduction:
     """Slopes of implicit collocation on the Prothero-Robinson problem, by stiffness.
@@ -29,7 +32,7 @@ class OrderReduction:
     rows: (rule's name, its order d+1, its stage order n, [(lam, measurement), ...]).
     """
 
-    rows: tuple[tuple[str, int, int, tuple[tuple[float, OrderMeasurement], ...]], ...]
+    rows: tuple[Row, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
@@ -98,7 +101,7 @@ def order_reduction(
 
     Source: Prothero & Robinson 1974; Hairer & Wanner, Solving ODEs II, section IV.15.
     """
-    rows = []
+    rows: list[Row] = []
     for rule in rules:
         by = []
         for lam in stiffness:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,13 @@ class _Drawing:
         axis.set_aspect("equal")
         axis.set_xlabel("Re z,  z = hλ (dimensionless)")
         axis.set_ylabel("Im z")
-        axis.set_title(self.title, fontsize=11)
+        lines = textwrap.wrap(self.command or "", 75, break_on_hyphens=False)
+        axis.set_title(self.title, fontsize=11, pad=6 + 7 * len(lines))
+        # how to make it again, small, between title and picture
+        axis.text(
+            0.5, 1.01, "\n".join(lines), transform=axis.transAxes, fontsize=5, color="0.35",
+            family="monospace", ha="center", va="bottom",
+        )  # fmt: skip
         return axis
 
     def __exit__(self, kind: object, *_: object) -> None:
