@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def parse_labels(text: str) -> list[int]:
@@ -26,6 +29,37 @@ def parse_labels(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"labels run backwards in {part!r}")
         labels += range(low, high + 1)
     return labels
+
+
+def whole_numbers(text: str, example: str) -> tuple[int, ...]:
+    """Whole numbers from 1 with commas between; `example` is shown to who writes something else.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like {example}, got {text!r}") from None
+    if any(v < 1 for v in values):
+        raise argparse.ArgumentTypeError(f"must be numbers >= 1, got {text!r}")
+    return values
+
+
+def retyped(
+    command: Sequence[str],
+    arguments: argparse.Namespace,
+    names: Iterable[str],
+    word: Callable[[Any], str] = str,
+) -> str:
+    """The command line that gives these arguments again: `command` and what is positional,
+    then those of the options `names` that were given (not None), written by `word`."""
+    words = ["quadflow", *command]
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", word(value)]
+    return shlex.join(words)
 
 
 def output_file(path: str, option: str = "--out", suffixes: tuple[str, ...] = ()) -> Path:

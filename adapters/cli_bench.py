@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-import shlex
 from collections.abc import Callable
 from typing import Any
 
 from quadflow.errors import nearest
 
-from .cli_arguments import output_file
+from .cli_arguments import output_file, retyped
 
 QUICK = ("lotka-volterra", "kepler", "euler-body", "van-der-pol")
 """The problems of SET "quick"."""
@@ -166,14 +165,12 @@ def _is_figure(path: str | None) -> bool:
 
 def _command(arguments: argparse.Namespace) -> str:
     """The command that makes the same figures."""
-    words = ["quadflow", "bench", arguments.set]
-    for name, default in _DEFAULTS.items():
-        value = getattr(arguments, name)
-        if value is None or value is False or value == default or name in ("json", "fresh", "rows"):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        words += [option, _word(value)]
-    return shlex.join(words)
+    given = [
+        name
+        for name, default in _DEFAULTS.items()
+        if name not in ("json", "fresh", "rows") and getattr(arguments, name) != default
+    ]
+    return retyped(("bench", arguments.set), arguments, given, _word)
 
 
 def _word(value: Any) -> str:

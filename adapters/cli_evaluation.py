@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from .cli_arguments import output_file
+from .cli_arguments import output_file, whole_numbers
 from .flow import Guidance
 from .sampling import NEED_SIDENET, SAMPLERS
 
@@ -111,13 +111,7 @@ def _own_features(name: str) -> Any:
 
 
 def _budgets(text: str) -> tuple[int, ...]:
-    try:
-        values = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must look like 3,5,7, got {text!r}") from None
-    if any(v < 1 for v in values):
-        raise argparse.ArgumentTypeError(f"must be numbers >= 1, got {text!r}")
-    return values
+    return whole_numbers(text, "3,5,7") if text else ()
 
 
 def add_evaluate(commands: Any) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import Any
 
 import quadflow
 from quadflow.errors import nearest
 from quadflow.quadrature import QuadratureRule
 
-from .cli_arguments import output_file
+from .cli_arguments import output_file, retyped, whole_numbers
 from .cli_methods import add_method_arguments, named_method, refuse_rule_arguments
 from .extras import progress, require
 from .files import write_json
+
+OPTIONS = ("nodes", "sweeps", "guess", "problem", "of", "digits", "budget", "out", "json", "steps")
 
 
 def _subject(arguments: argparse.Namespace) -> tuple[Any, str]:
@@ -45,7 +46,13 @@ def _subject(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _order(arguments: argparse.Namespace) -> None:
-    from quadflow.analysis.convergence import KINDS, measured_order, order_figures, window
+    from quadflow.analysis.convergence import (
+        KINDS,
+        default_budget,
+        measured_order,
+        order_figures,
+        window_length,
+    )
     from quadflow.analysis.error_kinds import MP_KINDS
     from quadflow.analysis.problems import parse_problem
 
@@ -65,17 +72,15 @@ def _order(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--of {kind!r} is unknown: {nearest(kind, (*KINDS, 'all'))}")
     problem = parse_problem(arguments.problem)
     subject, remark = _subject(arguments)
-    command = _command(arguments)
-    points = len(arguments.steps) if arguments.steps else 0
-    if not points:
-        spent, budget = 0, arguments.budget or (12_000 if arguments.digits is None else 700)
-        for n in window():
-            spent += n
-            if spent > budget:
-                break
-            points += 1
+    command = retyped(("order", arguments.method), arguments, OPTIONS, _word)
+    points = [
+        len(arguments.steps)
+        if arguments.steps
+        else window_length(arguments.budget or default_budget(kind, arguments.digits))
+        for kind in kinds
+    ]
     done = []
-    with progress(points * len(kinds), "order", "analysis") as bar:
+    with progress(sum(points), "order", "analysis") as bar:
         for i, kind in enumerate(kinds):
             bar.set_postfix_str(kind)
             measurement = measured_order(
@@ -83,7 +88,7 @@ def _order(arguments: argparse.Namespace) -> None:
                 budget=arguments.budget, progress=lambda: bar.update(1),
             )  # fmt: skip
             done.append(measurement)
-            bar.update(max(0, points * (i + 1) - bar.n))
+            bar.update(max(0, sum(points[: i + 1]) - bar.n))
             if json is not None:
                 write_json(
                     json,
@@ -103,25 +108,12 @@ def _order(arguments: argparse.Namespace) -> None:
         print(f"-> {out}")
 
 
-def _command(arguments: argparse.Namespace) -> str:
-    words = ["quadflow", "order", arguments.method]
-    for name in ("nodes", "sweeps", "guess", "problem", "of", "digits", "budget", "out", "json"):
-        value = getattr(arguments, name)
-        if value is not None:
-            words += [f"--{name}", str(value)]
-    if arguments.steps:
-        words += ["--steps", ",".join(map(str, arguments.steps))]
-    return shlex.join(words)
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _steps(text: str) -> tuple[int, ...]:
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must look like 10,20,40, got {text!r}") from None
-    if any(v < 1 for v in values):
-        raise argparse.ArgumentTypeError(f"must be numbers >= 1, got {text!r}")
-    return values
+    return whole_numbers(text, "10,20,40")
 
 
 def add_order(commands: Any) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import Any
 
-from .cli_arguments import output_file
+from .cli_arguments import output_file, retyped
 from .cli_methods import add_method_arguments, named_method, named_rule, refuse_rule_arguments
 from .extras import require
 from .files import write_json
@@ -17,6 +16,9 @@ ADJOINTS = {
     "lobatto-iiic": "gauss-lobatto",
 }
 """Implicit Runge-Kutta methods that are no collocation: name -> the family of their nodes."""
+
+
+OPTIONS = ("nodes", "sweeps", "guess", "out", "star", "json")
 
 
 def _subject(arguments: argparse.Namespace) -> Any:
@@ -60,7 +62,7 @@ def _stability(arguments: argparse.Namespace) -> None:
         )
     report = stability_report(subject)
     print(report)
-    command = _command(arguments)
+    command = retyped(("stability", arguments.method), arguments, OPTIONS)
     if "out" in files:
         figures.stability_region(files["out"], [subject], command=command)
     if "star" in files:
@@ -69,15 +71,6 @@ def _stability(arguments: argparse.Namespace) -> None:
         write_json(files["json"], {"command": command, **report.to_dict()})
     for path in files.values():
         print(f"-> {path}")
-
-
-def _command(arguments: argparse.Namespace) -> str:
-    words = ["quadflow", "stability", arguments.method]
-    for name in ("nodes", "sweeps", "guess", "out", "star", "json"):
-        value = getattr(arguments, name)
-        if value is not None:
-            words += [f"--{name}", str(value)]
-    return shlex.join(words)
 
 
 def add_stability(commands: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,11 @@ def write_json(path: str | Path, value: Any) -> None:
     text = json.dumps(value, indent=1) + "\n"
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def json_number(x: float) -> float | None:
+    """x, or None where it is no number (nan, inf), which JSON has no word for."""
+    return x if math.isfinite(x) else None
 
 
 def read_json_object(path: str | Path, what: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ import numpy as np
 from quadflow.tableaus import RK4
 
 from .convergence import OrderMeasurement, measured_order
+from .multiprecision import multiprecision
 from .problems import Problem, get_problem, vector
 from .solvers import Solver, callable_solver
 
@@ -81,8 +82,7 @@ SCHEMES = (
 
 def _linear_autonomous() -> Problem:
     def exact(t: Any) -> Sequence[Any]:
-        from mpmath import mp
-
+        mp = multiprecision()
         shrink = mp.exp(-t / 4)
         return shrink * mp.cos(2 * t), -shrink * mp.sin(2 * t)
 
@@ -95,8 +95,7 @@ def _linear_autonomous() -> Problem:
 
 def _linear_non_autonomous() -> Problem:
     def exact(t: Any) -> Sequence[Any]:
-        from mpmath import mp
-
+        mp = multiprecision()
         return (mp.exp(mp.sin(t)),)
 
     return Problem(
@@ -107,9 +106,7 @@ def _linear_non_autonomous() -> Problem:
 
 def _nonlinear_autonomous() -> Problem:
     def exact(t: Any) -> Sequence[Any]:
-        from mpmath import mp
-
-        return (1 / (1 + 3 * mp.exp(-t)),)
+        return (1 / (1 + 3 * multiprecision().exp(-t)),)
 
     return Problem(
         "nonlinear autonomous", "y' = y (1 - y)", "logistic growth, closed form",
@@ -152,7 +149,7 @@ class BlindSpots:
 
     def plot(self, path: str | Path) -> None:
         """Error against steps, a panel a kind of problem, a line a scheme; .pdf, .svg or .png."""
-        from .panels import Panels, styles, tidy_log
+        from .panels import Panels, label_end, styles, tidy_log
 
         names = list(next(iter(self.measurements.values())))
         look = styles(list(self.measurements))
@@ -166,10 +163,7 @@ class BlindSpots:
                     style = {"markersize": 9 - 2.5 * i, "linewidth": 3 - i, **look[scheme]}
                     axis.loglog(m.steps, m.errors, label=scheme, **style)
                     text = f"{m.order:.1f}" if m.trusted else "?"
-                    axis.annotate(
-                        text, (m.steps[-1], m.errors[-1]), color=look[scheme]["color"],
-                        textcoords="offset points", xytext=(6, -3), fontsize=8,
-                    )  # fmt: skip
+                    label_end(axis, m.steps[-1], m.errors[-1], text, look[scheme]["color"])
                 axis.margins(x=0.12)
                 tidy_log(axis, "x")
                 tidy_log(axis, "y")

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import quadflow as qf
+from quadflow.adapters.files import json_number
 from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod
 
-from .exact_methods import ExactStep, exact_step, full_matrix
+from .exact_methods import ExactStep, exact_step, full_matrix, look_back
 from .exact_rules import NODAL, exact_rule
 from .exact_runge_kutta import exact_runge_kutta, inertia
 from .multistep import predictor_and_corrector
@@ -88,7 +89,7 @@ class Certificate:
             "arithmetic": self.arithmetic,
             "failing": None if self.failing is None else tree_text(self.failing),
             "defect": self.defect,
-            "principal_error": None if math.isnan(self.principal_error) else self.principal_error,
+            "principal_error": json_number(self.principal_error),
             "dense_order": self.dense_order,
             "dense_local": self.dense_local,
             "error_order": self.error_order,
@@ -267,10 +268,7 @@ def _estimate_order(step: ExactStep) -> int | None:
 
 def _varying(method: qf.Method | qf.QuadratureRule, claimed: int) -> int | None:
     """The order on a geometric grid, of methods that look back; trees up to order 8."""
-    looks_back = (isinstance(method, SweepsMethod) and method.guess == "extrapolated") or (
-        isinstance(method, AnchorsMethod) and method.interpolant.anchors > 1
-    )
-    if not looks_back:
+    if not look_back(method):
         return None
     highest = min(claimed + 1, 8)
     table = all_trees(highest)
@@ -305,8 +303,14 @@ def _zero_stable(method: qf.Method | qf.QuadratureRule) -> bool | None:
     return all(part.zero_stable for part in predictor_and_corrector(method) if part is not None)
 
 
+def _rule(method: qf.Method | qf.QuadratureRule) -> qf.QuadratureRule | None:
+    if isinstance(method, (SweepsMethod, AnchorsMethod)):
+        return method.rule
+    return method if isinstance(method, qf.QuadratureRule) else None
+
+
 def _properties(method: qf.Method | qf.QuadratureRule) -> dict[str, bool]:
-    rule = method if isinstance(method, qf.QuadratureRule) else getattr(method, "rule", None)
+    rule = _rule(method)
     if rule is not None:
         algebra, nodal = exact_runge_kutta(rule), exact_rule(rule).nodal
         return {
@@ -339,7 +343,7 @@ def _disagreements(method: qf.Method | qf.QuadratureRule, found: Certificate) ->
         if declared != proved:
             wrong.append(f"{what} declared {declared}, proved {proved}")
 
-    rule = method if isinstance(method, qf.QuadratureRule) else getattr(method, "rule", None)
+    rule = _rule(method)
     if isinstance(method, qf.QuadratureRule):
         compare("degree", method.degree, found.order - 1)
     else:
@@ -369,7 +373,7 @@ def _disagreements(method: qf.Method | qf.QuadratureRule, found: Certificate) ->
         fsal = method.tableau.first_same_as_last
         compare("first_same_as_last", fsal, found.properties["first same as last"])
     if isinstance(method, qf.Method):
-        for ratio in (Fraction(1), UNEVEN):
+        for ratio in (Fraction(1), UNEVEN) if look_back(method) else (Fraction(1),):
             wrong += [f"running code: {text}" for text in against_algebra(method, ratio=ratio)]
     return tuple(wrong)
 
@@ -395,7 +399,7 @@ class BlackBoxCertificate:
         """Every finding, for JSON; nan becomes None."""
         found = dataclasses.asdict(self)
         found["failing"] = None if self.failing is None else tree_text(self.failing)
-        found["defect"] = None if math.isnan(self.defect) else self.defect
+        found["defect"] = json_number(self.defect)
         return found
 
     def __str__(self) -> str:

@@ -11,15 +11,14 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 import quadflow as qf
-from quadflow.adapters.files import read_json_object, write_json
+from quadflow.adapters.files import json_number, read_json_object, write_json
 
 from .error_kinds import (
     KINDS,
@@ -31,6 +30,7 @@ from .error_kinds import (
     make_kind,
     make_mp_kind,
 )
+from .lines import fitted_line
 from .mp_backend import ImplicitCollocation, coefficients_limit
 from .problems import Problem, get_problem
 from .solvers import Solver, as_solver, quadflow_solver
@@ -106,12 +106,8 @@ class OrderMeasurement:
         x, y = self._points
         if len(x) < 3:
             return math.nan, math.nan, math.nan
-        slope, start = np.polyfit(x, y, 1)
-        gaps = y - (slope * x + start)
-        variance = float(gaps @ gaps) / (len(x) - 2)
-        spread = math.sqrt(variance / float(((x - x.mean()) ** 2).sum()))
-        half = float(stdtrit(len(x) - 2, 0.975)) * spread
-        return -float(slope), half, float(np.abs(gaps).max()) / math.log(10)
+        slope, half, farthest = fitted_line(x, y)
+        return -slope, half, farthest / math.log(10)
 
     @property
     def slopes(self) -> tuple[float, ...]:
@@ -243,28 +239,24 @@ class OrderMeasurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-
-        def number(x: float) -> float | None:
-            return x if math.isfinite(x) else None
-
         return {
             "method": self.method,
             "problem": self.problem,
             "of": self.of,
             "what": self.what,
             "promised_order": self.promised,
-            "measured_order": number(self.order),
-            "half_width_95": number(self.half_width),
-            "residual_decades": number(self.residual),
+            "measured_order": json_number(self.order),
+            "half_width_95": json_number(self.half_width),
+            "residual_decades": json_number(self.residual),
             "trusted": self.trusted,
             "verdict": self.verdict,
             "steps": list(self.steps),
-            "errors": [number(e) for e in self.errors],
+            "errors": [json_number(e) for e in self.errors],
             "calls": list(self.calls),
             "nfe": list(self.nfe),
             "used": list(self.used),
             "notes": list(self.notes),
-            "ratios": [number(r) for r in self.ratios],
+            "ratios": [json_number(r) for r in self.ratios],
             "slopes": list(self.slopes),
             "floor": self.floor,
             "reference_error": self.reference_error,
@@ -333,6 +325,16 @@ def window(ratio: float = math.sqrt(2), first: int = 4) -> Iterator[int]:
             yield n
             last = n
         k += 1
+
+
+def window_length(budget: int) -> int:
+    """How many step numbers of `window` a budget of steps pays for."""
+    return sum(spent <= budget for spent in accumulate(takewhile(budget.__ge__, window())))
+
+
+def default_budget(of: str, digits: int | None) -> int:
+    """Most steps of all solves of a measurement, where none is given: what takes some seconds."""
+    return 700 if digits is not None else 3_000 if of == "gradient" else 12_000
 
 
 def _notes(
@@ -459,7 +461,7 @@ def measured_order(
         if len(numbers) < 3 or numbers[0] < 1 or any(b <= a for a, b in pairwise(numbers)):
             raise ValueError(f"steps must be at least three ascending numbers, got {list(steps)}")
     if budget is None:
-        budget = 700 if digits is not None else 3_000 if of == "gradient" else 12_000
+        budget = default_budget(of, digits)
     if budget < 4 * LEAST_POINTS:
         raise ValueError(f"budget={budget} steps are too few for any order: at least 100 or so")
     remark = ""

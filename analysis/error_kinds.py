@@ -21,14 +21,15 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from torch import Tensor
 
-from quadflow.adapters.extras import require
 from quadflow.errors import nearest
 from quadflow.evaluation import StateLayout, Velocity
 from quadflow.interpolation import Anchor, OracleInterpolant
 from quadflow.methods import AnchorsMethod, Method, SweepsMethod
 from quadflow.step import State, Stepper
 
+from .exact_methods import look_back
 from .mp_backend import ImplicitCollocation, coefficients_limit, exact_states, mp_solve
+from .multiprecision import multiprecision
 from .problems import Problem
 from .solvers import Run, Solver
 
@@ -329,13 +330,6 @@ def _fast_jacobian(problem: Problem) -> Callable[[float, np.ndarray], np.ndarray
 # -- single steps --------------------------------------------------------------------------------
 
 
-def _history(method: Method) -> int:
-    """How many intervals before a step its method looks back on."""
-    if isinstance(method, AnchorsMethod):
-        return method.interpolant.anchors - 1
-    return 1 if isinstance(method, SweepsMethod) and method.guess == "extrapolated" else 0
-
-
 def _step_starts(problem: Problem, n: int, history: int) -> tuple[list[float], float]:
     """Times of single steps of size h = span / n, with room for their history; and h.
 
@@ -370,14 +364,14 @@ def local_step(
     stepper = Stepper(method, velocity)
     state = State(t, y)
     if isinstance(method, AnchorsMethod):
-        times = [t - j * h for j in range(_history(method), 0, -1)]
+        times = [t - j * h for j in range(look_back(method), 0, -1)]
         if times:
             anchors = [
                 Anchor(when, past, velocity(when, past)[0])
                 for when, past in zip(times, truth.at(times), strict=True)
             ]
             state = State(t, y, history=tuple(anchors))
-    elif _history(method):
+    elif look_back(method):
         before = stepper.step(State(t - h, truth.at([t - h])[0]), t)
         state = State(t, y, last=before.state.last)
     nfe, calls = velocity.nfe, velocity.calls
@@ -398,7 +392,7 @@ def _local(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
         return run.end, run.nfe, run.calls, run.failure
 
     def sample(n: int) -> Sample:
-        history = 0 if method is None else _history(method)
+        history = look_back(method)
         try:
             starts, h = _step_starts(problem, n, history)
         except UnavailableError as error:
@@ -450,11 +444,11 @@ def _estimate(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
 
     def sample(n: int) -> Sample:
         try:
-            starts, h = _step_starts(problem, n, _history(method))
+            starts, h = _step_starts(problem, n, look_back(method))
         except UnavailableError as error:
             return Sample(math.inf, failure=str(error))
         estimates, ratios, cost, scale = [], [], (0, 0), 0.0
-        _prepare(truth, starts, h, _history(method))
+        _prepare(truth, starts, h, look_back(method))
         for t in starts:
             end, estimate, nfe, calls = local_step(method, problem, truth, t, h)
             cost = cost[0] + nfe, cost[1] + calls
@@ -491,7 +485,7 @@ def make_mp_kind(
         raise ValueError(f"of={of!r} is unknown: {nearest(of, KINDS)}")
     if of not in MP_KINDS:
         raise UnavailableError(f"of={of!r} is measured in float64 only")
-    mp = require("mpmath", "analysis").mp
+    mp = multiprecision()
     exact = exact_states(problem)
     begin, end = (Fraction(t) for t in problem.span)
 
@@ -519,7 +513,7 @@ def make_mp_kind(
 
     def too_few(n: int) -> Sample | None:
         exact_starts = start == "exact" and isinstance(method, AnchorsMethod)
-        history = _history(method) if isinstance(method, Method) and exact_starts else 0
+        history = look_back(method) if exact_starts else 0
         if n <= history:
             return Sample(math.inf, failure=f"{n} steps are all taken up by exact starting values")
         return None
@@ -549,7 +543,7 @@ def make_mp_kind(
         )
 
     def local(n: int) -> Sample:
-        history = _history(method) if isinstance(method, Method) else 0
+        history = look_back(method)
         if isinstance(method, SweepsMethod) and history:
             raise UnavailableError(
                 "one step with an extrapolated guess is measured in float64 only"

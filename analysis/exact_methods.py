@@ -75,6 +75,13 @@ def exact_velocity(table: TreeTable, t: Fraction) -> list[Fraction]:
     return [t ** (size(tree) - 1) * size(tree) / density(tree) for tree in table.trees]
 
 
+def look_back(method: object) -> int:
+    """How many intervals before a step its method uses; 0 for whatever is no such method."""
+    if isinstance(method, AnchorsMethod):
+        return method.interpolant.anchors - 1
+    return 1 if isinstance(method, SweepsMethod) and method.guess == "extrapolated" else 0
+
+
 # -- Runge-Kutta ----------------------------------------------------------------------------------
 
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from quadflow.adapters.extras import require
 from quadflow.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
+
+from .multiprecision import multiprecision
 
 Poly = tuple[Fraction, ...]
 """Coefficients, lowest power first."""
@@ -233,7 +234,7 @@ class ExactRule:
 
     def nodes(self, digits: int = 50) -> list[object]:
         """The zeros of M as mpmath numbers of this many digits, ascending."""
-        mp = require("mpmath", "analysis").mp
+        mp = multiprecision()
         with mp.workdps(2 * digits):
             top = math.lcm(*(a.denominator for a in self.nodal))
             coefficients = [int(a * top) for a in reversed(self.nodal)]

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from quadflow.adapters.extras import require
 from quadflow.interpolation import OracleInterpolant, PolynomialInterpolant
 from quadflow.methods import AnchorsMethod, Method, StagesMethod, SweepsMethod
 from quadflow.quadrature import QuadratureRule
@@ -25,6 +24,7 @@ from quadflow.tableaus import DOPRI5, Tableau
 
 from .exact_methods import full_matrix
 from .exact_rules import exact_rule
+from .multiprecision import multiprecision
 from .problems import Problem
 from .rational_numbers import rational_array
 
@@ -67,7 +67,7 @@ class MpSegment:
 
     def __call__(self, t: Any) -> list[Any]:
         """The state at time t, an mpf."""
-        mp = _mp()
+        mp = multiprecision()
         row = _integrals(self.positions, ((t - self.t0) / self.h,))[0]
         columns = list(zip(*self.values, strict=True))
         return [y + self.h * mp.fdot(row, v) for y, v in zip(self.y0, columns, strict=True)]
@@ -85,10 +85,6 @@ class MpRun:
     segments: list[MpSegment] | None
 
 
-def _mp() -> Any:
-    return require("mpmath", "analysis").mp
-
-
 def coefficients_limit(method: Method | ImplicitCollocation) -> str | None:
     """Why more than 16 digits do not help this method; None where they do."""
     if isinstance(method, StagesMethod):
@@ -103,7 +99,7 @@ def coefficients_limit(method: Method | ImplicitCollocation) -> str | None:
 
 def _tableau_numbers(tableau: Tableau) -> tuple[list[list[Any]], list[Any], list[Any]]:
     """A, b, c as mpf, from the fractions that are meant where the entries are such."""
-    mp = _mp()
+    mp = multiprecision()
     numbers, _ = rational_array(np.vstack((full_matrix(tableau), tableau.b)))
     *rows, b = [[mp.mpf(x.numerator) / x.denominator for x in row] for row in numbers.tolist()]
     a = [row[:i] for i, row in enumerate(rows)]
@@ -112,7 +108,7 @@ def _tableau_numbers(tableau: Tableau) -> tuple[list[list[Any]], list[Any], list
 
 def _basis(positions: Sequence[Any]) -> list[list[Any]]:
     """Coefficients, lowest power first, of Lagrange's basis through the positions."""
-    mp = _mp()
+    mp = multiprecision()
     basis = []
     for j, p in enumerate(positions):
         row, scale = [mp.mpf(1)], mp.mpf(1)
@@ -129,7 +125,7 @@ def _basis(positions: Sequence[Any]) -> list[list[Any]]:
 
 def _integrals(positions: Sequence[Any], ends: Sequence[Any]) -> list[list[Any]]:
     """∫ from 0 to each end of Lagrange's basis through the positions: a row an end."""
-    mp = _mp()
+    mp = multiprecision()
     with mp.extradps(2 * len(positions)):
         basis = _basis(positions)
         return [
@@ -140,7 +136,7 @@ def _integrals(positions: Sequence[Any], ends: Sequence[Any]) -> list[list[Any]]
 
 def _values(positions: Sequence[Any], points: Sequence[Any]) -> list[list[Any]]:
     """Lagrange's basis through the positions at each point: a row a point."""
-    mp = _mp()
+    mp = multiprecision()
     with mp.extradps(2 * len(positions)):
         basis = _basis(positions)
         return [[mp.fsum(a * x**i for i, a in enumerate(row)) for row in basis] for x in points]
@@ -149,7 +145,7 @@ def _values(positions: Sequence[Any], points: Sequence[Any]) -> list[list[Any]]:
 @functools.lru_cache(maxsize=64)
 def _rule_at(rule: QuadratureRule, digits: int) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
     exact = exact_rule(rule)
-    mp = _mp()
+    mp = multiprecision()
     if exact.exact:
         nodes = tuple(exact.nodes(digits))
     else:
@@ -160,14 +156,14 @@ def _rule_at(rule: QuadratureRule, digits: int) -> tuple[tuple[Any, ...], list[A
 
 def rule_numbers(rule: QuadratureRule) -> tuple[tuple[Any, ...], list[Any], list[list[Any]]]:
     """Nodes, weights and integration matrix on [0, 1] at mpmath's working precision."""
-    return _rule_at(rule, _mp().dps)
+    return _rule_at(rule, multiprecision().dps)
 
 
 class _Solve:
     """One fixed-step solve at mpmath's working precision."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.mp = problem, _mp()
+        self.problem, self.mp = problem, multiprecision()
         self.nfe = self.calls = 0
         self.segments: list[MpSegment] = []
 
@@ -358,7 +354,7 @@ def mp_solve(
             problem without exact solution.
         ArithmeticError: the collocation equations did not converge.
     """
-    mp = _mp()
+    mp = multiprecision()
     if isinstance(digits, bool) or not isinstance(digits, int) or digits < 16:
         raise ValueError(f"digits must be an integer >= 16, got {digits!r}")
     if start not in ("exact", "own"):

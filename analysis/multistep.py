@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from quadflow.adapters.extras import require
 from quadflow.methods import AnchorsMethod
 
 from .exact_rules import Poly, exact_rule, lagrange_basis, poly_integral, poly_mul, poly_value
+from .multiprecision import multiprecision
 from .rational_functions import square_free_factors
 
 
@@ -64,7 +64,7 @@ class LinearMultistep:
 
     def roots(self, digits: int = 50) -> list[tuple[complex, float, int]]:
         """Zeros of ρ(ξ) = Σ α_j ξ^j: (root, |root|, multiplicity), multiplicities exactly."""
-        mp = require("mpmath", "analysis").mp
+        mp = multiprecision()
         found = []
         with mp.workdps(digits):
             for factor, multiplicity in square_free_factors(self.alpha):

@@ -191,7 +191,7 @@ def _rule_fault(kind: str, rng: np.random.Generator) -> Fault:
     wrong[index] += FAULT if wrong[index] < 0.5 else -FAULT
     wrong.setflags(write=False)
     corrupt = _unchecked(rule, **{field: wrong})
-    # one sweep: the method of which all three arrays are part
+    # a method of which all three arrays are part
     method = qf.collocation(rule, max(1, rule.degree))
     checks = _method_checks(dataclasses.replace(method, rule=corrupt))
     caught = _caught(checks)

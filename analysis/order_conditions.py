@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -159,6 +160,7 @@ def simplifying_assumptions(
     )
 
 
+@functools.lru_cache(maxsize=256)
 def rule_assumptions(rule: qf.QuadratureRule) -> SimplifyingAssumptions:
     """Of collocation on a rule, exactly: B(d+1), C(n) and D(d+1-n) at least.
 

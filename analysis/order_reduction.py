@@ -13,7 +13,7 @@ import quadflow as qf
 
 from .convergence import OrderMeasurement, measured_order
 from .mp_backend import ImplicitCollocation
-from .panels import Panels, styles, tidy_log
+from .panels import Panels, label_end, styles, tidy_log
 from .problems import get_problem
 
 RULES = (qf.gauss_legendre(3), qf.radau_right(3), qf.gauss_lobatto(4))
@@ -69,10 +69,7 @@ class OrderReduction:
                 for lam, m in by:
                     style = look[f"{lam:g}"]
                     axis.loglog(m.steps, m.errors, markersize=4, label=f"λ = {lam:g}", **style)
-                    axis.annotate(
-                        f"{m.slope:.1f}", (m.steps[-1], m.errors[-1]), color=style["color"],
-                        textcoords="offset points", xytext=(5, -3), fontsize=8,
-                    )  # fmt: skip
+                    label_end(axis, m.steps[-1], m.errors[-1], f"{m.slope:.1f}", style["color"])
                 axis.margins(x=0.12)
                 tidy_log(axis, "x")
                 tidy_log(axis, "y")

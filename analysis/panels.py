@@ -146,6 +146,13 @@ class Panels:
             self._plt.close(self.figure)
 
 
+def label_end(axis: Any, x: float, y: float, text: str, colour: str) -> None:
+    """A short text to the right of a curve's last point, in the curve's colour."""
+    axis.annotate(
+        text, (x, y), color=colour, textcoords="offset points", xytext=(6, -3), fontsize=8
+    )
+
+
 def tidy_log(axis: Any, which: str) -> None:
     """Decades as ticks, about six of them however wide the range; 1, 2, 5 where it is narrow."""
     ticker = require("matplotlib.ticker", "analysis")

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quadflow.adapters.extras import require
 from quadflow.errors import nearest
+
+from .multiprecision import multiprecision
 
 RightHandSide = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 """rhs(t, y, m): y a sequence of d components, m the namespace of sin, cos, exp, log, sqrt, ...
@@ -128,7 +129,7 @@ class Problem:
             raise ValueError(
                 f"{self.name} has no exact solution: see references.reference_solution"
             )
-        mp = require("mpmath", "analysis").mp
+        mp = multiprecision()
         with mp.workdps(30):
             return torch.tensor([float(x) for x in self.exact(mp.mpf(t))], dtype=torch.float64)
 

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from quadflow.adapters.extras import require
-
+from .multiprecision import multiprecision
 from .problems import Problem
 
 
@@ -52,7 +51,7 @@ def _legendre(mp: Any, n: int, x: Any) -> list[Any]:
 
 @functools.lru_cache(maxsize=16)
 def _radau(stages: int, bits: int) -> _Rule:
-    mp = require("mpmath", "analysis").mp
+    mp = multiprecision()
     s = stages
     # float64 roots of P_s - P_{s-1}, the eigenvalues of a comrade matrix, then Newton's iteration
     series = np.zeros(s + 1)
@@ -138,7 +137,7 @@ def radau_solution(
         ReferenceFailed: the step collapsed or the steps ran out.
         ValueError: times are not monotone from the start of the span.
     """
-    mp = require("mpmath", "analysis").mp
+    mp = multiprecision()
     ordered = [problem.span[0], *times]
     sign = 1 if ordered[-1] >= ordered[0] else -1
     if any(sign * (b - a) < 0 for a, b in pairwise(ordered)):

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quadflow.adapters.extras import require
-
+from .multiprecision import multiprecision
 from .problems import Problem
 from .reference_radau import ReferenceFailed, radau_solution
 
@@ -143,7 +142,7 @@ def _dop853(problem: Problem, times: list[float]) -> Reference:
 
 
 def _extended(problem: Problem, times: list[float], digits: int, strict: bool) -> Reference:
-    mp = require("mpmath", "analysis").mp
+    mp = multiprecision()
     tail = 10.0 ** -(digits if problem.stiff else digits / 2 + 2)
     fine = radau_solution(problem, times, digits=digits + 4, stages=20, tail=tail / 10)
     check = radau_solution(problem, times, digits=digits + 4, stages=16, tail=tail * 10)

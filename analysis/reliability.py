@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import integrate
 
-from quadflow.adapters.files import read_json_object, write_json
+from quadflow.adapters.files import json_number, read_json_object, write_json
 
 from .problems import Problem, get_problem
 from .solvers import Dense, Run, as_solver
@@ -84,18 +84,14 @@ class Reliability:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-
-        def number(x: float) -> float | None:
-            return x if math.isfinite(x) else None
-
         return {
             "solver": self.solver,
             "problem": self.problem,
             "tolerance": self.tolerance,
             "accepted": self.accepted,
             "judged": int(self.judged.sum()),
-            "quantiles": {str(q): number(v) for q, v in self.quantiles.items()},
-            "underestimates": number(self.underestimates),
+            "quantiles": {str(q): json_number(v) for q, v in self.quantiles.items()},
+            "underestimates": json_number(self.underestimates),
             "starts": list(self.starts),
             "sizes": list(self.sizes),
             "estimates": list(self.estimates),

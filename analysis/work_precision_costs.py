@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from quadflow.adapters.files import json_number
 from quadflow.errors import nearest
+
+from .lines import fitted_line
 
 COSTS = {
     "nfe": "evaluations of f (single states)",
@@ -172,10 +175,7 @@ class Proportionality:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-        return {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v
-            for k, v in asdict(self).items()
-        }
+        return {k: json_number(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
 def proportionality(rows: Sequence[Row]) -> Proportionality:
@@ -196,12 +196,7 @@ def proportionality(rows: Sequence[Row]) -> Proportionality:
         least, middle, most = float(ratio.min()), float(np.median(ratio)), float(ratio.max())
         if len(set(tolerance.tolist())) >= 3:
             x, y = np.log10(tolerance), np.log10(error)
-            from scipy import stats  # here: it doubles the time of the import
-
-            line = stats.linregress(x, y)
-            slope = float(line.slope)
-            half = float(stats.t.ppf(0.975, len(used) - 2) * line.stderr)
-            residual = float(np.abs(y - (line.slope * x + line.intercept)).max())
+            slope, half, residual = fitted_line(x, y)
     return Proportionality(
         rows[0].solver, rows[0].problem, len(used), slope, half, residual, least, middle, most,
         len(rows) - len(used),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,29 @@ def _failures(axis: Any, rows: Mapping[str, Sequence[Row]], where: str) -> None:
         )  # fmt: skip
 
 
+def _panel(
+    axis: Any,
+    rows: Mapping[str, Sequence[Row]],
+    point: Callable[[Row], tuple[float | None, float | None]],
+    style: Mapping[str, Any],
+    failures: str,
+) -> None:
+    """A curve a solver through the points of its rows; accuracy grows to the right."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for solver, of in rows.items():
+        places = [(*point(r), r) for r in of]
+        marks = [
+            None if not r.error or x is None or y is None else (float(x), float(y), r.usable)
+            for x, y, r in places
+        ]
+        _points(axis, marks, {**style[solver], "label": solver})
+    _failures(axis, rows, failures)
+    axis.invert_xaxis()
+    tidy_log(axis, "x")
+    tidy_log(axis, "y")
+
+
 def work_precision_plot(
     path: str | Path, study: WorkPrecision, cost: str = "nfe", *, command: str | None = None
 ) -> None:
@@ -67,21 +90,8 @@ def work_precision_plot(
     title = f"Work and precision: {COSTS[cost]}"
     with Panels(path, study.problems, title, study.command if command is None else command) as p:
         for name, axis in p.axes.items():
-            axis.set_xscale("log")
-            axis.set_yscale("log")
             rows = {s: study.of(s, name) for s in study.solvers}
-            for solver, of in rows.items():
-                marks = [
-                    None
-                    if not r.error or getattr(r, cost) is None
-                    else (r.error, float(getattr(r, cost)), r.usable)
-                    for r in of
-                ]
-                _points(axis, marks, {**style[solver], "label": solver})
-            _failures(axis, rows, "top")
-            axis.invert_xaxis()
-            tidy_log(axis, "x")
-            tidy_log(axis, "y")
+            _panel(axis, rows, lambda r: (r.error, getattr(r, cost)), style, "top")
         p.label("achieved relative error at the end", COSTS[cost])
 
 
@@ -105,22 +115,11 @@ def proportionality_plot(
     title = "Achieved error against tolerance"
     with Panels(path, names, title, study.command if command is None else command) as p:
         for name, axis in p.axes.items():
-            axis.set_xscale("log")
-            axis.set_yscale("log")
             rows = {s: study.of(s, name) for s in solvers}
             levels = sorted({r.tolerance for of in rows.values() for r in of if r.tolerance})
             axis.plot(
                 [levels[0], levels[-1]], [levels[0], levels[-1]], color="0.3", linewidth=0.9,
                 linestyle=(0, (5, 2)), label="error = tolerance", zorder=1,
             )  # fmt: skip
-            for solver, of in rows.items():
-                marks = [
-                    None if not r.error or r.tolerance is None else (r.tolerance, r.error, r.usable)
-                    for r in of
-                ]
-                _points(axis, marks, {**style[solver], "label": solver})
-            _failures(axis, rows, "bottom")
-            axis.invert_xaxis()
-            tidy_log(axis, "x")
-            tidy_log(axis, "y")
+            _panel(axis, rows, lambda r: (r.tolerance, r.error), style, "bottom")
         p.label("relative tolerance", "achieved relative error at the end")

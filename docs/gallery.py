@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import platform
 import shlex
 import sys
 import time
@@ -21,6 +20,7 @@ import torch
 
 from quadflow.adapters.cli import main
 from quadflow.adapters.files import write_json
+from quadflow.analysis.work_precision import machine
 
 FIGURES = Path(__file__).parent / "figures"
 COMMANDS = {
@@ -70,11 +70,7 @@ def build(names: Sequence[str]) -> None:
             "seconds": round(time.perf_counter() - began, 1),
         }
     record["studies"] = {name: record["studies"][name] for name in COMMANDS}
-    record["machine"] = {
-        "cores": os.cpu_count(),
-        "architecture": platform.machine(),
-        "torch": torch.__version__,
-    }
+    record["machine"] = machine()
     write_json(file, record)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..multiprecision import multiprecision as mp
 from ..problems import Event, Problem, register_problem, vector
 
 
@@ -49,9 +50,7 @@ def driven() -> Problem:
         return cos + here[0] - there[0], sin / (2 + cos) ** 2 + here[1] - there[1]
 
     def exact(t: Any) -> Sequence[Any]:
-        from mpmath import mp
-
-        return mp.sin(t), 1 / (2 + mp.cos(t))
+        return mp().sin(t), 1 / (2 + mp().cos(t))
 
     return Problem(
         "driven",

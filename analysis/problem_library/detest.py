@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..multiprecision import multiprecision as mp
 from ..problems import Problem, RightHandSide, register_problem, vector
-from .digits import mp
 from .mechanics import euler_body, kepler, outer_planets
 from .oscillators import van_der_pol
 

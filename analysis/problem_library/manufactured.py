@@ -14,9 +14,9 @@ from typing import Any
 
 from quadflow.adapters.extras import require
 
+from ..multiprecision import multiprecision as mp
 from ..problems import Problem, register_problem, vector
 from .checks import whole
-from .digits import mp
 
 _FUNCTIONS = ("sin", "cos", "exp", "sqrt")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from ..multiprecision import multiprecision as mp
 from ..problems import Event, Problem, register_problem, vector
 from .checks import real
-from .digits import mp
 
 
 @register_problem("kepler")

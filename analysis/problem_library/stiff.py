@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from ..multiprecision import multiprecision as mp
 from ..problems import Problem, register_problem, vector
 from .checks import real
-from .digits import mp
 from .oscillators import relaxation_oscillator
 
 
