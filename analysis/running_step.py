@@ -15,7 +15,7 @@ from quadflow.interpolation import Anchor
 from quadflow.methods import AnchorsMethod, SweepsMethod
 from quadflow.step import State, Stepper, StepResult
 
-from .exact_methods import ExactStep, exact_step, exact_velocity
+from .exact_methods import ExactStep, exact_step, exact_velocity, look_back
 from .trees import all_trees, density, size, tree_problem, tree_text
 
 TOLERANCE = 1e-9
@@ -48,7 +48,7 @@ def _run(method: qf.Method, highest: int, ratio: float, intervals: int) -> StepR
     state = State(t, exact(t))
     if isinstance(method, AnchorsMethod):
         times, h = [t], sizes[0]
-        for _ in range(method.interpolant.anchors - 1):
+        for _ in range(look_back(method)):
             h /= ratio
             times.insert(0, times[0] - h)
         known = [Anchor(s, exact(s), slope(s)) for s in times]

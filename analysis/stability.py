@@ -159,7 +159,7 @@ def _roots(method: Subject) -> Callable[[np.ndarray], np.ndarray]:
     return lambda z: np.asarray(function(z))[..., None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StabilityReport:
     """Stability of one method; None where a property is not defined for its kind.
 
@@ -187,24 +187,24 @@ class StabilityReport:
     name: str
     kind: str
     exact: bool
-    function: RationalFunction | None
+    function: RationalFunction | None = None
     order: int | None
     error_constant: Fraction | None
     dissipation: tuple[int, Fraction] | None
     dispersion: tuple[int, Fraction] | None
     a_stable: bool | None
     a_stability: str
-    alpha: float | None
+    alpha: float | None = None
     l_stable: bool | None
-    at_infinity: Fraction | None
-    stiffly_accurate: bool | None
-    algebraically_stable: bool | None
-    stability_inertia: tuple[int, int, int] | None
-    symmetric: bool | None
-    symplectic: bool | None
-    weights: tuple[int, int, int] | None
-    lebesgue: float | None
-    matrix_norm: float | None
+    at_infinity: Fraction | None = None
+    stiffly_accurate: bool | None = None
+    algebraically_stable: bool | None = None
+    stability_inertia: tuple[int, int, int] | None = None
+    symmetric: bool | None = None
+    symplectic: bool | None = None
+    weights: tuple[int, int, int] | None = None
+    lebesgue: float | None = None
+    matrix_norm: float | None = None
     real_interval: float
     imaginary_interval: float
     notes: tuple[str, ...] = ()
@@ -497,21 +497,13 @@ def _multistep_report(method: Method, steps: Recurrence) -> StabilityReport:
         name=method_title(method),
         kind="multistep",
         exact=steps.exact,
-        function=None,
         order=order,
         error_constant=constant,
         dissipation=dissipation,
         dispersion=dispersion,
         a_stable=False,
         a_stability="explicit, the roots are unbounded at infinity",
-        alpha=None,
         l_stable=False,
-        at_infinity=None,
-        stiffly_accurate=None,
-        algebraically_stable=None,
-        stability_inertia=None,
-        symmetric=None,
-        symplectic=None,
         weights=None if rule is None else inertia(exact_runge_kutta(rule).gram),
         lebesgue=None if rule is None else lebesgue_constant(rule.nodes),
         matrix_norm=None if rule is None else _matrix_norm(rule, None),
