@@ -12,7 +12,7 @@ import numpy as np
 
 import quadflow as qf
 from quadflow.adapters.files import json_number
-from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod
+from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
 
 from .exact_methods import ExactStep, exact_step, full_matrix, look_back
 from .exact_rules import NODAL, exact_rule
@@ -136,6 +136,9 @@ def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHE
             from the theorem that K sweeps give every tree of at most K + n vertices (K + 1 from a
             constant guess) the value that the collocation method gives it.
 
+    A method of variable order is certified at every k that `highest` reaches; the certificate
+    returned is that of the last, with the disagreements of all.
+
     Raises:
         TypeError: anything else.
         ValueError: a method that claims no order (a trained interpolant), or whose interpolant is
@@ -147,6 +150,8 @@ def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHE
         raise ValueError(f"highest must be an order >= 2, got {highest!r}")
     if not isinstance(method, qf.QuadratureRule):
         method = qf.get_method(method)
+        if isinstance(method, VariableOrderMethod) and method.order is None:
+            return _every_order(method, highest)
         if method.order is None:
             raise ValueError(f"{method.name} declares no order: there is nothing to certify")
     claimed = claimed_order(method)
@@ -185,6 +190,28 @@ def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHE
     return certificate
 
 
+def _every_order(method: VariableOrderMethod, highest: int) -> Certificate:
+    """PECE of order k, k anchors, has global order k+1, as have its dense output and estimate."""
+    reach = min(method.max_order, max(1, highest - 2))
+    wrong: list[str] = []
+    for k in range(1, reach + 1):
+        at_k = dataclasses.replace(
+            method, order=k + 1, dense_order=k + 1, error_order=k + 1,
+            control=dataclasses.replace(method.control, max_order=k),
+        )  # fmt: skip
+        found = certify(at_k, highest=highest)
+        wrong += [f"k = {k}: {words}" for words in found.disagreements]
+        if k == 1 and method.error_order != found.error_order:
+            wrong.append(f"error_order declared {method.error_order}, proved {found.error_order}")
+    return dataclasses.replace(
+        found,
+        kind=f"linear multistep of variable order, k = 1 to {method.max_order}, PECE",
+        proof=f"{found.proof}, at k = {reach}; likewise at every lower k",
+        declared=_declared(method),
+        disagreements=tuple(wrong),
+    )
+
+
 def claimed_order(method: qf.Method | qf.QuadratureRule) -> int:
     """What the method says; d + 1 for collocation on a rule."""
     if isinstance(method, qf.QuadratureRule):
@@ -209,6 +236,8 @@ def _kind(method: qf.Method | qf.QuadratureRule) -> str:
         return f"{text}, guess extrapolated: a two-step Runge-Kutta method"
     if isinstance(method, StagesMethod):
         return f"explicit Runge-Kutta method of {len(method.tableau.a)} stages"
+    if isinstance(method, VariableOrderMethod):
+        return f"linear multistep, {method.max_order} anchors at most, PECE"
     assert isinstance(method, AnchorsMethod)
     k = method.interpolant.anchors
     return f"linear multistep, {k} anchor{'s' * (k > 1)}, {method.correction or 'predicted'}"
@@ -298,6 +327,8 @@ def _assumptions(method: qf.Method | qf.QuadratureRule) -> SimplifyingAssumption
 
 
 def _zero_stable(method: qf.Method | qf.QuadratureRule) -> bool | None:
+    if isinstance(method, VariableOrderMethod):
+        method = qf.adams(method.max_order, "PECE")
     if not isinstance(method, AnchorsMethod):
         return None
     return all(part.zero_stable for part in predictor_and_corrector(method) if part is not None)
@@ -320,6 +351,8 @@ def _properties(method: qf.Method | qf.QuadratureRule) -> dict[str, bool]:
             "contains the start": not nodal[0],
             "contains the end": not sum(nodal),
         }
+    if isinstance(method, VariableOrderMethod):
+        return {}
     assert isinstance(method, StagesMethod)
     tableau = method.tableau
     last = np.array([*tableau.a[-1], 0.0])

@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 import quadflow as qf
-from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod
+from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
 from quadflow.tableaus import Tableau
 
 from .exact_rules import (
@@ -79,6 +79,8 @@ def look_back(method: object) -> int:
     """How many intervals before a step its method uses; 0 for whatever is no such method."""
     if isinstance(method, AnchorsMethod):
         return method.interpolant.anchors - 1
+    if isinstance(method, VariableOrderMethod):
+        return method.max_order - 1
     return 1 if isinstance(method, SweepsMethod) and method.guess == "extrapolated" else 0
 
 
@@ -249,8 +251,15 @@ def _embedded(rule: ExactRule, floats: qf.QuadratureRule) -> Callable[[Poly], Fr
 # -- anchors --------------------------------------------------------------------------------------
 
 
-def anchors_step(method: AnchorsMethod, table: TreeTable, ratio: Fraction) -> ExactStep:
+def anchors_step(
+    method: AnchorsMethod, table: TreeTable, ratio: Fraction, *, against: str = "predictor"
+) -> ExactStep:
     """Adams-type methods with a polynomial interpolant, every step `ratio` times the one before.
+
+    Args:
+        method, table, ratio: see `exact_step`.
+        against: what the error estimate compares the corrector with: "predictor", or "lower", the
+            corrector without the oldest anchor.
 
     Raises:
         ValueError: the interpolant is no polynomial (its order is not a matter of algebra).
@@ -303,7 +312,11 @@ def anchors_step(method: AnchorsMethod, table: TreeTable, ratio: Fraction) -> Ex
 
     estimates = []
     if method.correction is not None:
-        estimates = [list(map(operator.sub, corrected, predicted))]
+        lower = predicted
+        if against == "lower":
+            mean = combine(rule.interpolant_weights(positions[1:]), velocities[1:])
+            lower = [y + sizes[-1] * v for y, v in zip(start, mean, strict=True)]
+        estimates = [list(map(operator.sub, corrected, lower))]
     rounding = _rounding(rule, table)
     return ExactStep(
         table, corrected, dense, estimates, rounding, rounding, [rounding for _ in estimates]
@@ -345,3 +358,10 @@ def _(method: SweepsMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> 
 @exact_step.register
 def _(method: AnchorsMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
     return anchors_step(method, table, ratio)
+
+
+@exact_step.register
+def _(method: VariableOrderMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
+    """An interval at the highest order."""
+    frozen = qf.adams(method.max_order, "PECE")
+    return anchors_step(frozen, table, ratio, against="lower")

@@ -12,7 +12,7 @@ import quadflow as qf
 from quadflow.dense import Segment, lagrange_weights
 from quadflow.evaluation import StateLayout, Velocity
 from quadflow.interpolation import Anchor
-from quadflow.methods import AnchorsMethod, SweepsMethod
+from quadflow.methods import AnchorsMethod, SweepsMethod, VariableOrderMethod
 from quadflow.step import State, Stepper, StepResult
 
 from .exact_methods import ExactStep, exact_step, exact_velocity, look_back
@@ -46,13 +46,14 @@ def _run(method: qf.Method, highest: int, ratio: float, intervals: int) -> StepR
     sizes = [ratio**-j for j in range(intervals - 1, -1, -1)]
     t = -sum(sizes[:-1])
     state = State(t, exact(t))
-    if isinstance(method, AnchorsMethod):
+    if isinstance(method, (AnchorsMethod, VariableOrderMethod)):
         times, h = [t], sizes[0]
         for _ in range(look_back(method)):
             h /= ratio
             times.insert(0, times[0] - h)
         known = [Anchor(s, exact(s), slope(s)) for s in times]
-        state = State(t, exact(t), known[-1], tuple(known[:-1]))
+        # a method of variable order is run at its highest
+        state = State(t, exact(t), known[-1], tuple(known[:-1]), order=len(known))
     elif isinstance(method, SweepsMethod) and method.guess == "extrapolated":
         h = sizes[0] / ratio
         nodes = method.rule.nodes

@@ -1,5 +1,6 @@
 """quadflow: ODEs by quadrature and interpolation, for science and for flow-matching models."""
 
+from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
 from .errors import VelocityError
 from .interpolation import (
@@ -23,7 +24,7 @@ from .methods import (
     register,
     stages,
 )
-from .odeint import odeint
+from .odeint import odeint, odeint_dense, odeint_event
 from .quadrature import (
     NegativeWeightsWarning,
     QuadratureRule,
@@ -42,7 +43,8 @@ from .quadrature import (
     three_eighths,
     trapezoid,
 )
-from .solve import Solution, SolveError, Statistics, Status, solve
+from .solve import Solution, SolveError, Statistics, solve
+from .steps import Status
 from .tableaus import Tableau
 
 __version__ = "0.1.0"
@@ -81,6 +83,9 @@ __all__ = [
     "midpoint_rule",
     "newton_cotes",
     "odeint",
+    "odeint_adjoint",
+    "odeint_dense",
+    "odeint_event",
     "radau_left",
     "radau_right",
     "register",

@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .dense import along
+from .host import worst
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -31,39 +36,61 @@ class Tolerance:
     rtol: float | Tensor
     atol: float | Tensor
     norm: Norm = rms_norm
+    per_sample: bool = False
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
-        """Norm of error / scale, 0-dimensional: a step is accepted where it is at most 1."""
+        """Norm of error / scale, 0-dimensional: a step is accepted where it is at most 1.
+
+        With per_sample, one for every entry of the leading axis: (B,).
+        """
         scale = torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
-        return self.norm(error / scale)
+        return self.measure(error / scale)
+
+    def measure(self, x: Tensor) -> Tensor:
+        """The norm of x, or of every sample of it."""
+        if not self.per_sample:
+            return self.norm(x)
+        if self.norm is rms_norm:
+            flat = x.reshape(len(x), -1)
+            root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
+            return root
+        each: Tensor = torch.func.vmap(self.norm)(x)
+        return each
 
 
 def first_step(
-    velocity: Callable[[float, Tensor], Tensor],
-    t0: float,
+    velocity: Callable[[Any, Tensor], Tensor],
+    t0: Any,
     y0: Tensor,
     v0: Tensor,
     direction: float,
-    span: float,
+    span: Any,
     order: int,
     tolerance: Tolerance,
-) -> float:
+    on_device: Callable[[Any], Any] = float,
+) -> Any:
     """A first step size (positive), from one more evaluation of f.
+
+    t0, span and the size are floats; arrays (B,) with a tolerance per sample, for which on_device
+    makes a tensor that broadcasts against y0.
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "starting step size".
     """
-    with torch.no_grad():
+    with torch.no_grad(), np.errstate(divide="ignore", invalid="ignore"):
         scale = y0.abs() * tolerance.rtol + tolerance.atol
-        d0, d1 = (float(tolerance.norm(x / scale)) for x in (y0, v0))
-        h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-        h0 = min(h0, span)
-        v1 = velocity(t0 + direction * h0, torch.add(y0, v0, alpha=direction * h0))
-        d2 = float(tolerance.norm((v1 - v0) / scale)) / h0
-    if not math.isfinite(d2):
-        return h0
-    largest = max(d1, d2)
-    h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / order)
-    return min(100 * h0, h1, span)
+        d0, d1 = np.array(worst(torch.stack([tolerance.measure(x / scale) for x in (y0, v0)])))
+        h0 = np.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+        h0 = np.minimum(h0, span)
+        moved = along(y0, v0, on_device(direction * h0))
+        v1 = velocity(on_device(t0 + direction * h0), moved)
+        d2 = np.array(worst(tolerance.measure((v1 - v0) / scale))) / h0
+        largest = np.maximum(d1, d2)
+        h1 = np.where(
+            largest <= 1e-15, np.maximum(1e-6, h0 * 1e-3), (0.01 / largest) ** (1 / order)
+        )
+        size = np.minimum(np.minimum(100 * h0, h1), span)
+        size = np.where(np.isfinite(d2), size, h0)
+    return size if size.ndim else float(size)
 
 
 @dataclass
@@ -92,10 +119,14 @@ class StepController:
                 f"max_factor, got min_factor={self.min_factor}, max_factor={self.max_factor}"
             )
 
+    def growth(self, ratio: Any, previous: Any, order: int) -> Any:
+        """The factor before its limits, of numbers or of arrays."""
+        return self.safety * ratio ** (-0.7 / order) * previous ** (0.4 / order)
+
     def accept(self, ratio: float, order: int) -> float:
         """Factor for the next step after an accepted one."""
         ratio = max(ratio, 1e-10)
-        factor: float = self.safety * ratio ** (-0.7 / order) * self._previous ** (0.4 / order)
+        factor: float = self.growth(ratio, self._previous, order)
         factor = min(self.max_factor, max(self.min_factor, factor))
         if self._rejected:
             factor = min(1.0, factor)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .lagrange import lagrange_integrals
+from .lagrange import lagrange_integrals, lagrange_matrix
+from .quadrature import gauss_arrays
 
-WeightFunction = Callable[[float], Sequence[float]]
+WeightFunction = Callable[[Any], Sequence[Any]]
+"""θ -> the m weights: numbers for a float, tensors of θ's shape for a tensor."""
 
 
 def combine(weights: Sequence[float | Tensor], tensors: Sequence[Tensor]) -> Tensor:
@@ -30,16 +34,19 @@ def combine(weights: Sequence[float | Tensor], tensors: Sequence[Tensor]) -> Ten
 
 def along(y0: Tensor, v: Tensor, h: float | Tensor) -> Tensor:
     """y0 + h v, for one step size or for one a sample (a tensor that broadcasts against v)."""
-    return torch.addcmul(y0, v, h) if isinstance(h, Tensor) else torch.add(y0, v, alpha=h)
+    if isinstance(h, Tensor):
+        return torch.addcmul(y0, v, h.to(y0.real.dtype))
+    return torch.add(y0, v, alpha=h)
 
 
 @dataclass(frozen=True)
 class Segment:
     """One solved interval.
 
-    t0, t1: its ends. y0: the state at t0. velocities: the m velocities that the polynomial is made
-    of, a sequence of m tensors or one tensor (m, *shape). weights: θ -> m numbers, the integrals
-    from 0 to θ of the basis functions; weights(1) gives the step itself.
+    t0, t1: its ends (per-sample times: tensors that broadcast against the state). y0: the state at
+    t0. velocities: the m velocities that the polynomial is made of, a sequence of m tensors or one
+    tensor (m, *shape). weights: θ -> m numbers, the integrals from 0 to θ of the basis functions;
+    weights(1) gives the step itself.
     """
 
     t0: float
@@ -48,18 +55,72 @@ class Segment:
     velocities: Sequence[Tensor] | Tensor
     weights: WeightFunction
 
-    def __call__(self, t: float) -> Tensor:
-        """The state at time t, of the state's shape."""
-        theta = (t - self.t0) / (self.t1 - self.t0)
-        mean = combine(self.weights(theta), tuple(self.velocities))
-        return along(self.y0, mean, self.t1 - self.t0)
+    def __call__(self, t: float | Tensor) -> Tensor:
+        """The state at time t, of the state's shape; t a float, or float64 times, one a sample."""
+        h: Any = self.t1 - self.t0
+        if isinstance(t, Tensor) or isinstance(h, Tensor):
+            width: Any = torch.as_tensor(h, dtype=torch.float64)
+            theta: Any = (t - self.t0) / torch.where(width == 0, 1.0, width)
+        else:
+            theta = (t - self.t0) / h
+        return along(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
+
+    def at(self, times: Sequence[float]) -> Tensor:
+        """The states at several times (floats) of an interval with float ends: (T, *shape).
+
+        Each is the same to the last bit whatever the other times are.
+        """
+        h = self.t1 - self.t0
+        columns = np.array([self.weights((when - self.t0) / h) for when in times]).T
+        shape = (len(times), *(1,) * self.y0.dim())
+        like = self.y0.real
+        # elementwise, not by a matrix product, whose rounding depends on the number of rows
+        weights = [torch.tensor(column).to(like).reshape(shape) for column in columns]
+        mean = combine(weights, [v.unsqueeze(0) for v in self.velocities])
+        return along(self.y0, mean, h)
+
+
+@functools.lru_cache(maxsize=64)
+def _legendre_fold(nodes: tuple[float, ...]) -> np.ndarray:
+    """Legendre coefficients of the Lagrange basis of nodes in [0, 1]: (n, n), row j for l_j."""
+    n = len(nodes)
+    points, weights = gauss_arrays(n)
+    basis = lagrange_matrix(nodes, points)  # (q, j)
+    legendre = np.polynomial.legendre.legvander(2 * points - 1, n - 1)  # (q, k)
+    return np.asarray((basis * weights[:, None]).T @ legendre * (2 * np.arange(n) + 1))
+
+
+def _legendre_integrals(theta: Any, n: int) -> list[Any]:
+    """∫_0^θ P_k(2s - 1) ds for k = 0 … n-1, by the recurrence: floats or tensors like θ."""
+    x = 2 * theta - 1
+    values = [1.0 + 0 * x, x]
+    for k in range(1, n):
+        values.append(((2 * k + 1) * x * values[k] - k * values[k - 1]) / (k + 1))
+    return [theta] + [(values[k + 1] - values[k - 1]) / (2 * (2 * k + 1)) for k in range(1, n)]
 
 
 def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> WeightFunction:
-    """Weights of the velocity polynomial through `nodes` (θ of each); on L v when `fold` is L."""
+    """Weights of the velocity polynomial through `nodes` (θ of each); on L v when `fold` is L.
 
-    def weights(theta: float) -> Sequence[float]:
-        row = lagrange_integrals(nodes, np.array([theta]))[0]
+    Nodes inside the interval are summed in Legendre's basis, which is stable there; nodes that lie
+    outside (anchors of earlier intervals) in Lagrange's own.
+    """
+    points = np.asarray(nodes, dtype=np.float64)
+    inside = bool(points.min() >= 0 and points.max() <= 1)
+
+    def weights(theta: Any) -> Sequence[Any]:
+        if isinstance(theta, Tensor):
+            if not inside or fold is not None:
+                raise ValueError("per-sample times need nodes inside the interval")
+            integrals = torch.stack(_legendre_integrals(theta, len(points)))
+            matrix = torch.tensor(_legendre_fold(tuple(points.tolist()))).to(theta)
+            return torch.tensordot(matrix, integrals, 1).unbind(0)
+        if inside:
+            row = _legendre_fold(tuple(points.tolist())) @ np.array(
+                _legendre_integrals(float(theta), len(points))
+            )
+        else:
+            row = lagrange_integrals(points, np.array([theta]))[0]
         values: list[float] = (row if fold is None else row @ fold).tolist()
         return values
 
@@ -70,7 +131,11 @@ def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
     """Weights w_j(θ) = Σ_m coefficients[j, m] θ^(m+1), as interpolants are tabulated."""
     powers = np.arange(1, coefficients.shape[1] + 1)
 
-    def weights(theta: float) -> Sequence[float]:
+    def weights(theta: Any) -> Sequence[Any]:
+        if isinstance(theta, Tensor):
+            matrix = torch.tensor(coefficients).to(theta)
+            stacked = torch.stack([theta**p for p in powers.tolist()])
+            return torch.tensordot(matrix, stacked, 1).unbind(0)
         values: list[float] = (coefficients @ theta**powers).tolist()
         return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from .errors import VelocityError, nearest
+from .host import worst
 
 Time = float | Tensor
 """A time: a float, or a tensor that broadcasts against the state (one time a sample)."""
 
 NODE_EVALUATIONS = ("auto", "broadcast", "vmap", "loop")
 _SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+_HALF = (torch.float16, torch.bfloat16)
 
 
 @runtime_checkable
@@ -31,59 +34,118 @@ class DetailedVelocity(Protocol):
 
 
 class StateLayout:
-    """How a user's state (a tensor, or a tuple of tensors) lies in the solver's one tensor.
+    """How a user's state (a tensor, a tuple or a dict of tensors) lies in the solver's one tensor.
 
-    A single tensor is used as it is; tensors of a tuple are flattened and joined.
+    A single tensor is used as it is; tensors of a tuple or dict are flattened and joined (with
+    batch_dims=1: from the second axis on, the first being the samples).
+
+    Args:
+        y0: the state.
+        accumulation_dtype: dtype in which the solver keeps and adds states; None is the state's
+            own. The user's function and the returned states keep y0's dtype.
+        batch_dims: 1 where the leading axis of every tensor counts independent samples.
 
     Raises:
-        TypeError: not tensors, dtype not float32, float64, complex64 or complex128.
-        ValueError: empty or non-finite state; tensors of a tuple that differ in dtype or device.
+        TypeError: not tensors, or a dtype other than float32, float64, complex64, complex128, or
+            float16 and bfloat16 with an accumulation_dtype; an accumulation_dtype that does not
+            hold y0's.
+        ValueError: empty or non-finite state; tensors that differ in dtype or device, or in the
+            number of samples.
     """
 
-    def __init__(self, y0: Any) -> None:
-        self.is_tuple = isinstance(y0, tuple)
-        parts = y0 if self.is_tuple else (y0,)
+    def __init__(
+        self, y0: Any, accumulation_dtype: torch.dtype | None = None, batch_dims: int = 0
+    ) -> None:
+        self.kind: type = next((k for k in (tuple, dict) if isinstance(y0, k)), Tensor)
+        self.keys: list[Any] = list(y0) if self.kind is dict else []
+        parts = list(self._parts(y0))
         if not parts:
-            raise ValueError("y0 is an empty tuple: give at least one tensor")
-        for i, part in enumerate(parts):
-            name = f"y0[{i}]" if self.is_tuple else "y0"
+            raise ValueError(f"y0 is an empty {self.kind.__name__}: give at least one tensor")
+        self.names = (
+            [f"[{key!r}]" for key in self.keys]
+            if self.kind is dict
+            else [f"[{i}]" for i in range(len(parts))]
+            if self.kind is tuple
+            else [""]
+        )
+        for label, part in zip(self.names, parts, strict=True):
+            name = f"y0{label}"
             if not isinstance(part, Tensor):
                 raise TypeError(f"{name} must be a torch.Tensor, got {type(part).__name__}")
-            if part.dtype not in _SUPPORTED:
+            if part.dtype in _HALF and accumulation_dtype is None:
+                raise TypeError(
+                    f"{name} has dtype {part.dtype}, in which steps cannot be added up: give "
+                    "accumulation_dtype=torch.float32 (func still gets half precision), or "
+                    "integrate half-precision models in a float32 state and cast inside func"
+                )
+            if part.dtype not in _SUPPORTED + _HALF:
                 raise TypeError(
                     f"{name} has dtype {part.dtype}; it must be float32, float64, complex64 or "
-                    "complex128 (integrate half-precision models in a float32 state and cast "
-                    "inside func)"
+                    "complex128, or float16 or bfloat16 with an accumulation_dtype"
                 )
             if part.numel() == 0:
                 raise ValueError(f"{name} is empty (shape {tuple(part.shape)})")
             if (part.dtype, part.device) != (parts[0].dtype, parts[0].device):
                 raise ValueError(
-                    f"{name} is {part.dtype} on {part.device}, y0[0] is {parts[0].dtype} on "
-                    f"{parts[0].device}: they must agree"
+                    f"{name} is {part.dtype} on {part.device}, y0{self.names[0]} is "
+                    f"{parts[0].dtype} on {parts[0].device}: they must agree"
                 )
-            if not bool(torch.isfinite(part.detach()).all()):
+            if part.dim() < batch_dims or (batch_dims and len(part) != len(parts[0])):
+                raise ValueError(
+                    f"{name} has shape {tuple(part.shape)}: with batch_dims=1 the leading axis of "
+                    "every tensor counts the samples"
+                )
+            if worst(~torch.isfinite(part.detach()).all()):
                 raise ValueError(f"{name} is not finite")
-        self.shapes = [part.shape for part in parts]
-        self.sizes = [part.numel() for part in parts]
-        self.dtype: torch.dtype = parts[0].dtype
+        self.batch: tuple[int, ...] = tuple(parts[0].shape[:batch_dims])
+        self.shapes = [part.shape[batch_dims:] for part in parts]
+        self.sizes = [shape.numel() for shape in self.shapes]
+        self.func_dtype: torch.dtype = parts[0].dtype
+        self.dtype: torch.dtype = accumulation_dtype or self.func_dtype
+        if self.dtype not in _SUPPORTED or (
+            torch.promote_types(self.dtype, self.func_dtype) != self.dtype
+        ):
+            raise TypeError(
+                f"accumulation_dtype={accumulation_dtype} does not hold a state of "
+                f"{self.func_dtype}: it must be float32, float64, complex64 or complex128, and at "
+                "least as wide"
+            )
         self.device: torch.device = parts[0].device
         self.time_dtype = torch.empty((), dtype=self.dtype).real.dtype
 
-    def join(self, y: Any) -> Tensor:
-        """The solver's tensor of a user's state."""
-        if not self.is_tuple:
-            assert isinstance(y, Tensor)
-            return y
-        return torch.cat([part.reshape(-1) for part in y])
+    @property
+    def joined(self) -> bool:
+        """Whether the state is made of several tensors, joined into one."""
+        return self.kind is not Tensor
+
+    @property
+    def rank(self) -> int:
+        """Axes of the largest tensor that the user's function sees."""
+        return len(self.batch) + max(len(shape) for shape in self.shapes)
+
+    def _parts(self, y: Any) -> Sequence[Any]:
+        if self.kind is dict:
+            return [y[key] for key in self.keys]
+        return y if self.kind is tuple else (y,)
+
+    def join(self, y: Any, leading: int = 0) -> Tensor:
+        """The solver's tensor of a user's state that has `leading` extra axes in front."""
+        if self.kind is Tensor:
+            return y if y.dtype is self.dtype else y.to(self.dtype)
+        front = leading + len(self.batch)
+        flat = [part.reshape(*part.shape[:front], -1) for part in self._parts(y)]
+        return torch.cat(flat, dim=-1).to(self.dtype)
 
     def split(self, y: Tensor, leading: int = 0) -> Any:
         """The user's state of a solver's tensor that has `leading` extra axes in front."""
-        if not self.is_tuple:
+        if y.dtype is not self.func_dtype:
+            y = y.to(self.func_dtype)
+        if self.kind is Tensor:
             return y
-        front = y.shape[:leading]
+        front = y.shape[: leading + len(self.batch)]
         pieces = torch.split(y, self.sizes, dim=-1)
-        return tuple(p.reshape((*front, *s)) for p, s in zip(pieces, self.shapes, strict=True))
+        parts = [p.reshape((*front, *s)) for p, s in zip(pieces, self.shapes, strict=True)]
+        return dict(zip(self.keys, parts, strict=True)) if self.kind is dict else tuple(parts)
 
 
 def _perturbed(y: Tensor) -> Tensor:
@@ -139,6 +201,8 @@ class Velocity:
         self.span = span
         self.mode = node_evaluation
         self.nfe = self.calls = self.probe_nfe = 0
+        # times outside are moved to the nearer end: a func that jumps is kept on one side
+        self.window: tuple[float, float] | None = None
         self._detailed = isinstance(func, DetailedVelocity)
         # for several nodes together, where no detail is kept
         self._plain = func if callable(func) else lambda t, y: func.evaluate(t, y)[0]
@@ -151,6 +215,8 @@ class Velocity:
         if self._detailed:
             value, detail = self.func.evaluate(t, layout.split(y))
         else:
+            if self.window is not None and not isinstance(t, Tensor):
+                t = min(max(t, self.window[0]), self.window[1])
             if isinstance(t, Tensor):
                 time = t.to(layout.time_dtype)
             else:  # a fill on the device, where a copy from the host would synchronise
@@ -159,8 +225,11 @@ class Velocity:
         return self._checked(value, y, 0), detail
 
     def nodes(self, times: Tensor, states: Tensor) -> Tensor:
-        """Velocities (n, *shape) at n nodes: times (n,) float64, states (n, *shape)."""
+        """Velocities (n, *shape) at n nodes: states (n, *shape), times (n,) float64, or with a
+        time for every sample (n, B, 1, …, 1)."""
         times = times.to(self.layout.time_dtype)
+        if self.window is not None:
+            times = times.clamp(*self.window)
         if self.mode == "auto":
             self.mode = self._probe(times, states)
         self.nfe += len(states)
@@ -176,8 +245,9 @@ class Velocity:
         if mode == "vmap":
             value = torch.func.vmap(self._plain)(times, layout.split(states, 1))
         else:
-            rank = max(len(shape) for shape in layout.shapes)
-            value = self._plain(times.reshape(-1, *(1,) * rank), layout.split(states, 1))
+            if times.dim() == 1:
+                times = times.reshape(-1, *(1,) * layout.rank)
+            value = self._plain(times, layout.split(states, 1))
         return self._checked(value, states, 1)
 
     def _probe(self, node_times: Tensor, states: Tensor) -> str:
@@ -206,12 +276,15 @@ class Velocity:
 
         # times spread over the whole span expose a func that mixes them; where func is not
         # finite that far from its trajectory, the nodes' own times must do
-        for times in (torch.linspace(*self.span, n).to(node_times), node_times):
+        low, high = self.span
+        spread_out = torch.linspace(low, high if math.isfinite(high) else low + 1.0, n)
+        spread_out = spread_out.reshape(-1, *(1,) * (node_times.dim() - 1)).to(node_times)
+        for times in (spread_out.expand_as(node_times), node_times):
             try:
                 reference = evaluate("loop", times, y)
             except Exception:  # func may refuse a state that its trajectory never meets
                 continue
-            if bool(torch.isfinite(reference).all()):
+            if not worst(~torch.isfinite(reference).all()):
                 break
         else:
             return "loop"
@@ -225,14 +298,14 @@ class Velocity:
                 value = evaluate(mode, times, y)
             except Exception:  # whatever a function does on shapes that it was not written for
                 return False
-            return bool(((value - reference)[rows].abs() <= bound).all())
+            return not worst(~((value - reference)[rows].abs() <= bound).all())
 
         if not agrees("vmap", y, slice(None)):
             return "loop"
         if not agrees("broadcast", y, slice(None)):
             return "vmap"
         # a threshold on all nodes together (say on y.norm()) shows only once it is crossed
-        far = 1e8 * max(1.0, float(y.abs().amax()))
+        far = 1e8 * max(1.0, worst(y.abs().amax()))
         for i, value, others in ((0, far, slice(1, None)), (n - 1, -far, slice(0, n - 1))):
             thrown = y.clone()
             thrown[i] = value
@@ -242,8 +315,16 @@ class Velocity:
 
     def _checked(self, value: Any, y: Tensor, leading: int) -> Tensor:
         layout = self.layout
+        if (  # the common case, kept lean
+            layout.kind is Tensor
+            and isinstance(value, Tensor)
+            and value.shape == y.shape
+            and value.dtype is layout.func_dtype
+            and value.device == y.device
+        ):
+            return value if layout.dtype is layout.func_dtype else value.to(layout.dtype)
         parts: Sequence[Any]
-        if layout.is_tuple:
+        if layout.kind is tuple:
             if not isinstance(value, (tuple, list)) or len(value) != len(layout.shapes):
                 raise VelocityError(
                     f"func must return a tuple of {len(layout.shapes)} tensors like y0, got "
@@ -251,21 +332,34 @@ class Velocity:
                     + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
                 )
             parts = value
+        elif layout.kind is dict:
+            if not isinstance(value, dict) or set(value) != set(layout.keys):
+                raise VelocityError(
+                    f"func must return a dict with y0's keys {layout.keys}, got "
+                    f"{type(value).__name__}"
+                    + (f" with keys {list(value)}" if isinstance(value, dict) else "")
+                )
+            parts = [value[key] for key in layout.keys]
         else:
             parts = (value,)
-        front = tuple(y.shape[:leading])
-        for i, (part, shape) in enumerate(zip(parts, layout.shapes, strict=True)):
-            name = f"func's output[{i}]" if layout.is_tuple else "func's output"
+        front = tuple(y.shape[: leading + len(layout.batch)])
+        for part, shape, label in zip(parts, layout.shapes, layout.names, strict=True):
+            name = f"func's output{label}"
             if not isinstance(part, Tensor):
                 raise VelocityError(f"{name} must be a torch.Tensor, got {type(part).__name__}")
             if part.shape != front + tuple(shape):
                 raise VelocityError(
                     f"{name} has shape {tuple(part.shape)}, the state has {front + tuple(shape)}"
                 )
-            if part.dtype != layout.dtype:
-                raise VelocityError(f"{name} is {part.dtype}, the state is {layout.dtype}")
+            if part.dtype != layout.func_dtype:
+                raise VelocityError(f"{name} is {part.dtype}, the state is {layout.func_dtype}")
             if part.device != layout.device:
                 raise VelocityError(f"{name} is on {part.device}, the state on {layout.device}")
-        if not layout.is_tuple:
-            return parts[0]
-        return torch.cat([part.reshape(*front, -1) for part in parts], dim=-1)
+        return layout.join(
+            dict(zip(layout.keys, parts, strict=True))
+            if layout.kind is dict
+            else tuple(parts)
+            if layout.kind is tuple
+            else parts[0],
+            leading,
+        )

@@ -28,8 +28,8 @@ def per_sample_grid(
         raise TypeError(f"grid must be a real floating tensor, got {grid.dtype}")
     if len(ends) != 2:
         raise ValueError(f"with a grid of per-sample times, t must be its two ends, got {ends}")
-    if layout.is_tuple:
-        raise ValueError("a grid of per-sample times needs a state of one tensor, got a tuple")
+    if layout.joined:
+        raise ValueError("a grid of per-sample times needs a state of one tensor, got several")
     shape, per_sample = layout.shapes[0], grid.shape[1:]
     fits = len(per_sample) <= len(shape) and all(
         n in (1, m) for n, m in zip(reversed(per_sample), reversed(shape), strict=False)

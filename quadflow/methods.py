@@ -14,7 +14,19 @@ from .quadrature import (
     gauss_lobatto,
     radau_right,
 )
-from .tableaus import DOPRI5, DOPRI8, HEUN, MIDPOINT, RK4, TSIT5, Tableau
+from .tableaus import (
+    BOSH3,
+    DOPRI5,
+    DOPRI8,
+    HEUN,
+    HEUN3,
+    MIDPOINT,
+    RK4,
+    RK4_THREE_EIGHTHS,
+    TSIT5,
+    Tableau,
+)
+from .variable_order import OrderControl
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +78,37 @@ class AnchorsMethod(Method):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class VariableOrderMethod(Method):
+    """The plan *anchors* with PECE, its number of anchors chosen anew for every interval.
+
+    control: chooses order and step size; order k (k anchors predict, k+1 correct) goes from 1 to
+    control.max_order. `order` is None: the order is chosen together with the steps, so there is
+    none at fixed steps, which the method does not take. error_order is that of the lowest k.
+    """
+
+    control: OrderControl
+
+    @property
+    def max_order(self) -> int:
+        """The highest k."""
+        return self.control.max_order
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class SweepsMethod(Method):
     """The plan *sweeps*: all nodes at once, `sweeps` times (explicit collocation, Picard).
 
     guess: "constant" starts every interval from f at its start, "extrapolated" from the velocity
     polynomial of the last interval (the first interval then gets order - 1 sweeps from constant).
+    converged: repeat until the sweeps move the states by rounding alone, at most `sweeps` times,
+    which solves the implicit collocation equations by fixed-point iteration (one host
+    synchronisation a sweep).
     """
 
     rule: QuadratureRule
     sweeps: int
     guess: str
+    converged: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,15 +195,39 @@ def adams(
     )
 
 
+def adams_variable(control: OrderControl | None = None) -> VariableOrderMethod:
+    """Adams predictor-corrector of variable order and step, for functions that are expensive.
+
+    It evaluates f twice a step whatever the order, once in the last and in rejected ones, starts
+    itself at order 1, and takes adaptive steps alone. Between the steps: the polynomial through the
+    anchors used, the predicted end included, as accurate as the steps and continuous at the joins.
+
+    Args:
+        control: how order and step size are chosen; the default goes up to k = 12.
+
+    Sources: see `quadflow.variable_order`.
+    """
+    return VariableOrderMethod(
+        name="adams",
+        order=None,
+        dense_order=None,
+        error_order=2,
+        max_growth=2.0,
+        control=OrderControl() if control is None else control,
+    )
+
+
 def collocation(
-    rule: QuadratureRule, sweeps: int | None = None, *, guess: str = "constant"
+    rule: QuadratureRule, sweeps: int | str | None = None, *, guess: str = "constant"
 ) -> SweepsMethod:
     """Explicit collocation on a rule: `sweeps` evaluations of all nodes together an interval.
 
     Args:
         rule: n nodes, degree d.
         sweeps: K >= 0 from a constant guess, K >= 1 from an extrapolated one. The default is the
-            least that reaches order d+1.
+            least that reaches order d+1. "converged" repeats until the sweeps move the states by
+            rounding alone: the implicit collocation method of order d+1, symmetric and symplectic
+            on Gauss's rule. It takes fixed steps alone.
         guess: "constant" or "extrapolated", see `SweepsMethod`.
 
     The order is min(K+1, d+1) from a constant guess and min(K+n, d+1) from an extrapolated one,
@@ -183,11 +240,24 @@ def collocation(
         raise ValueError(f"guess must be 'constant' or 'extrapolated', got {guess!r}")
     least = 0 if guess == "constant" else 1
     gain = 1 if guess == "constant" else rule.n
+    if sweeps == "converged":
+        return SweepsMethod(
+            name=f"converged-{rule.family}-{rule.n}",
+            order=rule.degree + 1,
+            dense_order=min(rule.degree, rule.n) + 1,
+            error_order=None,
+            max_growth=2.0,
+            rule=rule,
+            sweeps=100,
+            guess=guess,
+            converged=True,
+        )
     if sweeps is None:
         sweeps = max(least, rule.degree + 1 - gain)
     if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < least:
         raise ValueError(
-            f"sweeps must be an integer >= {least} with guess={guess!r}, got {sweeps!r}"
+            f"sweeps must be an integer >= {least} with guess={guess!r}, or 'converged', got "
+            f"{sweeps!r}"
         )
     order = min(sweeps + gain, rule.degree + 1)
     # The estimate is the last sweep's increment and the rule against one node fewer.
@@ -254,12 +324,16 @@ def _register_all() -> None:
     for name, tableau in {
         "midpoint": MIDPOINT,
         "heun": HEUN,
+        "heun3": HEUN3,
         "rk4": RK4,
+        "rk4_38": RK4_THREE_EIGHTHS,
+        "bosh3": BOSH3,
         "dopri5": DOPRI5,
         "tsit5": TSIT5,
         "dopri8": DOPRI8,
     }.items():
         register(name, functools.partial(stages, tableau))
+    register("adams", adams_variable)
     register("euler", functools.partial(adams, 1))
     for k in (2, 3, 4):
         register(f"ab{k}", functools.partial(adams, k))

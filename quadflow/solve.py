@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import bisect
-import copy
-import enum
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .control import Norm, StepController, Tolerance, first_step, rms_norm
+from .clock import Clock
+from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
 from .evaluation import StateLayout, Velocity
 from .grids import per_sample_grid
+from .host import worst
 from .methods import AnchorsMethod, Method, get_method
+from .per_sample import (
+    PerSampleCollector,
+    PerSampleSteps,
+    check_method,
+    dense_states,
+    per_sample_tolerance,
+    sample_times,
+)
 from .step import State, Stepper, StepResult
+from .steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Limits, Status, Steps
 
 DEFAULT_METHOD = "dopri5"
-
-
-class Status(enum.Enum):
-    """How a solve ended."""
-
-    SUCCESS = "success"
-    NON_FINITE = "non-finite"
-    STEP_COLLAPSE = "step collapse"
-    MAX_STEPS = "step cap"
 
 
 @dataclass
@@ -68,9 +69,12 @@ class Solution:
     """What `solve` returns.
 
     t: float64 tensor (T,) of the requested times that were reached. y: the states there, (T,
-    *shape), a tuple of such tensors for a tuple state. stats: `Statistics`. status, message: how it
+    *shape), a tuple or dict of such tensors like y0. stats: `Statistics`. status, message: how it
     ended. steps: times of all accepted steps, the first time included (a list of floats; tensors
-    where the grid gives every sample its own).
+    where the grid gives every sample its own); the first and the last alone with
+    record_steps=False.
+    With batch_dims=1: t is (T, B), y holds NaN where a sample did not get, statuses and messages
+    say how each sample ended (None otherwise), steps is empty.
     Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
     number or a 1-d sequence within the solved span; returns (*shape) or (len(t), *shape).
     """
@@ -82,7 +86,9 @@ class Solution:
     message: str
     steps: list[float]
     _layout: StateLayout
-    _segments: list[Segment] | None
+    _segments: Any
+    statuses: list[Status] | None = None
+    messages: list[str] | None = None
 
     @property
     def success(self) -> bool:
@@ -93,6 +99,8 @@ class Solution:
         if self._segments is None:
             raise ValueError("there is no dense output: call solve(..., dense_output=True)")
         times = np.asarray(t.detach().cpu() if isinstance(t, Tensor) else t, dtype=np.float64)
+        if self.statuses is not None:
+            return self._per_sample(times)
         if times.ndim > 1:
             raise ValueError(f"t must be a number or one-dimensional, got shape {times.shape}")
         low, high = sorted((self.steps[0], self.steps[-1]))
@@ -104,16 +112,31 @@ class Solution:
         sign = 1.0 if self.steps[-1] >= self.steps[0] else -1.0
         keys = [sign * s for s in self.steps]
 
-        def at(when: float) -> Tensor:
-            assert self._segments is not None
-            index = bisect.bisect_left(keys, sign * when, lo=1, hi=len(keys) - 1) - 1
-            return self._segments[index](when)
+        def index_of(when: float) -> int:
+            return bisect.bisect_left(keys, sign * when, lo=1, hi=len(keys) - 1) - 1
 
         if times.ndim == 0:
-            return self._layout.split(at(float(times)))
+            when = float(times)
+            return self._layout.split(self._segments[index_of(when)].at([when])[0])
         if not times.size:
             raise ValueError("t is empty: give at least one time")
-        return self._layout.split(torch.stack([at(when) for when in times.tolist()]), 1)
+        pieces = [
+            self._segments[index].at(list(group))
+            for index, group in itertools.groupby(times.tolist(), index_of)
+        ]
+        return self._layout.split(torch.cat(pieces), 1)
+
+    def _per_sample(self, times: np.ndarray) -> Any:
+        samples = len(self.statuses or ())
+        if times.ndim > 2 or (times.ndim == 2 and times.shape[1] != samples):
+            raise ValueError(
+                f"t has shape {times.shape}; it must be a number, (T,), or (T, {samples}) with a "
+                "time for every sample"
+            )
+        rows = times.reshape(-1, 1) if times.ndim < 2 else times
+        rows = np.broadcast_to(rows, (len(rows), samples))
+        states = dense_states(self._segments, rows)
+        return self._layout.split(states, 1) if times.ndim else self._layout.split(states[0])
 
 
 def solve(
@@ -121,6 +144,7 @@ def solve(
     y0: Any,
     t: Sequence[float] | np.ndarray | Tensor,
     *,
+    args: tuple[Any, ...] = (),
     method: str | Method | None = None,
     rtol: float | Tensor = 1e-7,
     atol: float | Tensor = 1e-9,
@@ -134,20 +158,31 @@ def solve(
     controller: StepController | None = None,
     node_evaluation: str = "auto",
     dense_output: bool = False,
+    batch_dims: int = 0,
+    breakpoints: Sequence[float] | np.ndarray | Tensor = (),
+    land_on: Sequence[float] | np.ndarray | Tensor = (),
+    perturb: bool = False,
     callback: Callable[[float, Any], None] | None = None,
+    attempt_callback: Callable[[float, Any, float], None] | None = None,
+    reject_callback: Callable[[float, Any, float], None] | None = None,
+    accumulation_dtype: torch.dtype | None = None,
+    record_steps: bool = True,
     throw: bool = True,
 ) -> Solution:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and give y at every time in t.
 
     Args:
-        func: func(t, y) -> dy/dt of y's shape, dtype and device; t is 0-dimensional, of y's real
-            dtype. With a collocation method it may be called on several nodes together, see
-            node_evaluation.
-        y0: tensor of any shape (float32, float64, complex64, complex128), or a tuple of such.
-        t: at least two strictly monotone times, increasing or decreasing; kept in float64.
+        func: func(t, y, *args) -> dy/dt of y's shape, dtype and device; t is 0-dimensional, of the
+            real dtype in which states are added up. With a collocation method it may be called on
+            several nodes together, see node_evaluation.
+        y0: tensor of any shape (float32, float64, complex64, complex128), or a tuple or dict of
+            such. float16 and bfloat16 with an accumulation_dtype.
+        t: at least two strictly monotone times, increasing or decreasing; kept in float64. A
+            tensor that requires grad is differentiated: steps then land on all its times.
+        args: further arguments of func.
         method: a name in `methods()`, a Method, or None for "dopri5".
         rtol, atol: positive; a step may make an error of atol + rtol*|y| (in `norm`). float, or
-            tensors that broadcast against y (against the flattened state for tuples).
+            tensors that broadcast against y (against the flattened state for tuples and dicts).
         step_size: fixed steps of this size (the last one shortened to land on t[-1]); its sign,
             if given negative, must be that of t[-1] - t[0].
         grid: fixed steps between these times, from t[0] to t[-1] (both included). A tensor of more
@@ -162,12 +197,27 @@ def solve(
             in one call on states (n, *shape) and t of shape (n, 1, ..., 1), through
             torch.func.vmap, or one by one. "auto" tries and compares at the first interval.
         dense_output: keep the polynomial of every interval, so that sol(t) works.
+        batch_dims: 1 gives every sample (entry of y0's leading axis) times, steps, acceptance and
+            end of its own: t is (T,) or (T, B), func gets times (B, 1, ..., 1) that broadcast
+            against the state, rtol and atol may be (B,); a sample that fails leaves the others
+            alone. For adaptive Runge-Kutta methods.
+        breakpoints: times at which func jumps. Steps land on them, func is never evaluated across
+            one, and nothing from before is used after. Those outside the span are left out.
+        land_on: times that steps end on; those outside the span are left out.
+        perturb: in fixed steps, evaluate func just inside every step, not at its very ends.
         callback: callback(t, y) after every accepted step.
+        attempt_callback, reject_callback: called as callback(t, y, h) before every try of a step,
+            after every rejected one, with its start and its signed size.
+        accumulation_dtype: dtype in which states are kept and added up between the steps; func and
+            the solution have y0's.
+        record_steps: keep the times of all steps; without, and without dense output, the memory
+            does not grow with their number.
         throw: raise `SolveError` if the end is not reached; otherwise the solution's status says
             why and holds what was reached.
 
     Steps are adaptive unless step_size or grid is given. The last step lands on t[-1] exactly;
     requested times between steps come from dense output of the order that the method declares.
+    Under torch.func.vmap all samples share the steps that the worst of them needs.
 
     Returns:
         `Solution`.
@@ -178,22 +228,45 @@ def solve(
         SolveError: non-finite values, collapsed step, step cap (unless throw=False).
     """
     began = time.perf_counter()
-    layout = StateLayout(y0)
-    times = _times(t, "t")
+    if batch_dims not in (0, 1) or isinstance(batch_dims, bool):
+        raise ValueError(f"batch_dims must be 0 or 1, got {batch_dims!r}")
+    layout = StateLayout(y0, accumulation_dtype, batch_dims)
     chosen = get_method(DEFAULT_METHOD if method is None else method)
+    rtol, atol = _positive(rtol, "rtol"), _positive(atol, "atol")
+    limits = Limits(initial_step, min_step, max_step, max_steps)
+    if controller is None:
+        controller = StepController(max_factor=chosen.max_growth)
+    steps: Steps
+    collector: _Collector | PerSampleCollector
+    if batch_dims:
+        unused = {
+            "step_size": step_size, "grid": grid, "perturb": perturb or None,
+            "breakpoints": breakpoints if len(breakpoints) else None,
+            "land_on": land_on if len(land_on) else None,
+            "attempt_callback": attempt_callback, "reject_callback": reject_callback,
+        }  # fmt: skip
+        for name, value in unused.items():
+            if value is not None:
+                raise ValueError(f"{name} is not available with batch_dims=1")
+        check_method(chosen)
+        all_times = sample_times(t, layout.batch[0])
+        y_start = layout.join(y0)
+        rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
+        span = (float(all_times.min()), float(all_times.max()))
+        velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
+        steps = PerSampleSteps(
+            Stepper(chosen, velocity), y_start, all_times,
+            Tolerance(rtol, atol, norm, per_sample=True), controller, limits,
+        )  # fmt: skip
+        collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
+        return _finish(steps, collector, callback, layout, velocity, chosen.name, began, throw)
+    clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
+    times = _times(t, "t")
     sign = 1.0 if times[-1] > times[0] else -1.0
-    velocity = Velocity(func, layout, (times[0], times[-1]), node_evaluation)
-    tolerance = Tolerance(_positive(rtol, "rtol"), _positive(atol, "atol"), norm)
-    if initial_step is not None:
-        initial_step = float(initial_step)
-    min_step, max_step = float(min_step), float(max_step)
-    for name, size in (("initial_step", initial_step), ("max_step", max_step)):
-        if size is not None and not size > 0:
-            raise ValueError(f"{name} must be positive, got {size}")
-    if not 0 <= min_step <= max_step:
-        raise ValueError(f"min_step must be in [0, max_step={max_step}], got {min_step}")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be an integer >= 1, got {max_steps!r}")
+    velocity = Velocity(_bound(func, args, clock), layout, (times[0], times[-1]), node_evaluation)
+    tolerance = Tolerance(rtol, atol, norm)
+    landings = _landings(times, sign, breakpoints, land_on, clock)
+    hooks = Hooks(_on_state(attempt_callback, layout), _on_state(reject_callback, layout))
     fixed: Iterable[float] | None
     if isinstance(grid, Tensor) and grid.dim() > 1:
         if not isinstance(chosen, AnchorsMethod) or chosen.startup != "rising":
@@ -201,204 +274,217 @@ def solve(
                 f"grid has shape {tuple(grid.shape)}, times for every sample: method "
                 f"{chosen.name!r} cannot; take one of the anchors plan with startup='rising'"
             )
-        if dense_output or step_size is not None:
-            raise ValueError("a grid of per-sample times excludes step_size and dense_output")
+        if dense_output or step_size is not None or len(landings) > 1:
+            raise ValueError(
+                "a grid of per-sample times excludes step_size, dense_output, breakpoints, "
+                "land_on and a t that requires grad"
+            )
+        if clock is not None or perturb:
+            raise ValueError("a grid of per-sample times excludes perturb and gradients in t")
         fixed = per_sample_grid(grid, times, sign, layout)
+        landings = []
     else:
         fixed = _fixed_grid(times, sign, step_size, grid)
+        if fixed is not None and len(landings) > 1:
+            fixed = _with_landings(fixed, landings, sign)
     if fixed is None and chosen.error_order is None:
         raise ValueError(
             f"method {chosen.name!r} has no error estimate, so it cannot choose its steps: give "
             "step_size or grid, or take an adaptive method such as 'dopri5'"
         )
+    if fixed is None and perturb:
+        raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
 
     stepper = Stepper(chosen, velocity)
-    collector = _Collector(times, sign, layout.join(y0), dense_output)
-    statistics = Statistics(chosen.name)
+    state = State(times[0], layout.join(y0))
+    if fixed is not None:
+        steps = FixedSteps(stepper, state, fixed, landings=landings, perturb=perturb, hooks=hooks)
+    else:
+        steps = AdaptiveSteps(
+            stepper, state, landings, tolerance, controller, limits, hooks=hooks
+        )  # fmt: skip
+    collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
+    return _finish(steps, collector, callback, layout, velocity, chosen.name, began, throw)
 
-    def accepted(result: StepResult) -> None:
-        statistics.accepted += 1
+
+def _finish(
+    steps: Steps,
+    collector: _Collector | PerSampleCollector,
+    callback: Callable[[Any, Any], None] | None,
+    layout: StateLayout,
+    velocity: Velocity,
+    name: str,
+    began: float,
+    throw: bool,
+) -> Solution:
+    """The loop over the steps, and the solution of what they reached."""
+    for result in steps:
         collector.take(result)
         if callback is not None:
             callback(result.state.t, layout.split(result.state.y))
-
-    state = State(times[0], layout.join(y0))
-    if fixed is not None:
-        status, message = _run_fixed(stepper, state, fixed, accepted)
-    else:
-        if controller is None:
-            controller = StepController(max_factor=chosen.max_growth)
-        controller = copy.copy(controller)  # it keeps a memory, which must not outlive the solve
-        status, message = _run_adaptive(
-            stepper, state, times[-1], tolerance, controller, accepted, statistics,
-            initial_step=initial_step, min_step=min_step, max_step=max_step, max_steps=max_steps,
-        )  # fmt: skip
+    status, message = steps.status, steps.message
     if status is Status.SUCCESS:
-        status, message = collector.check_finite()
-    statistics.nfe, statistics.calls = velocity.nfe, velocity.calls
-    statistics.probe_nfe, statistics.node_evaluation = velocity.probe_nfe, velocity.mode
-    statistics.wall_time = time.perf_counter() - began
+        bad = collector.check_finite()
+        if bad is not None:
+            status, message = Status.NON_FINITE, bad
+        elif not message:
+            message = f"reached t={collector.reached_times[-1]}"
     reached = collector.states
+    y = layout.split(torch.stack(reached) if isinstance(reached, list) else reached, 1)
     solution = Solution(
-        t=torch.tensor(times[: len(reached)], dtype=torch.float64),
-        y=layout.split(torch.stack(reached), 1),
-        stats=statistics,
+        t=torch.as_tensor(collector.reached_times, dtype=torch.float64),
+        y=y,
+        stats=Statistics(
+            name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
+            steps.rejected, time.perf_counter() - began, velocity.mode,
+        ),
         status=status,
         message=message,
-        steps=collector.steps,
+        steps=list(collector.steps),
         _layout=layout,
         _segments=collector.segments,
-    )
-    if throw and status is not Status.SUCCESS:
+        statuses=getattr(steps, "statuses", None),
+        messages=getattr(steps, "messages", None),
+    )  # fmt: skip
+    if throw and not solution.success:
         raise SolveError(message, solution)
     return solution
+
+
+def _bound(func: Any, args: Any, clock: Clock | None) -> Any:
+    """func as the evaluator calls it: with its further arguments, in the clock's time."""
+    if not isinstance(args, (tuple, list)):
+        raise TypeError(f"args must be a tuple of func's further arguments, got {args!r}")
+    if args:
+        if not callable(func):
+            raise TypeError(f"func must be callable as func(t, y, *args), got {func!r}")
+        inner, further = func, tuple(args)
+
+        def func(t: Any, y: Any) -> Any:
+            return inner(t, y, *further)
+
+    return func if clock is None else clock.wrap(func)
+
+
+def _on_state(
+    callback: Callable[[float, Any, float], None] | None, layout: StateLayout
+) -> Callable[[float, Tensor, float], None] | None:
+    if callback is None:
+        return None
+    told = callback
+    return lambda t, y, h: told(t, layout.split(y), h)
+
+
+def _landings(
+    times: list[float], sign: float, breakpoints: Any, land_on: Any, clock: Clock | None
+) -> list[Landing]:
+    """Where steps must end, the last requested time included, in the direction of the solve."""
+    restarts: dict[float, bool] = {}
+    for name, given, restart in (("land_on", land_on, False), ("breakpoints", breakpoints, True)):
+        points = np.asarray(
+            given.detach().cpu() if isinstance(given, Tensor) else given, dtype=np.float64
+        )
+        if points.ndim != 1 or np.isnan(points).any():
+            raise ValueError(f"{name} must be a one-dimensional sequence of times, got {given!r}")
+        for point in points.tolist():
+            if sign * times[0] < sign * point < sign * times[-1]:
+                restarts[point] = restart or restarts.get(point, False)
+    if clock is not None:
+        restarts.update(dict.fromkeys(times[1:-1], True))
+    ends = [*sorted(restarts, key=lambda point: sign * point), times[-1]]
+
+    def entering(end: float) -> Callable[[], None] | None:
+        if clock is None:
+            return None
+        index = next(i for i, when in enumerate(times[1:]) if sign * end <= sign * when)
+        return lambda: clock.enter(index)
+
+    return [Landing(end, restarts.get(end, False), entering(end)) for end in ends]
+
+
+def _with_landings(grid: Iterable[float], landings: list[Landing], sign: float) -> Iterable[float]:
+    """The grid with the landings among its points."""
+    waiting = [landing.t for landing in landings]
+    for point in grid:
+        while waiting and sign * waiting[0] < sign * point:
+            yield waiting.pop(0)
+        if waiting and waiting[0] == point:
+            waiting.pop(0)
+        yield point
 
 
 class _Collector:
     """Keeps what was asked for: states at the requested times, the steps, the dense output."""
 
-    def __init__(self, times: list[float], sign: float, y0: Tensor, dense: bool) -> None:
-        self.times, self.sign = times, sign
+    def __init__(
+        self, times: list[float], sign: float, y0: Tensor, dense: bool, record: bool
+    ) -> None:
+        self.times, self.sign, self.record = times, sign, record
         self.states, self.steps = [y0], [times[0]]
         self.segments: list[Segment] | None = [] if dense else None
 
+    @property
+    def reached_times(self) -> list[float]:
+        """The times of `states`."""
+        return self.times[: len(self.states)]
+
     def take(self, result: StepResult) -> None:
+        """Keep of an accepted step what is wanted."""
         end: Any = result.state.t
         if isinstance(end, Tensor):  # per-sample times: only their common end is wanted
             self.steps.append(end)  # type: ignore[arg-type]
             return
-        wanted: list[float] = []
         reached = self.sign * result.state.t
+        wanted: list[float] = []
         for when in self.times[len(self.states) :]:
             if self.sign * when > reached:
                 break
             wanted.append(when)
         segment: Segment | None = None
-        if self.segments is not None or any(when != result.state.t for when in wanted):
+        inside = [when for when in wanted if when != result.state.t]
+        if self.segments is not None or inside:
             segment = result.segment()
-        for when in wanted:
-            if when == result.state.t or segment is None:
-                self.states.append(result.state.y)
-            else:
-                self.states.append(segment(when))
+        if segment is not None and inside:
+            self.states.extend(segment.at(inside).unbind(0))
+        if len(wanted) > len(inside):
+            self.states.append(result.state.y)
         if self.segments is not None and segment is not None:
             self.segments.append(segment)
+        if not self.record and len(self.steps) > 1:
+            self.steps.pop()
         self.steps.append(result.state.t)
 
-    def check_finite(self) -> tuple[Status, str]:
+    def check_finite(self) -> str | None:
+        """What is not finite, if anything."""
         # one look at all of them: dense output may meet a NaN that the steps stepped over
-        finite = torch.stack([torch.isfinite(y.detach()).all() for y in self.states]).tolist()
-        if all(finite):
-            return Status.SUCCESS, f"reached t={self.times[-1]}"
-        bad = finite.index(False)
+        bad_ones = worst(torch.stack([~torch.isfinite(y.detach()).all() for y in self.states]))
+        if not any(bad_ones):
+            return None
+        times, bad = self.reached_times, [bool(one) for one in bad_ones].index(True)
         self.states = self.states[:bad]
-        return Status.NON_FINITE, (
-            f"the solution is not finite at t={self.times[bad]:.9g} (it still was at "
-            f"t={self.times[bad - 1]:.9g}): func returned NaN or inf on the way, or the fixed "
+        return (
+            f"the solution is not finite at t={times[bad]:.9g} (it still was at "
+            f"t={times[bad - 1]:.9g}): func returned NaN or inf on the way, or the fixed "
             "steps are too long for stability; look at func near there, or take smaller steps"
         )
 
 
-def _run_fixed(
-    stepper: Stepper, state: State, grid: Iterable[float], accepted: Callable[[StepResult], None]
-) -> tuple[Status, str]:
-    points = iter(grid)
-    upcoming = next(points, None)
-    while upcoming is not None:
-        t1, upcoming = upcoming, next(points, None)
-        result = stepper.step(state, t1, is_last=upcoming is None)
-        accepted(result)
-        state = result.state
-    return Status.SUCCESS, ""
-
-
-def _run_adaptive(
-    stepper: Stepper,
-    state: State,
-    t_end: float,
-    tolerance: Tolerance,
-    controller: StepController,
-    accepted: Callable[[StepResult], None],
-    statistics: Statistics,
-    *,
-    initial_step: float | None,
-    min_step: float,
-    max_step: float,
-    max_steps: int,
-) -> tuple[Status, str]:
-    span = t_end - state.t
-    sign = math.copysign(1.0, span)
-    start = stepper.start(state)
-    if not bool(torch.isfinite(start.v.detach()).all()):
-        return Status.NON_FINITE, f"func is not finite at the start, t={state.t:.9g}"
-    state = replace(state, anchor=start)
-    if initial_step is None:
-        order = stepper.method.error_order or 1
-        size = first_step(
-            lambda t, y: stepper.velocity(t, y)[0],
-            state.t, state.y, start.v, sign, abs(span), order, tolerance,
-        )  # fmt: skip
-    else:
-        size = initial_step
-    size = min(max(size, min_step), max_step)
-    finite = True
-    while state.t != t_end:
-        if statistics.accepted + statistics.rejected >= max_steps:
-            return Status.MAX_STEPS, (
-                f"max_steps={max_steps} steps were used up at t={state.t:.9g}, step size "
-                f"{size:.3g}: raise max_steps, loosen the tolerances, or (if the steps stay this "
-                "small on a smooth solution) the problem is stiff and wants an implicit method"
-            )
-        least = max(min_step, 16 * math.ulp(abs(state.t)))
-        if size < least:
-            if not finite:
-                return Status.NON_FINITE, (
-                    f"func or the solution is not finite just past t={state.t:.9g}, however short "
-                    f"the step ({size:.3g}): a singularity, or a NaN or inf from func there"
-                )
-            return Status.STEP_COLLAPSE, (
-                f"the step size fell to {size:.3g}, below {least:.3g}, at t={state.t:.9g}: the "
-                "solution may blow up or jump there; else the tolerances ask for more than "
-                f"{stepper.velocity.layout.dtype} holds, or min_step is too large"
-            )
-        left = abs(t_end - state.t)
-        # land exactly, and leave no sliver for a last step
-        lands = size >= left or (size >= 0.99 * left and left <= max_step)
-        t1 = t_end if lands else state.t + sign * size
-        size = abs(t1 - state.t)
-        result = stepper.step(state, t1)
-        assert result.error is not None and result.error_order is not None
-        with torch.no_grad():
-            # the one host synchronisation of a step
-            ratio = float(tolerance.ratio(result.error, state.y, result.state.y))
-        finite = math.isfinite(ratio)
-        if finite and ratio <= 1:
-            accepted(result)
-            state = result.state
-            size *= controller.accept(ratio, result.error_order)
-            size = min(max(size, min_step), max_step)
-        else:
-            statistics.rejected += 1
-            state = replace(state, anchor=state.anchor or result.start)
-            size *= controller.reject(ratio, result.error_order)
-    return Status.SUCCESS, ""
-
-
 def _times(t: Any, name: str) -> list[float]:
     if isinstance(t, Tensor):
-        if t.requires_grad:
-            raise ValueError(f"{name} requires grad: gradients in {name} are not available, detach")
+        if t.requires_grad and name != "t":
+            raise ValueError(f"{name} requires grad: gradients are in t alone, detach {name}")
         if t.is_complex():
             raise TypeError(f"{name} must be real, got dtype {t.dtype}")
-        t = t.cpu().to(torch.float64).numpy()
+        t = t.detach().to(torch.float64).tolist()
     try:
         array = np.asarray(t, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a sequence of real times, got {t!r}") from error
     if array.ndim != 1 or len(array) < 2:
         raise ValueError(f"{name} must hold at least two times, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        bad = int(np.argmin(np.isfinite(array)))
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = int(np.argmin(finite))
         raise ValueError(f"{name}[{bad}]={array[bad]} is not finite")
     steps = np.diff(array) * (1.0 if array[-1] > array[0] else -1.0)
     if not (steps > 0).all():

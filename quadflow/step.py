@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
+from .host import worst
 from .interpolation import Anchor, Interval
 from .lagrange import lagrange_integrals, lagrange_matrix
-from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod
+from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
 from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
+from .variable_order import IntervalWeights, interval_weights
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,9 @@ class State:
     """Where a solve stands between two intervals.
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
-    last). history: earlier anchors, oldest first. last: the interval that led here. In the anchors
-    plan t may be a tensor that broadcasts against y: a time for every sample.
+    last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
+    the next interval where it varies. In the anchors plan t may be a tensor that broadcasts against
+    y: a time for every sample.
     """
 
     t: float
@@ -33,23 +37,55 @@ class State:
     anchor: Anchor | None = None
     history: tuple[Anchor, ...] = ()
     last: Segment | None = None
+    order: int = 1
+
+
+class NotContracting(RuntimeError):
+    """Sweeps that are to converge do not."""
+
+
+@dataclass(frozen=True)
+class OrderErrors:
+    """What the next order is chosen from: errors[i], of the state's shape, estimates the error of
+    order weights.orders[i]; O(h^(order+1))."""
+
+    weights: IntervalWeights
+    errors: Tensor
+
+
+@dataclass(frozen=True)
+class SamplesStep:
+    """Of steps that every sample has for itself: whose was accepted (bool (B,)), and the times t
+    (B,) where the samples stand after it, on the host."""
+
+    accepted: np.ndarray
+    t: np.ndarray
 
 
 @dataclass
 class StepResult:
     """One interval done.
 
-    state: at its end. error: estimate of the local error, of the state's shape, O(h^error_order);
-    None without one. segment: called with no arguments, the interval's dense output (it may need
-    evaluations of f, which is why it is asked for and not made). start: the anchor at the start,
-    where the plan evaluated one: a rejected step need not evaluate it again.
+    state: at its end. previous: at its start. error: estimate of the local error, of the state's
+    shape, O(h^error_order); None without one. make_segment: see `segment`. start: the anchor at
+    the start, where the plan evaluated one: a rejected step need not evaluate it again. orders: the
+    errors of several orders, where the method chooses between them. samples: of steps that every
+    sample has for itself.
     """
 
     state: State
     error: Tensor | None
     error_order: int | None
-    segment: Callable[[], Segment]
+    make_segment: Callable[[StepResult], Segment]
     start: Anchor | None
+    previous: State
+    orders: OrderErrors | None = None
+    samples: SamplesStep | None = None
+
+    def segment(self) -> Segment:
+        """The interval's dense output. It may need evaluations of f, which are shared with the
+        next interval through `state`: it is asked for and not made."""
+        return self.make_segment(self)
 
 
 @dataclass
@@ -78,6 +114,8 @@ class Stepper:
         """
         if isinstance(self.method, AnchorsMethod):
             return self._anchors(self.method, state, t1, is_last)
+        if isinstance(self.method, VariableOrderMethod):
+            return self._variable_order(self.method, state, t1)
         if isinstance(self.method, SweepsMethod):
             return self._sweeps(self.method, state, t1)
         if isinstance(self.method, StagesMethod):
@@ -118,7 +156,35 @@ class Stepper:
             if method.correction == "PEC":
                 end = Anchor(t1, y1, v1, detail)
         segment = Segment(t0, t1, y0, inside.values, inside.weights)
-        return StepResult(State(t1, y1, end, known), error, len(known) + 1, lambda: segment, start)
+        return StepResult(
+            State(t1, y1, end, known), error, len(known) + 1, lambda _: segment, start, state
+        )
+
+    # -- anchors, variable order -----------------------------------------------------------------
+
+    def _variable_order(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
+        start = self.start(state)
+        known = (*state.history, start)[-(method.max_order + 1) :]
+        t0, y0, h = state.t, state.y, t1 - state.t
+        shape, recent = y0.shape, known[::-1]
+        k = min(state.order, len(known))
+        weights = interval_weights([a.t for a in recent], t0, t1, k, method.max_order)
+        m = len(weights.positions)
+        table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
+        velocities = torch.stack([a.v for a in recent[:m]]).reshape(m, -1)
+        predicted = along(y0, (table[0, 1:] @ velocities).reshape(shape), h)
+        v1, _ = self.velocity(t1, predicted)
+        velocities = torch.cat((v1.reshape(1, -1), velocities))
+        y1 = along(y0, (table[1] @ velocities).reshape(shape), h)
+        errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
+        segment = Segment(
+            t0, t1, y0, velocities[: k + 1].reshape(-1, *shape),
+            lagrange_weights([1.0, *weights.positions[:k].tolist()]),
+        )  # fmt: skip
+        return StepResult(
+            State(t1, y1, history=known, order=k), errors[-1], k + 1,
+            lambda _: segment, start, state, OrderErrors(weights, errors),
+        )  # fmt: skip
 
     # -- sweeps ----------------------------------------------------------------------------------
 
@@ -145,22 +211,28 @@ class Stepper:
         first = 1 if anchor is not None and rule.has_left else 0
         times = torch.add(nodes[first:] * h, t0)
         flat, previous = y0.reshape(1, -1), values
-        for _ in range(sweeps):
+        change = least = math.inf
+        for count in range(1, sweeps + 1):
             previous = values
             states = torch.addmm(flat, matrix[first:], values, alpha=h)
             new = self.velocity.nodes(times, states.reshape(-1, *shape)).reshape(n - first, -1)
             if first and anchor is not None:
                 new = torch.cat((anchor.v.reshape(1, -1), new))
             values = new
+            if method.converged:
+                before, change = change, _rounding_units(values - previous, h, y0)
+                if _converged(change, before, least, count == sweeps, t0, h):
+                    break
+                least = min(least, change)
         y1 = torch.addmv(flat[0], values.T, weights, alpha=h).reshape(shape)
         error: Tensor | None = None
         if method.error_order is not None:
-            change = torch.mv((values - previous).T, weights)
+            increment = torch.mv((values - previous).T, weights)
             embedded = self._constant("e", lambda: _embedded(rule), y0)
-            error = ((change.abs() + torch.mv(values.T, embedded).abs()) * h).reshape(shape)
+            error = ((increment.abs() + torch.mv(values.T, embedded).abs()) * h).reshape(shape)
         segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
         return StepResult(
-            State(t1, y1, last=segment), error, method.error_order, lambda: segment, anchor
+            State(t1, y1, last=segment), error, method.error_order, lambda _: segment, anchor, state
         )
 
     def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
@@ -181,14 +253,15 @@ class Stepper:
     # -- stages ----------------------------------------------------------------------------------
 
     def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        t0, y0, h = state.t, state.y, t1 - state.t
+        t0, y0 = state.t, state.y
+        h: Any = t1 - t0
         start = self.start(state)
         velocities, detail = [start.v], start.detail
         y, c = y0, tableau.c.tolist()
         for i in range(1, len(tableau.a)):
             y = along(y0, combine(tableau.a[i], velocities), h)
             # c = 1 means t1 itself: t0 + h may miss it by rounding
-            v, detail = self.velocity(t1 if c[i] == 1 else t0 + c[i] * h, y)
+            v, detail = self.velocity(t1 if c[i] == 1.0 else t0 + c[i] * h, y)
             velocities.append(v)
         if tableau.first_same_as_last:
             end: Anchor | None = Anchor(t1, y, velocities[-1], detail)
@@ -198,16 +271,15 @@ class Stepper:
             y1 = along(y0, combine(tableau.b.tolist(), velocities), h)
         error: Tensor | None = None
         if tableau.errors:
-            parts = [combine(row.tolist(), velocities) * h for row in tableau.errors]
+            size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
+            parts = [combine(row.tolist(), velocities) * size for row in tableau.errors]
             error = parts[0]
             if len(parts) == 2:
                 fifth, third = parts[0].abs(), parts[1].abs()
                 total = torch.sqrt(fifth**2 + 0.01 * third**2)
                 error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), 0.0)
-        reached = State(t1, y1, end)
-        result = StepResult(reached, error, tableau.error_order, lambda: segment(), start)
 
-        def segment() -> Segment:
+        def segment(result: StepResult) -> Segment:
             known = list(velocities)
             if not tableau.first_same_as_last:
                 anchor = self.start(result.state)  # shared with the next interval
@@ -218,7 +290,39 @@ class Stepper:
                 known.append(self.velocity(t0 + node * h, inner)[0])
             return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
 
-        return result
+        return StepResult(State(t1, y1, end), error, tableau.error_order, segment, start, state)
+
+
+def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:
+    """How much a sweep moved the states, in units of their rounding: one host synchronisation."""
+    with torch.no_grad():
+        size = torch.maximum(y0.abs().amax(), change.abs().amax() * abs(h))
+        moved = change.abs().amax() * abs(h) / (size * torch.finfo(y0.dtype).eps)
+        return float(worst(torch.where(size > 0, moved, 0.0)))
+
+
+def _converged(
+    change: float, before: float, least: float, is_last: bool, t0: float, h: float
+) -> bool:
+    """Whether sweeps are done: the last one moved the states by rounding alone.
+
+    change, before: what the last two sweeps changed, in units of rounding; least: the smallest
+    change so far.
+
+    Raises:
+        NotContracting: they move away, or this was the last sweep there may be.
+    """
+    # rounding may go on for ever: changes of some units that do not shrink any more are the end
+    if change <= 1 or (change <= 64 and change >= 0.5 * before):
+        return True
+    # a sweep may grow for a while before it contracts, where the equations are coupled one way
+    if not math.isfinite(change) or is_last or change > 1e4 * least:
+        raise NotContracting(
+            f"the sweeps do not contract at t={t0:.9g} with step size {abs(h):.3g} (the last one "
+            f"changed the states by {change:.3g} roundings, the one before by {before:.3g}): take "
+            "smaller steps, or an implicit method where the problem is stiff"
+        )
+    return False
 
 
 def _embedded(rule: QuadratureRule) -> np.ndarray:

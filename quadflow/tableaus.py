@@ -74,10 +74,25 @@ def _hermite(b: Sequence[float]) -> np.ndarray:
     return dense
 
 
-def _simple(a: Sequence[Sequence[float]], b: Sequence[float], order: int) -> Tableau:
+def _simple(
+    a: Sequence[Sequence[float]],
+    b: Sequence[float],
+    order: int,
+    errors: Sequence[float] | None = None,
+    error_order: int | None = None,
+) -> Tableau:
+    """Cubic Hermite between the steps; an embedded estimate where its weights are given."""
     rows = tuple(tuple(row) for row in a)
     weights = np.array(b, dtype=np.float64)
-    return Tableau(rows, weights, order, _hermite(b), dense_order=min(4, order))
+    return Tableau(
+        rows,
+        weights,
+        order,
+        _hermite(b),
+        dense_order=min(4, order),
+        errors=() if errors is None else (np.array(errors, dtype=np.float64),),
+        error_order=error_order,
+    )
 
 
 MIDPOINT = _simple([[], [1 / 2]], [0, 1], 2)
@@ -86,16 +101,37 @@ MIDPOINT = _simple([[], [1 / 2]], [0, 1], 2)
 RK4 = _simple([[], [1 / 2], [0, 1 / 2], [0, 0, 1]], [1 / 6, 1 / 3, 1 / 3, 1 / 6], 4)
 """The classical fourth-order method (Kutta 1901)."""
 
-HEUN = Tableau(
-    a=((), (1.0,)),
-    b=np.array([1 / 2, 1 / 2]),
-    order=2,
-    dense=_hermite([1 / 2, 1 / 2]),
-    dense_order=2,
-    errors=(np.array([-1 / 2, 1 / 2]),),
+RK4_THREE_EIGHTHS = _simple([[], [1 / 3], [-1 / 3, 1], [1, -1, 1]], [1 / 8, 3 / 8, 3 / 8, 1 / 8], 4)
+"""The 3/8 rule (Kutta 1901): fourth order, smaller error constants than `RK4`."""
+
+HEUN = _simple([[], [1.0]], [1 / 2, 1 / 2], 2, errors=[-1 / 2, 1 / 2], error_order=2)
+"""Heun's second-order method (explicit trapezoid) with Euler embedded."""
+
+HEUN3 = _simple([[], [1 / 3], [0, 2 / 3]], [1 / 4, 0, 3 / 4], 3)
+"""Heun's third-order method (Heun 1900)."""
+
+FEHLBERG2 = _simple(
+    [[], [1 / 2], [1 / 256, 255 / 256]],
+    [1 / 512, 255 / 256, 1 / 512],
+    2,
+    errors=[1 / 512, 0, -1 / 512],
     error_order=2,
 )
-"""Heun's second-order method (explicit trapezoid) with Euler embedded."""
+"""Fehlberg 1969 (NASA TR R-315), order 2(1): the last stage is the embedded first-order step."""
+
+_BOSH3_B = (2 / 9, 1 / 3, 4 / 9)
+
+BOSH3 = Tableau(
+    a=((), (1 / 2,), (0.0, 3 / 4), _BOSH3_B),
+    b=np.array([*_BOSH3_B, 0.0]),
+    order=3,
+    errors=(np.array([-5 / 72, 1 / 12, 1 / 9, -1 / 8]),),
+    error_order=3,
+    dense=_hermite(_BOSH3_B),
+    dense_order=3,
+    first_same_as_last=True,
+)
+"""Bogacki & Shampine 1989 (Applied Mathematics Letters 2), order 3(2), cubic Hermite between."""
 
 DOPRI5 = Tableau(
     a=(

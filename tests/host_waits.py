@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WAITS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.item.default",
@@ -14,6 +15,21 @@ class CountWaits(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits = 0
+
+    def __enter__(self) -> CountWaits:
+        # numbers of a whole tensor are read without an operation
+        self._tolist = torch.Tensor.tolist
+
+        def counted(tensor: torch.Tensor) -> object:
+            self.waits += tensor.dim() > 0
+            return self._tolist(tensor)
+
+        torch.Tensor.tolist = counted
+        return super().__enter__()
+
+    def __exit__(self, *failure: object) -> None:
+        torch.Tensor.tolist = self._tolist
+        super().__exit__(*failure)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.waits += str(func) in WAITS

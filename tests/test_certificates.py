@@ -25,14 +25,18 @@ from quadflow.analysis.order_conditions import order_conditions
 from quadflow.analysis.rational_numbers import rational, rational_array
 from quadflow.analysis.solvers import Solver, as_solver
 from quadflow.analysis.trees import all_trees
-from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod
+from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
 from quadflow.quadrature import FAMILIES
 from quadflow.tableaus import DOPRI5, TSIT5
 
 pytestmark = pytest.mark.filterwarnings("ignore::quadflow.NegativeWeightsWarning")
 
 
-@pytest.mark.parametrize("name", sorted(qf.methods()))
+# of variable order: tests/test_variable_order.py
+FIXED_ORDER = sorted(set(qf.methods()) - {"adams"})
+
+
+@pytest.mark.parametrize("name", FIXED_ORDER)
 def test_every_registered_method_is_proved(name: str) -> None:
     """Order, dense order, estimate, properties: declared and proved are the same, both ways.
 
@@ -44,7 +48,7 @@ def test_every_registered_method_is_proved(name: str) -> None:
     assert certificate.failing is not None, "an upper bound must be shown, not assumed"
 
 
-@pytest.mark.parametrize("name", sorted(qf.methods()))
+@pytest.mark.parametrize("name", FIXED_ORDER)
 def test_the_code_that_runs_has_the_order_that_is_proved(name: str) -> None:
     """One solve of the tree problem by `quadflow.solve` itself, start-up included."""
     method = qf.get_method(name)
@@ -315,7 +319,7 @@ def test_the_anchors_plan_is_adams(k: int, correction: str | None) -> None:
 
 def test_every_plan_occurs_in_the_registry() -> None:
     plans = {type(m) for m in qf.methods().values()}
-    assert plans == {StagesMethod, SweepsMethod, AnchorsMethod}
+    assert plans == {StagesMethod, SweepsMethod, AnchorsMethod, VariableOrderMethod}
     solver = as_solver("rk4")
     assert isinstance(solver, Solver) and solver.order == 4
 

@@ -43,8 +43,11 @@ from quadflow.tableaus import RK4, Tableau
 F = Fraction
 pytestmark = pytest.mark.filterwarnings("ignore::quadflow.quadrature.NegativeWeightsWarning")
 
-ONE_STEP = ("euler", "midpoint", "heun", "rk4", "dopri5", "tsit5", "dopri8", "pece1")
-MULTISTEP = tuple(name for name in qf.methods() if name not in ONE_STEP)
+ONE_STEP = (
+    "euler", "midpoint", "heun", "heun3", "rk4", "rk4_38", "bosh3", "dopri5", "tsit5", "dopri8",
+    "pece1",
+)  # fmt: skip
+MULTISTEP = tuple(name for name in qf.methods() if name not in (*ONE_STEP, "adams"))
 SIZES = range(2, 9)
 
 

@@ -1,0 +1,347 @@
+"""From step to step: iterators over the accepted steps of a solve, fixed or adaptive."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .control import StepController, Tolerance, first_step
+from .host import worst
+from .methods import VariableOrderMethod
+from .step import NotContracting, State, Stepper, StepResult
+from .variable_order import OrderControl
+
+
+class Status(enum.Enum):
+    """How a solve ended."""
+
+    SUCCESS = "success"
+    NON_FINITE = "non-finite"
+    STEP_COLLAPSE = "step collapse"
+    MAX_STEPS = "step cap"
+    NOT_CONTRACTING = "sweeps do not contract"
+
+
+@dataclass
+class Limits:
+    """Of adaptive steps: sizes are positive, max_steps counts accepted and rejected ones."""
+
+    initial_step: float | None = None
+    min_step: float = 0.0
+    max_step: float = math.inf
+    max_steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        if self.initial_step is not None:
+            self.initial_step = float(self.initial_step)
+        self.min_step, self.max_step = float(self.min_step), float(self.max_step)
+        for name, size in (("initial_step", self.initial_step), ("max_step", self.max_step)):
+            if size is not None and not size > 0:
+                raise ValueError(f"{name} must be positive, got {size}")
+        if not 0 <= self.min_step <= self.max_step:
+            raise ValueError(
+                f"min_step must be in [0, max_step={self.max_step}], got {self.min_step}"
+            )
+        count = self.max_steps
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"max_steps must be an integer >= 1, got {count!r}")
+
+    def bound(self, size: float) -> float:
+        """The size within [min_step, max_step]."""
+        return min(max(size, self.min_step), self.max_step)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Called around every try of an adaptive or fixed step, as hook(t, state, h)."""
+
+    attempt: Callable[[float, Tensor, float], None] | None = None
+    reject: Callable[[float, Tensor, float], None] | None = None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A time that a step ends on exactly. restart: nothing from before is used after it.
+
+    entering: called when the steps enter the interval that ends here.
+    """
+
+    t: float
+    restart: bool = False
+    entering: Callable[[], None] | None = None
+
+
+def restarted(state: State) -> State:
+    """The state without the velocities of earlier intervals."""
+    return State(state.t, state.y)
+
+
+class Steps(Iterator[StepResult]):
+    """Accepted steps, one by one.
+
+    Attributes:
+        state: where the solve stands. accepted, rejected: counts so far. status, message: how it
+            ended, once it has.
+    """
+
+    def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
+        self.stepper, self.state, self.hooks = stepper, state, hooks
+        self.accepted = self.rejected = 0
+        self.status, self.message = Status.SUCCESS, ""
+        self._result: StepResult | None = None
+
+    def _take(self, result: StepResult) -> None:
+        self.accepted += 1
+        self._result, self.state = result, result.state
+
+    def _share(self) -> None:
+        """Dense output of the last step may have evaluated f at its end meanwhile."""
+        if self._result is not None:
+            self.state = self._result.state
+            self._result = None
+
+    def _end(self, status: Status, message: str) -> StopIteration:
+        self.status, self.message = status, message
+        return StopIteration()
+
+
+class FixedSteps(Steps):
+    """Steps between given times.
+
+    Args:
+        grid: ends of the steps (floats; tensors for per-sample times).
+        landings: those ends where something happens; each must be in the grid.
+        perturb: func is evaluated just inside each interval, not at its very ends.
+
+    Raises:
+        ValueError: a method of variable order.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        state: State,
+        grid: Iterable[float],
+        *,
+        landings: Sequence[Landing] = (),
+        perturb: bool = False,
+        hooks: Hooks = Hooks(),
+    ) -> None:
+        super().__init__(stepper, state, hooks)
+        if isinstance(stepper.method, VariableOrderMethod):
+            raise ValueError(
+                f"method {stepper.method.name!r} chooses its steps together with its order: leave "
+                "out step_size and grid, or take a method of fixed order such as 'pece4'"
+            )
+        self._points = iter(grid)
+        self._upcoming = next(self._points, None)
+        self._landings = list(landings)
+        self._perturb = perturb
+        self._restart = True
+
+    def __next__(self) -> StepResult:
+        if self._upcoming is None:
+            raise StopIteration
+        t1, self._upcoming = self._upcoming, next(self._points, None)
+        self._share()
+        state = self.state
+        if self._restart and self._landings:
+            state = restarted(state) if self.accepted else state
+            if self._landings[0].entering is not None:
+                self._landings[0].entering()
+        self._restart = False
+        velocity = self.stepper.velocity
+        if self._perturb:
+            velocity.window = _just_inside(state.t, t1, velocity.layout.time_dtype)
+            state = restarted(state)
+        if self.hooks.attempt is not None:
+            self.hooks.attempt(state.t, state.y, t1 - state.t)
+        try:
+            result = self.stepper.step(state, t1, is_last=self._upcoming is None)
+        except NotContracting as failure:
+            raise self._end(Status.NOT_CONTRACTING, str(failure)) from None
+        self._take(result)
+        if self._landings and t1 == self._landings[0].t:
+            self._restart = self._landings.pop(0).restart
+        return result
+
+
+class AdaptiveSteps(Steps):
+    """Steps whose size the error estimate chooses: one host synchronisation a try.
+
+    Args:
+        landings: times to land on, in the direction of the solve; the last one is the end (which
+            may be infinite).
+        controller: keeps a memory; it is copied. Methods of variable order bring their own
+            `OrderControl` instead.
+
+    Raises:
+        TypeError: a controller that a method of variable order would not use.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        state: State,
+        landings: Sequence[Landing],
+        tolerance: Tolerance,
+        controller: StepController,
+        limits: Limits,
+        *,
+        hooks: Hooks = Hooks(),
+    ) -> None:
+        super().__init__(stepper, state, hooks)
+        self.tolerance, self.limits = tolerance, limits
+        self._controller = copy.copy(controller)
+        method = stepper.method
+        self._orders: OrderControl | None = None
+        if isinstance(method, VariableOrderMethod):
+            self._orders = method.control
+            if controller != StepController(max_factor=method.max_growth):
+                raise TypeError(
+                    f"method {method.name!r} chooses its steps together with its order: make it "
+                    f"with adams_variable(control=OrderControl(...)) instead of controller="
+                    f"{controller!r}"
+                )
+        self._landings = list(landings)
+        self._sign = math.copysign(1.0, landings[-1].t - state.t)
+        self._jumps = any(landing.restart for landing in landings[:-1])
+        self._size: float | None = None
+        self._finite = True
+
+    def _begin(self) -> None:
+        """The first step's size."""
+        state, stepper, limits = self.state, self.stepper, self.limits
+        self._enter()
+        start = stepper.start(state)
+        if worst(~start.v.detach().isfinite().all()):
+            raise self._end(Status.NON_FINITE, f"func is not finite at the start, t={state.t:.9g}")
+        self.state = replace(state, anchor=start)
+        if limits.initial_step is not None:
+            size = limits.initial_step
+        else:
+            size = first_step(
+                lambda t, y: stepper.velocity(t, y)[0], state.t, state.y, start.v, self._sign,
+                abs(self._landings[0].t - state.t), stepper.method.error_order or 1,
+                self.tolerance,
+            )  # fmt: skip
+        self._size = limits.bound(size)
+
+    def _enter(self) -> None:
+        upcoming = self._landings[0]
+        if upcoming.entering is not None:
+            upcoming.entering()
+        if self._jumps:
+            velocity = self.stepper.velocity
+            velocity.window = _just_inside(self.state.t, upcoming.t, velocity.layout.time_dtype)
+
+    def __next__(self) -> StepResult:
+        if not self._landings:
+            raise StopIteration
+        if self._size is None:
+            self._begin()
+        self._share()
+        assert self._size is not None
+        limits, failures = self.limits, 0
+        errors: dict[int, float] = {}
+        while True:
+            state, t_next = self.state, self._landings[0].t
+            self._check(limits)
+            size, left = self._size, abs(t_next - state.t)
+            # land exactly, and leave no sliver for a last step
+            lands = size >= left or (size >= 0.99 * left and left <= limits.max_step)
+            t1 = t_next if lands else state.t + self._sign * size
+            size = abs(t1 - state.t)
+            if self.hooks.attempt is not None:
+                self.hooks.attempt(state.t, state.y, t1 - state.t)
+            result = self.stepper.step(state, t1)
+            assert result.error is not None and result.error_order is not None
+            order = result.error_order
+            ratio, errors = self._ratios(result, state.y)
+            self._finite = math.isfinite(ratio)
+            if self._finite and ratio <= 1:
+                break
+            self.rejected += 1
+            if self.hooks.reject is not None:
+                self.hooks.reject(state.t, state.y, t1 - state.t)
+            self.state = replace(state, anchor=state.anchor or result.start)
+            failures += 1
+            if result.orders is not None:
+                assert self._orders is not None
+                order, factor = self._orders.reject(result.orders.weights, errors, failures)
+                self.state = replace(self.state, order=order)
+            else:
+                factor = self._controller.reject(ratio, order)
+            self._size = size * factor
+        if result.orders is not None:
+            assert self._orders is not None
+            order, factor = self._orders.accept(result.orders.weights, errors)
+            result.state = replace(result.state, order=order)
+        else:
+            factor = self._controller.accept(ratio, order)
+        self._take(result)
+        planned = limits.bound(size * factor)
+        # a step shortened to land says little about the steps after it
+        self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
+        if lands:
+            passed = self._landings.pop(0)
+            if passed.restart:
+                self.state, self._result = restarted(self.state), None
+                if self._orders is not None:
+                    self._size = None  # at order 1 again, and with as short a step as at first
+            if self._landings and self._size is not None:
+                self._enter()
+        return result
+
+    def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
+        """The error over the tolerance; and that of every order, where the method chooses between
+        some. The one host synchronisation of a try."""
+        y1 = result.state.y
+        if result.orders is None:
+            assert result.error is not None
+            return worst(self.tolerance.ratio(result.error, y0, y1)), {}
+        weights = result.orders.weights
+        ratios = [self.tolerance.ratio(error, y0, y1) for error in result.orders.errors]
+        errors = dict(zip(weights.orders, worst(torch.stack(ratios)), strict=True))
+        return errors[weights.order], errors
+
+    def _check(self, limits: Limits) -> None:
+        size, t = self._size or 0.0, self.state.t
+        if self.accepted + self.rejected >= limits.max_steps:
+            raise self._end(
+                Status.MAX_STEPS,
+                f"max_steps={limits.max_steps} steps were used up at t={t:.9g}, step size "
+                f"{size:.3g}: raise max_steps, loosen the tolerances, or (if the steps stay this "
+                "small on a smooth solution) the problem is stiff and wants an implicit method",
+            )
+        least = max(limits.min_step, 16 * math.ulp(abs(t)))
+        if size >= least:
+            return
+        if not self._finite:
+            raise self._end(
+                Status.NON_FINITE,
+                f"func or the solution is not finite just past t={t:.9g}, however short "
+                f"the step ({size:.3g}): a singularity, or a NaN or inf from func there",
+            )
+        raise self._end(
+            Status.STEP_COLLAPSE,
+            f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the "
+            "solution may blow up or jump there; else the tolerances ask for more than "
+            f"{self.stepper.velocity.layout.dtype} holds, or min_step is too large",
+        )
+
+
+def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:
+    """The interval without its ends, in the precision in which func sees times; ascending."""
+
+    kind = np.float64 if dtype is torch.float64 else np.float32
+    low, high = (kind(min(t0, t1)), kind(max(t0, t1)))
+    inside = float(np.nextafter(low, kind(np.inf))), float(np.nextafter(high, kind(-np.inf)))
+    return inside if inside[0] <= inside[1] else (float(low), float(high))
