@@ -32,6 +32,8 @@ def _methods(arguments: argparse.Namespace) -> None:
     for name, method in quadflow.methods().items():
         plan = type(method).__name__.removesuffix("Method").lower()
         steps = "fixed" if method.error_order is None else "fixed or adaptive"
+        if isinstance(method, quadflow.VariableOrderMethod):
+            steps = "adaptive"
         print(f"{name:<10} {plan:<8} {method.order!s:>5} {method.dense_order!s:>5}  {steps}")
 
 

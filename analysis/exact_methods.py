@@ -17,6 +17,7 @@ import numpy as np
 
 import quadflow as qf
 from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
+from quadflow.step import CONTRACTION
 from quadflow.tableaus import Tableau
 
 from .exact_rules import (
@@ -174,23 +175,22 @@ def sweeps_step(method: SweepsMethod, table: TreeTable, ratio: Fraction) -> Exac
     one = rule.reduce((Fraction(1),))
     nothing: Poly = (Fraction(0),) * rule.n
 
-    def interval(
-        start: Sequence[Fraction], guess: Sequence[Poly], h: Fraction
-    ) -> tuple[list[Poly], list[Poly]]:
-        values, previous = list(guess), list(guess)
+    def interval(start: Sequence[Fraction], guess: Sequence[Poly], h: Fraction) -> list[list[Poly]]:
+        """The node velocities after 0, 1, ... sweeps."""
+        all_values = [list(guess)]
         for _ in range(method.sweeps):
-            previous = values
+            values = all_values[-1]
             states = [
                 poly_add(poly_scale(one, y), poly_scale(rule.integrate(v), h))
                 for y, v in zip(start, values, strict=True)
             ]
-            values = table.products(one, states, rule.multiply)
-        return values, previous
+            all_values.append(table.products(one, states, rule.multiply))
+        return all_values
 
     highest = size(table.trees[-1])
     if method.guess == "constant":
         zero = [Fraction(0)] * len(table.trees)
-        values, previous = interval(zero, [one] + [nothing] * (len(zero) - 1), Fraction(1))
+        swept = interval(zero, [one] + [nothing] * (len(zero) - 1), Fraction(1))
     else:
         # a fault of order q in the velocities is one of order q + K after an interval
         count = -(-highest // method.sweeps) + 1
@@ -208,17 +208,27 @@ def sweeps_step(method: SweepsMethod, table: TreeTable, ratio: Fraction) -> Exac
         ]
         for h in sizes:
             guess = [rule.shift(v, ratio) for v in values]
-            values, previous = interval(_exact_state(table, t), guess, h)
+            swept = interval(_exact_state(table, t), guess, h)
+            values = swept[-1]
             t += h
+
+    def change(since: int) -> list[Poly]:
+        """How the node velocities differ from those after an earlier sweep."""
+        return [
+            poly_add(v, poly_scale(w, Fraction(-1)))
+            for v, w in zip(swept[-1], swept[since], strict=True)
+        ]
+
     estimates = []
     if method.error_order is not None:
         embedded = _embedded(rule, method.rule)
-        change = [
-            rule.weigh(poly_add(v, poly_scale(w, Fraction(-1))))
-            for v, w in zip(values, previous, strict=True)
+        extrapolated = method.guess == "extrapolated"
+        share = Fraction(CONTRACTION) if extrapolated else Fraction(1)
+        estimates = [
+            [share * rule.weigh(v) for v in change(-2)],
+            [rule.weigh(v) - embedded(v) for v in (change(0) if extrapolated else swept[-1])],
         ]
-        estimates = [change, [rule.weigh(v) - embedded(v) for v in values]]
-    return _rule_step(rule, table, values, estimates)
+    return _rule_step(rule, table, swept[-1], estimates)
 
 
 def _embedded(rule: ExactRule, floats: qf.QuadratureRule) -> Callable[[Poly], Fraction]:

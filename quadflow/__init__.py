@@ -3,6 +3,7 @@
 from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
 from .errors import VelocityError
+from .events import Event
 from .interpolation import (
     Anchor,
     Interpolant,
@@ -16,7 +17,9 @@ from .methods import (
     Method,
     StagesMethod,
     SweepsMethod,
+    VariableOrderMethod,
     adams,
+    adams_variable,
     anchors,
     collocation,
     get_method,
@@ -46,18 +49,21 @@ from .quadrature import (
 from .solve import Solution, SolveError, Statistics, solve
 from .steps import Status
 from .tableaus import Tableau
+from .variable_order import OrderControl
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Anchor",
     "AnchorsMethod",
+    "Event",
     "Interpolant",
     "Interval",
     "IntervalVelocity",
     "Method",
     "NegativeWeightsWarning",
     "OracleInterpolant",
+    "OrderControl",
     "PolynomialInterpolant",
     "QuadratureRule",
     "Solution",
@@ -68,8 +74,10 @@ __all__ = [
     "StepController",
     "SweepsMethod",
     "Tableau",
+    "VariableOrderMethod",
     "VelocityError",
     "adams",
+    "adams_variable",
     "anchors",
     "boole",
     "clenshaw_curtis",

@@ -140,3 +140,14 @@ class StepController:
             return self.min_factor
         factor: float = self.safety * ratio ** (-1 / order)
         return min(0.9, max(self.min_factor, factor))
+
+
+def worth_a_sweep(ratio: float, before: float | None, left: int) -> bool:
+    """Whether more sweeps are likely to bring an error ratio above 1 down to 1.
+
+    ratio: after the last sweep. before: after the one before it, None where that is not known: a
+    sweep is then taken to gain a digit, else what the last one gained. left: sweeps still allowed.
+    """
+    if left < 1 or not 1 < ratio < math.inf:
+        return False
+    return ratio <= (10.0 if before is None else before / ratio) ** left

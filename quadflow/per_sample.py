@@ -276,7 +276,7 @@ class PerSampleCollector:
         """Nothing to say: the samples' own statuses do."""
         return None
 
-    def take(self, result: StepResult) -> None:
+    def take(self, result: StepResult, stop: Any = None) -> None:
         """Keep what an accepted step covers."""
         assert result.samples is not None
         good, t = result.samples.accepted, result.samples.t

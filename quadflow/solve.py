@@ -41,8 +41,9 @@ class Statistics:
 
     nfe: velocity evaluations, each of one state (n nodes evaluated together are n). calls:
     sequential calls of func. probe_nfe: the part of nfe that node_evaluation="auto" spent on
-    finding its mode. accepted, rejected: steps. wall_time: seconds. node_evaluation: the mode in
-    use ("auto" where no nodes were evaluated together). method: name.
+    finding its mode. accepted, rejected: steps. refined: further sweeps of steps whose estimate was
+    too large after the first. wall_time: seconds. node_evaluation: the mode in use ("auto" where no
+    nodes were evaluated together). method: name.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Statistics:
     probe_nfe: int = 0
     accepted: int = 0
     rejected: int = 0
+    refined: int = 0
     wall_time: float = 0.0
     node_evaluation: str = "auto"
 
@@ -69,10 +71,11 @@ class Solution:
     """What `solve` returns.
 
     t: float64 tensor (T,) of the requested times that were reached. y: the states there, (T,
-    *shape), a tuple or dict of such tensors like y0. stats: `Statistics`. status, message: how it
-    ended. steps: times of all accepted steps, the first time included (a list of floats; tensors
-    where the grid gives every sample its own); the first and the last alone with
-    record_steps=False.
+    *shape), a tuple or dict of such tensors like y0; where a terminal event ended the solve, its
+    time and state come last. stats: `Statistics`. status, message: how it ended. steps: times of
+    all accepted steps, the first time included (a list of floats; tensors where the grid gives
+    every sample its own); the first and the last alone with record_steps=False. t_events, y_events:
+    for every event its times (k,) and the states there, see `events`; empty without events.
     With batch_dims=1: t is (T, B), y holds NaN where a sample did not get, statuses and messages
     say how each sample ended (None otherwise), steps is empty.
     Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
@@ -85,6 +88,8 @@ class Solution:
     status: Status
     message: str
     steps: list[float]
+    t_events: list[Tensor]
+    y_events: list[Any]
     _layout: StateLayout
     _segments: Any
     statuses: list[Status] | None = None
@@ -92,8 +97,8 @@ class Solution:
 
     @property
     def success(self) -> bool:
-        """Whether the end was reached."""
-        return self.status is Status.SUCCESS
+        """Whether the end was reached, or a terminal event."""
+        return self.status in (Status.SUCCESS, Status.EVENT)
 
     def __call__(self, t: float | Sequence[float] | np.ndarray | Tensor) -> Any:
         if self._segments is None:
@@ -158,6 +163,7 @@ def solve(
     controller: StepController | None = None,
     node_evaluation: str = "auto",
     dense_output: bool = False,
+    events: Any = None,
     batch_dims: int = 0,
     breakpoints: Sequence[float] | np.ndarray | Tensor = (),
     land_on: Sequence[float] | np.ndarray | Tensor = (),
@@ -178,7 +184,8 @@ def solve(
         y0: tensor of any shape (float32, float64, complex64, complex128), or a tuple or dict of
             such. float16 and bfloat16 with an accumulation_dtype.
         t: at least two strictly monotone times, increasing or decreasing; kept in float64. A
-            tensor that requires grad is differentiated: steps then land on all its times.
+            tensor that requires grad is differentiated: steps then land on all its times. The last
+            one may be infinite where an event ends the solve.
         args: further arguments of func.
         method: a name in `methods()`, a Method, or None for "dopri5".
         rtol, atol: positive; a step may make an error of atol + rtol*|y| (in `norm`). float, or
@@ -197,6 +204,8 @@ def solve(
             in one call on states (n, *shape) and t of shape (n, 1, ..., 1), through
             torch.func.vmap, or one by one. "auto" tries and compares at the first interval.
         dense_output: keep the polynomial of every interval, so that sol(t) works.
+        events: an `Event`, a function g(t, y), or a sequence of these: zeros of g are found on the
+            dense output; see `quadflow.events`.
         batch_dims: 1 gives every sample (entry of y0's leading axis) times, steps, acceptance and
             end of its own: t is (T,) or (T, B), func gets times (B, 1, ..., 1) that broadcast
             against the state, rtol and atol may be (B,); a sample that fails leaves the others
@@ -240,7 +249,7 @@ def solve(
     collector: _Collector | PerSampleCollector
     if batch_dims:
         unused = {
-            "step_size": step_size, "grid": grid, "perturb": perturb or None,
+            "step_size": step_size, "grid": grid, "events": events, "perturb": perturb or None,
             "breakpoints": breakpoints if len(breakpoints) else None,
             "land_on": land_on if len(land_on) else None,
             "attempt_callback": attempt_callback, "reject_callback": reject_callback,
@@ -254,14 +263,17 @@ def solve(
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
         span = (float(all_times.min()), float(all_times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
+        tracker = None
         steps = PerSampleSteps(
             Stepper(chosen, velocity), y_start, all_times,
             Tolerance(rtol, atol, norm, per_sample=True), controller, limits,
         )  # fmt: skip
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
-        return _finish(steps, collector, callback, layout, velocity, chosen.name, began, throw)
+        return _finish(
+            steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw
+        )
     clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
-    times = _times(t, "t")
+    times = _times(t, "t", open_ended=events is not None)
     sign = 1.0 if times[-1] > times[0] else -1.0
     velocity = Velocity(_bound(func, args, clock), layout, (times[0], times[-1]), node_evaluation)
     tolerance = Tolerance(rtol, atol, norm)
@@ -274,9 +286,9 @@ def solve(
                 f"grid has shape {tuple(grid.shape)}, times for every sample: method "
                 f"{chosen.name!r} cannot; take one of the anchors plan with startup='rising'"
             )
-        if dense_output or step_size is not None or len(landings) > 1:
+        if dense_output or step_size is not None or events is not None or len(landings) > 1:
             raise ValueError(
-                "a grid of per-sample times excludes step_size, dense_output, breakpoints, "
+                "a grid of per-sample times excludes step_size, dense_output, events, breakpoints, "
                 "land_on and a t that requires grad"
             )
         if clock is not None or perturb:
@@ -295,6 +307,9 @@ def solve(
     if fixed is None and perturb:
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
 
+    if fixed is None:
+        strictest = worst(rtol.min()) if isinstance(rtol, Tensor) else float(rtol)
+        chosen = chosen.for_tolerance(strictest)
     stepper = Stepper(chosen, velocity)
     state = State(times[0], layout.join(y0))
     if fixed is not None:
@@ -304,12 +319,14 @@ def solve(
             stepper, state, landings, tolerance, controller, limits, hooks=hooks
         )  # fmt: skip
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
-    return _finish(steps, collector, callback, layout, velocity, chosen.name, began, throw)
+    tracker = _tracker(events, layout, state)
+    return _finish(steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw)
 
 
 def _finish(
     steps: Steps,
     collector: _Collector | PerSampleCollector,
+    tracker: Any,
     callback: Callable[[Any, Any], None] | None,
     layout: StateLayout,
     velocity: Velocity,
@@ -318,17 +335,23 @@ def _finish(
     throw: bool,
 ) -> Solution:
     """The loop over the steps, and the solution of what they reached."""
+    status, message = Status.SUCCESS, ""
     for result in steps:
-        collector.take(result)
+        stop = None if tracker is None else tracker.step(result)
+        collector.take(result, stop)
         if callback is not None:
             callback(result.state.t, layout.split(result.state.y))
-    status, message = steps.status, steps.message
-    if status is Status.SUCCESS:
+        if stop is not None:
+            status, message = Status.EVENT, f"a terminal event ended the solve at t={stop:.9g}"
+            break
+    if status is not Status.EVENT:
+        status, message = steps.status, steps.message
+    if status in (Status.SUCCESS, Status.EVENT):
         bad = collector.check_finite()
         if bad is not None:
             status, message = Status.NON_FINITE, bad
-        elif not message:
-            message = f"reached t={collector.reached_times[-1]}"
+        elif status is Status.SUCCESS:
+            message = steps.message or f"reached t={collector.reached_times[-1]}"
     reached = collector.states
     y = layout.split(torch.stack(reached) if isinstance(reached, list) else reached, 1)
     solution = Solution(
@@ -336,11 +359,13 @@ def _finish(
         y=y,
         stats=Statistics(
             name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
-            steps.rejected, time.perf_counter() - began, velocity.mode,
+            steps.rejected, steps.refined, time.perf_counter() - began, velocity.mode,
         ),
         status=status,
         message=message,
         steps=list(collector.steps),
+        t_events=[] if tracker is None else tracker.t_events,
+        y_events=[] if tracker is None else tracker.y_events,
         _layout=layout,
         _segments=collector.segments,
         statuses=getattr(steps, "statuses", None),
@@ -373,6 +398,16 @@ def _on_state(
         return None
     told = callback
     return lambda t, y, h: told(t, layout.split(y), h)
+
+
+def _tracker(events: Any, layout: StateLayout, state: State) -> Any:
+    if events is None:
+        return None
+    from .events import EventTracker
+
+    tracker = EventTracker(events, layout, None)
+    tracker.start(state.t, state.y)
+    return tracker
 
 
 def _landings(
@@ -421,25 +456,37 @@ class _Collector:
     ) -> None:
         self.times, self.sign, self.record = times, sign, record
         self.states, self.steps = [y0], [times[0]]
+        self.stopped: list[float] = []
         self.segments: list[Segment] | None = [] if dense else None
 
     @property
     def reached_times(self) -> list[float]:
         """The times of `states`."""
-        return self.times[: len(self.states)]
+        at_stop = self.stopped if len(self.states) > self._requested else []
+        return self.times[: len(self.states) - len(at_stop)] + at_stop
 
-    def take(self, result: StepResult) -> None:
-        """Keep of an accepted step what is wanted."""
+    @property
+    def _requested(self) -> int:
+        """How many of `states` are at requested times."""
+        if not self.stopped:
+            return len(self.states)
+        return sum(self.sign * when < self.sign * self.stopped[0] for when in self.times)
+
+    def take(self, result: StepResult, stop: float | None = None) -> None:
+        """Keep of an accepted step what is wanted, up to `stop` where an event ends the solve."""
         end: Any = result.state.t
         if isinstance(end, Tensor):  # per-sample times: only their common end is wanted
             self.steps.append(end)  # type: ignore[arg-type]
             return
-        reached = self.sign * result.state.t
+        reached = self.sign * (result.state.t if stop is None else stop)
         wanted: list[float] = []
         for when in self.times[len(self.states) :]:
-            if self.sign * when > reached:
+            if self.sign * when > reached or when == stop:
                 break
             wanted.append(when)
+        if stop is not None:
+            self.stopped = [stop]
+            wanted.append(stop)
         segment: Segment | None = None
         inside = [when for when in wanted if when != result.state.t]
         if self.segments is not None or inside:
@@ -452,7 +499,7 @@ class _Collector:
             self.segments.append(segment)
         if not self.record and len(self.steps) > 1:
             self.steps.pop()
-        self.steps.append(result.state.t)
+        self.steps.append(result.state.t if stop is None else stop)
 
     def check_finite(self) -> str | None:
         """What is not finite, if anything."""
@@ -469,7 +516,7 @@ class _Collector:
         )
 
 
-def _times(t: Any, name: str) -> list[float]:
+def _times(t: Any, name: str, open_ended: bool = False) -> list[float]:
     if isinstance(t, Tensor):
         if t.requires_grad and name != "t":
             raise ValueError(f"{name} requires grad: gradients are in t alone, detach {name}")
@@ -483,6 +530,8 @@ def _times(t: Any, name: str) -> list[float]:
     if array.ndim != 1 or len(array) < 2:
         raise ValueError(f"{name} must hold at least two times, got shape {array.shape}")
     finite = np.isfinite(array)
+    if open_ended and abs(array[-1]) == np.inf:
+        finite[-1] = True  # an event ends the solve
     if not finite.all():
         bad = int(np.argmin(finite))
         raise ValueError(f"{name}[{bad}]={array[bad]} is not finite")

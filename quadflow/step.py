@@ -21,6 +21,12 @@ from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
 
+CONTRACTION = 0.25
+"""The share of an increment that the estimate takes for the error left after the sweep, from an
+extrapolated guess. Measured on nonlinear problems at the steps that tolerances of 1e-3 to 1e-9 lead
+to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where sweeps hardly
+contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -70,7 +76,8 @@ class StepResult:
     shape, O(h^error_order); None without one. make_segment: see `segment`. start: the anchor at
     the start, where the plan evaluated one: a rejected step need not evaluate it again. orders: the
     errors of several orders, where the method chooses between them. samples: of steps that every
-    sample has for itself.
+    sample has for itself. refine: called with no arguments, the same interval with one sweep more
+    (a call of f); None where the method has none. sweeps_left: how often that may go on.
     """
 
     state: State
@@ -81,6 +88,8 @@ class StepResult:
     previous: State
     orders: OrderErrors | None = None
     samples: SamplesStep | None = None
+    refine: Callable[[], StepResult] | None = None
+    sweeps_left: int = 0
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -93,11 +102,13 @@ class Stepper:
     """A method bound to a velocity; `step` advances it by one interval.
 
     The constants of the method are kept here as tensors of the state's dtype and device, so that
-    nothing is moved between host and device inside the loop.
+    nothing is moved between host and device inside the loop. adaptive: the error estimate is
+    looked at, and `StepResult.refine` asked for what is wanting.
     """
 
     method: Method
     velocity: Velocity
+    adaptive: bool = False
     _constants: dict[Any, Tensor] = field(default_factory=dict)
 
     def start(self, state: State) -> Anchor:
@@ -196,44 +207,69 @@ class Stepper:
         nodes = self._constant(
             "c", lambda: rule.nodes, torch.empty(0, dtype=torch.float64, device=y0.device)
         )
-        sweeps = method.sweeps
-        anchor: Anchor | None = None
-        if method.guess == "extrapolated" and state.last is not None:
-            values = self._extrapolate(rule, state.last, t0, h)
-            if rule.has_left:
-                anchor = self.start(state)
+        sweeps, extra = method.sweeps, max(0, method.most_sweeps - method.sweeps)
+        extrapolated = method.guess == "extrapolated" and state.last is not None
+        if extrapolated:
+            assert state.last is not None
+            guess = self._extrapolate(rule, state.last, t0, h)
+            # without an anchor the first sweep evaluates the start with the other nodes
+            anchor = state.anchor if rule.has_left else None
         else:
             anchor = self.start(state)
-            values = anchor.v.reshape(1, -1).expand(n, -1)
+            guess = anchor.v.reshape(1, -1).expand(n, -1)
             if method.guess == "extrapolated":
                 sweeps = max(sweeps, (method.order or 1) - 1)
-        # A node at the start has the start's velocity in every sweep: it is evaluated once.
-        first = 1 if anchor is not None and rule.has_left else 0
-        times = torch.add(nodes[first:] * h, t0)
-        flat, previous = y0.reshape(1, -1), values
-        change = least = math.inf
-        for count in range(1, sweeps + 1):
-            previous = values
+                if extra and self.adaptive:  # the estimate says when there are enough
+                    sweeps, extra = 2, 2 * sweeps
+        flat = y0.reshape(1, -1)
+
+        def sweep(values: Tensor) -> Tensor:
+            """Node velocities at the states that the given ones lead to."""
+            nonlocal anchor
+            # a node at the start has the start's velocity in every sweep: it is evaluated once
+            first = 1 if anchor is not None and rule.has_left else 0
+            times = torch.add(nodes[first:] * h, t0)
             states = torch.addmm(flat, matrix[first:], values, alpha=h)
             new = self.velocity.nodes(times, states.reshape(-1, *shape)).reshape(n - first, -1)
-            if first and anchor is not None:
-                new = torch.cat((anchor.v.reshape(1, -1), new))
-            values = new
+            if anchor is not None and first:
+                return torch.cat((anchor.v.reshape(1, -1), new))
+            if rule.has_left:
+                anchor = Anchor(t0, y0, new[0].reshape(shape))
+            return new
+
+        def result(values: Tensor, change: Tensor, extra: int) -> StepResult:
+            y1 = torch.addmv(flat[0], values.T, weights, alpha=h).reshape(shape)
+            error, order = None, method.error_order
+            if order is not None:
+                embedded = self._constant("e", lambda: _embedded(rule), y0)
+                increment = torch.mv(change.T, weights)
+                if extrapolated:
+                    increment = increment * CONTRACTION
+                    missed = torch.mv((values - guess).T, embedded)
+                else:
+                    order, missed = min(order, n), torch.mv(values.T, embedded)
+                error = ((increment.abs() + missed.abs()) * h).reshape(shape)
+
+            def refine() -> StepResult:
+                new = sweep(values)
+                return result(new, new - values, extra - 1)
+
+            segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+            return StepResult(
+                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
+                refine=refine if extra > 0 else None, sweeps_left=extra,
+            )  # fmt: skip
+
+        values = previous = guess
+        change = least = math.inf
+        for count in range(1, sweeps + 1):
+            previous, values = values, sweep(values)
             if method.converged:
                 before, change = change, _rounding_units(values - previous, h, y0)
                 if _converged(change, before, least, count == sweeps, t0, h):
                     break
                 least = min(least, change)
-        y1 = torch.addmv(flat[0], values.T, weights, alpha=h).reshape(shape)
-        error: Tensor | None = None
-        if method.error_order is not None:
-            increment = torch.mv((values - previous).T, weights)
-            embedded = self._constant("e", lambda: _embedded(rule), y0)
-            error = ((increment.abs() + torch.mv(values.T, embedded).abs()) * h).reshape(shape)
-        segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
-        return StepResult(
-            State(t1, y1, last=segment), error, method.error_order, lambda _: segment, anchor, state
-        )
+        return result(values, values - previous, extra)
 
     def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
         ratio = h / (last.t1 - last.t0)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .control import StepController, Tolerance, first_step
+from .control import StepController, Tolerance, first_step, worth_a_sweep
 from .host import worst
 from .methods import VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
@@ -23,6 +23,7 @@ class Status(enum.Enum):
     """How a solve ended."""
 
     SUCCESS = "success"
+    EVENT = "terminal event"
     NON_FINITE = "non-finite"
     STEP_COLLAPSE = "step collapse"
     MAX_STEPS = "step cap"
@@ -87,13 +88,13 @@ class Steps(Iterator[StepResult]):
     """Accepted steps, one by one.
 
     Attributes:
-        state: where the solve stands. accepted, rejected: counts so far. status, message: how it
-            ended, once it has.
+        state: where the solve stands. accepted, rejected, refined: counts so far, the last one of
+            further sweeps of a step. status, message: how it ended, once it has.
     """
 
     def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
         self.stepper, self.state, self.hooks = stepper, state, hooks
-        self.accepted = self.rejected = 0
+        self.accepted = self.rejected = self.refined = 0
         self.status, self.message = Status.SUCCESS, ""
         self._result: StepResult | None = None
 
@@ -200,6 +201,7 @@ class AdaptiveSteps(Steps):
         super().__init__(stepper, state, hooks)
         self.tolerance, self.limits = tolerance, limits
         self._controller = copy.copy(controller)
+        stepper.adaptive = True
         method = stepper.method
         self._orders: OrderControl | None = None
         if isinstance(method, VariableOrderMethod):
@@ -265,6 +267,15 @@ class AdaptiveSteps(Steps):
             assert result.error is not None and result.error_order is not None
             order = result.error_order
             ratio, errors = self._ratios(result, state.y)
+            judged, before = ratio, None
+            while result.refine is not None and worth_a_sweep(ratio, before, result.sweeps_left):
+                self.refined += 1  # a try of its own
+                before, result = ratio, result.refine()
+                ratio, errors = self._ratios(result, state.y)
+            # steps are chosen such that the least sweeps suffice, of which those of a first
+            # interval, from a constant guess, say nothing
+            if state.last is None:
+                judged = ratio
             self._finite = math.isfinite(ratio)
             if self._finite and ratio <= 1:
                 break
@@ -285,7 +296,7 @@ class AdaptiveSteps(Steps):
             order, factor = self._orders.accept(result.orders.weights, errors)
             result.state = replace(result.state, order=order)
         else:
-            factor = self._controller.accept(ratio, order)
+            factor = self._controller.accept(judged, order)
         self._take(result)
         planned = limits.bound(size * factor)
         # a step shortened to land says little about the steps after it

@@ -146,8 +146,10 @@ class OrderControl:
             spoils the spacing of the anchors; 1/32 keeps rejections below one in a hundred, and the
             error at the end of a solve near the tolerance where the problem itself does not
             amplify errors.
-        min_factor, max_factor: of one step over the one before; larger ones excite the parasitic
-            roots of the high orders.
+        min_factor, max_factor: of one step over the one before. Larger ones make the weights of
+            high orders large, and rounding with them.
+        low_factor: largest factor at orders up to 3, whose weights stay small on any spacing: the
+            way from a tiny first step is short.
         damping: 0 < damping <= 1.
         max_order: highest order k of the predictor.
     """
@@ -155,17 +157,19 @@ class OrderControl:
     aim: float = 1 / 32
     min_factor: float = 0.5
     max_factor: float = 2.0
-    damping: float = 0.6
+    low_factor: float = 8.0
+    damping: float = 2 / 3
     max_order: int = MAX_ORDER
 
     def __post_init__(self) -> None:
         for name, value, least in (("aim", self.aim, 0), ("damping", self.damping, 0)):
             if not least < value <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {value!r}")
-        if not 0 < self.min_factor < 1 < self.max_factor:
+        if not 0 < self.min_factor < 1 < self.max_factor <= self.low_factor:
             raise ValueError(
-                "steps must be able to shrink and to grow: 0 < min_factor < 1 < max_factor, got "
-                f"min_factor={self.min_factor!r}, max_factor={self.max_factor!r}"
+                "steps must be able to shrink and to grow: 0 < min_factor < 1 < max_factor <= "
+                f"low_factor, got min_factor={self.min_factor!r}, max_factor={self.max_factor!r}, "
+                f"low_factor={self.low_factor!r}"
             )
         k = self.max_order
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_ORDER:
@@ -173,15 +177,16 @@ class OrderControl:
 
     def factor(self, weights: IntervalWeights, order: int, error: float) -> float:
         """Step-size factor for an interval of `order` whose error this time was `error`."""
+        largest = self._largest(order)
         if error <= 0:
-            return self.max_factor
+            return largest
         power = 1 / (order + 1)
-        factor = self._limited((self.aim / error) ** power)
-        expected = error * weights.model(order, factor)
-        return self._limited(factor * (self.aim / expected) ** power)
+        first = min(largest, max(self.min_factor, (self.aim / error) ** power))
+        expected = error * weights.model(order, first)
+        return min(largest, max(self.min_factor, first * (self.aim / expected) ** power))
 
-    def _limited(self, factor: float) -> float:
-        return min(self.max_factor, max(self.min_factor, factor))
+    def _largest(self, order: int) -> float:
+        return self.low_factor if order <= 3 else self.max_factor
 
     def accept(self, weights: IntervalWeights, errors: Mapping[int, float]) -> tuple[int, float]:
         """Order of the next interval, and its size over this one's.
@@ -195,7 +200,9 @@ class OrderControl:
             return 2, self.max_factor
         order = self._order(k, errors)
         factor = self.factor(weights, order, errors[order])
-        return order, factor**self.damping if self.min_factor < factor < self.max_factor else factor
+        if self.min_factor < factor < self._largest(order):
+            factor **= self.damping
+        return order, factor
 
     def _order(self, k: int, errors: Mapping[int, float]) -> int:
         here = errors[k]

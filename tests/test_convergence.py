@@ -55,7 +55,7 @@ ORDERS = [
     ("lobatto4", "local", 7),
     ("dopri5", "estimate", 5),
     ("pec3", "estimate", 4),
-    ("lobatto4", "estimate", 4),
+    ("lobatto4", "estimate", 5),
     ("scipy:RK23", "endpoint", 3),
     ("scipy:DOP853", "local", 9),
     ("torchdiffeq:bosh3", "dense", 2),  # its mid-point is y0 + h k2 / 2, which is O(h^2)
@@ -73,8 +73,10 @@ def test_orders_by_windows_that_choose_themselves(method, of: str, order: int) -
     assert result.agrees in (True, None)
     assert result.steps == tuple(sorted(result.steps)) and sum(result.steps) <= 12_000
     if of == "estimate":
-        finest = [r for r, used in zip(result.ratios, result.used, strict=True) if used]
-        assert all(0.05 < r < math.inf for r in finest)
+        used = [r for r, used in zip(result.ratios, result.used, strict=True) if used]
+        # none where the true error, of a higher order, is rounding already
+        judged = [r for r in used if not math.isnan(r)]
+        assert len(judged) >= 2 and all(0.05 < r < math.inf for r in judged)
 
 
 @pytest.mark.parametrize(

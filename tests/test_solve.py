@@ -576,7 +576,11 @@ def test_nan_from_half_way_on(name: str) -> None:
     solution = caught.value.solution
     assert caught.value.status is solution.status is Status.NON_FINITE
     assert solution.t.tolist() == [0.0, 0.25] and finite(solution)
-    assert solution.steps[-1] == pytest.approx(0.5, abs=1e-3)
+    # a rule without a node at the end looks no further than its last node
+    before, end = solution.steps[-2:]
+    method = qf.get_method(name)
+    looked = method.rule.nodes[-1] if isinstance(method, qf.SweepsMethod) else 1.0
+    assert before + looked * (end - before) <= 0.5 and 0.499 < end < 0.52
     assert solution.stats.accepted == len(solution.steps) - 1 and solution.stats.rejected > 0
 
 

@@ -154,7 +154,7 @@ def uniform(order: int, anchors: int = 13):  # type: ignore[no-untyped-def]
 def test_order_choice(order: int, errors: dict[int, float], expected: int) -> None:
     chosen, factor = OrderControl().accept(uniform(order), errors)
     assert chosen == expected
-    assert 0.5 <= factor <= 2
+    assert 0.5 <= factor <= (8 if chosen <= 3 else 2)
 
 
 def test_an_error_at_its_aim_keeps_the_step() -> None:
@@ -172,7 +172,7 @@ def test_the_first_interval_leads_to_order_two() -> None:
     control = OrderControl()
     assert control.accept(uniform(1, 1), {1: 0.03}) == (2, 2.0)
     assert control.accept(uniform(1, 2), {1: 0.03}) == (2, 2.0)
-    assert control.accept(uniform(2, 2), {1: 0.1, 2: 1e-6}) == (2, 2.0)
+    assert control.accept(uniform(2, 2), {1: 0.1, 2: 1e-6}) == (2, 8.0)
     assert OrderControl(max_order=1).accept(uniform(1, 1), {1: 0.03})[0] == 1
 
 
@@ -191,6 +191,7 @@ def test_rejections_shrink_and_lose_trust(order: int, error: float) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("aim", 0.0), ("aim", 2.0), ("damping", 0.0), ("min_factor", 1.0), ("max_factor", 1.0),
+     ("low_factor", 1.5),
      ("max_order", 0), ("max_order", 13), ("max_order", 2.0), ("max_order", True)],
 )  # fmt: skip
 def test_bad_controls_are_refused(field: str, value: float) -> None:
@@ -310,12 +311,24 @@ SWAG = {
 """Evaluations of extensisq's SWAG for errors 1e-6, 1e-9, 1e-12 (the fewest of a half-decade sweep
 with atol = rtol; largest entry of the error at the end)."""
 TOLERANCES = {
-    "lotka-volterra": (-7.5, -10.5, -13),
+    "lotka-volterra": (-7.75, -10, -13),
     "kepler": (-9, -11.5),
-    "euler-body": (-6.5, -10, -12.5),
-    "van-der-pol": (-6.5, -10, -12),
+    "euler-body": (-7, -10, -12.6),
+    "van-der-pol": (-7.5, -10, -12.5),
 }
-"""log10 of the tolerances, of a half-decade sweep, that reach those errors at little cost."""
+"""log10 of tolerances that reach those errors with some room, here too with atol = rtol."""
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [(n, i) for n, costs in SWAG.items() for i in range(len(costs))]
+)
+def test_cost_against_the_best_multistep_peer(name: str, target: int) -> None:
+    problem, tolerance = get_problem(name), 10.0 ** TOLERANCES[name][target]
+    solution = qf.solve(problem.f, problem.y0, problem.span, method="adams", rtol=tolerance,
+                        atol=tolerance)  # fmt: skip
+    error = float((solution.y[-1] - problem.end).abs().max())
+    assert error <= (1e-6, 1e-9, 1e-12)[target]
+    assert solution.stats.nfe <= 1.1 * SWAG[name][target]
 
 
 def adaptive(func, y0: Tensor, span: tuple[float, float], tolerance: float):  # type: ignore[no-untyped-def]
@@ -351,7 +364,7 @@ def test_order_and_steps_settle(tolerance: float) -> None:
 
 
 def test_the_start_is_its_own() -> None:
-    """From order 1 and a tiny step, at most doubling: few evaluations until the order is there."""
+    """From order 1 and a tiny step: few evaluations until the order is there."""
     steps, velocity = adaptive(f, exact(0.0), (0.0, 3.0), 1e-9)
     orders, sizes = [], []
     for result in steps:
@@ -360,7 +373,7 @@ def test_the_start_is_its_own() -> None:
         if orders[-1] == 6:
             break
     assert orders[:2] == [1, 2] and max(abs(b - a) for a, b in itertools.pairwise(orders)) == 1
-    assert sizes[0] < 1e-3 and max(b / a for a, b in itertools.pairwise(sizes)) <= 2.001
+    assert sizes[0] < 1e-3 and max(b / a for a, b in itertools.pairwise(sizes)) <= 8.001
     assert velocity.nfe <= 40
 
 
@@ -392,6 +405,23 @@ def test_one_wait_a_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stepping, "worst", counted)
     stats = qf.solve(oscillator, vector(1.0, 0.0), (0.0, 20.0), method="adams").stats
     assert reads == stats.accepted + stats.rejected + 1  # and one look at f at the start
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-7, 1e-10])
+def test_dense_output(tolerance: float) -> None:
+    """Between the steps as accurate as at them, and continuous at the joins."""
+    solution = qf.solve(f, exact(0.0), (0.0, 6.0), method="adams", rtol=tolerance, atol=tolerance,
+                        dense_output=True)  # fmt: skip
+    ends = solution.steps
+    at_steps = max(float((solution(t) - exact(t)).abs().max()) for t in ends)
+    inside = [a + c * (b - a) for a, b in itertools.pairwise(ends) for c in (0.21, 0.5, 0.83)]
+    between = max(float((solution(t) - exact(t)).abs().max()) for t in inside)
+    assert between < 3 * at_steps and at_steps < 20 * tolerance * (1 + math.e)
+    assert solution._segments is not None
+    for one, two in itertools.pairwise(solution._segments):
+        # at the start steps double, and the polynomial's weights with them amplify rounding
+        assert float((one(one.t1) - two.y0).abs().max()) < 1e-3 * tolerance
+        assert torch.equal(two(two.t0), two.y0)
 
 
 def test_requested_times_do_not_change_the_solve() -> None:
