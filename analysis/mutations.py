@@ -52,13 +52,13 @@ STEPS: tuple[str | qf.Method, ...] = (
 FORMULAS = {
     "step formula": (
         (step, "Stepper._anchors"),
-        (step, "Stepper._extrapolate"),
         (attempt, "stages"),
         (attempt, "sweep"),
         (attempt, "sweeps"),
         (attempt, "integrated"),
         (attempt, "swept"),
-        (step, "_embedded"),
+        (attempt, "extrapolated"),
+        (attempt, "_embedded"),
         (dense, "combine"),
         (dense, "along"),
     ),

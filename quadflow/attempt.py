@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .dense import along, combine
+from .lagrange import lagrange_integrals, lagrange_taylor
+from .quadrature import QuadratureRule
 from .tableaus import Tableau
 
 Evaluate = Callable[[Any, Tensor], Tensor]
@@ -54,14 +57,71 @@ class RuleTensors:
     """A rule with n nodes as tensors of the state's dtype (the nodes: float64) and device.
 
     matrix: (n, n). weights, nodes: (n,). embedded: the weights less those of the rule without its
-    middle node, (n,); None where no error is to be estimated.
+    middle node, (n,); None where no error is to be estimated. estimates: (2, n), the weights times
+    `CONTRACTION` and embedded. taylor, powers: (n, n) and exponents (n,), see `extrapolated`.
     """
 
     matrix: Tensor
     weights: Tensor
     nodes: Tensor
     embedded: Tensor | None
+    estimates: Tensor | None
+    taylor: Tensor
+    powers: Tensor
+    exponents: Tensor
     has_left: bool
+
+
+def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> RuleTensors:
+    """The rule's tensors for a state `like` this one. estimated: an error is to be estimated."""
+
+    def tensor(values: np.ndarray, dtype: torch.dtype = like.dtype) -> Tensor:
+        return torch.tensor(values).to(like.device, dtype)
+
+    degrees = np.arange(rule.n)
+    embedded = _embedded(rule) if estimated else None
+    return RuleTensors(
+        matrix=tensor(rule.integration_matrix),
+        weights=tensor(rule.weights),
+        nodes=tensor(rule.nodes, torch.float64),
+        embedded=None if embedded is None else tensor(embedded),
+        estimates=None
+        if embedded is None
+        else tensor(np.stack((CONTRACTION * rule.weights, embedded))),
+        taylor=tensor(lagrange_taylor(rule.nodes, 1.0)),
+        powers=tensor(rule.nodes[:, None] ** degrees),
+        exponents=tensor(degrees, like.real.dtype),
+        has_left=rule.has_left,
+    )
+
+
+def _embedded(rule: QuadratureRule) -> np.ndarray:
+    """Weights b - b̂, b̂ being interpolatory on the nodes without the middle one: (n,), O(h^n)."""
+    drop = rule.n // 2
+    keep = np.delete(np.arange(rule.n), drop)
+    difference: np.ndarray = rule.weights.copy()
+    difference[keep] -= lagrange_integrals(rule.nodes[keep], np.array([1.0]))[0]
+    return difference
+
+
+def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Tensor) -> Tensor:
+    """The velocity polynomial of the interval before, at the nodes of the next, (n, numel).
+
+    h, width: sizes of the next interval and of that before. old: velocities at the latter's nodes,
+    (n, numel). In powers of the way past its end, of which the ratio of the two sizes takes a power
+    each: the matrices are the same for all steps and samples. Past the nodes all terms of a basis
+    polynomial have one sign, so nothing cancels.
+    """
+    terms = rule.taylor @ old
+    if isinstance(h, Tensor):
+        ratio = (h / torch.where(width == 0, 1.0, width)).to(rule.exponents.dtype)
+        scales = ratio ** rule.exponents.reshape(-1, *(1,) * ratio.dim())
+        # one ratio, or one for each sample, which are the leading axis of the state
+        terms = (terms.reshape(len(terms), *ratio.shape[:1], -1) * scales.reshape(
+            len(terms), *ratio.shape[:1], 1)).reshape(old.shape)  # fmt: skip
+    else:
+        terms = terms * ((h / width) ** rule.exponents).unsqueeze(1)
+    return rule.powers @ terms
 
 
 def sweep(
@@ -79,9 +139,12 @@ def sweep(
     A node at the start has the start's velocity in every sweep: with v0 it is not evaluated.
     """
     first = 1 if v0 is not None and rule.has_left else 0
-    times = torch.add(rule.nodes[first:] * h, t0)
-    states = integrated(rule.matrix[first:], y0, values, h).reshape(-1, *y0.shape)
-    new = f(times, states).reshape(len(states), -1)
+    nodes = rule.nodes[first:] if first else rule.nodes
+    if isinstance(h, Tensor) and h.dim():  # one for each sample
+        nodes = nodes.reshape(-1, *(1,) * h.dim())
+    times = torch.add(nodes * h, t0)
+    matrix = rule.matrix[first:] if first else rule.matrix
+    new = f(times, integrated(matrix, y0, values, h)).reshape(len(nodes), -1)
     if v0 is not None and first:
         return torch.cat((v0.reshape(1, -1), new)), v0
     return new, new[0].reshape(y0.shape) if rule.has_left else v0
@@ -107,32 +170,46 @@ def sweeps(
 
 
 def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
-    """The states y0 + h·matrix·values, (m, numel), of weights (m, n) and velocities (n, numel)."""
-    flat = y0.reshape(1, -1)
+    """The states y0 + h·matrix·values, (m, *shape), of weights (m, n), velocities (n, numel)."""
     if isinstance(h, Tensor):
-        return along(flat, matrix @ values, h)
-    return torch.addmm(flat, matrix, values, alpha=h)
+        return along(y0, (matrix @ values).reshape(-1, *y0.shape), h)
+    states = torch.addmm(y0.reshape(1, -1), matrix, values, alpha=h)
+    return states.reshape(-1, *y0.shape)
 
 
 def swept(
-    rule: RuleTensors, h: Any, y0: Tensor, values: Tensor, previous: Tensor, guess: Tensor | None
+    rule: RuleTensors,
+    h: Any,
+    y0: Tensor,
+    values: Tensor,
+    previous: Tensor,
+    guess: Tensor | None,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The state at the end of the interval and its error's estimate, both of y0's shape.
 
     values, previous: node velocities after the last sweep, and before it. guess: that which the
-    sweeps started from where it was extrapolated; None after a constant one.
+    sweeps started from where it was extrapolated; None after a constant one. first: entries
+    (numel,) whose guess was a constant all the same, of samples in their first interval.
     """
     if isinstance(h, Tensor):
-        y1 = integrated(rule.weights.reshape(1, -1), y0, values, h).reshape(y0.shape)
+        y1 = along(y0, torch.mv(values.T, rule.weights).reshape(y0.shape), h)
         h = h.to(y0.real.dtype)
     else:
         y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
-    if rule.embedded is None:
+    if rule.embedded is None or rule.estimates is None:
         return y1, None
-    increment = torch.mv((values - previous).T, rule.weights)
     if guess is None:
+        increment = torch.mv((values - previous).T, rule.weights)
         missed = torch.mv(values.T, rule.embedded)
+        error = increment.abs() + missed.abs()
+    elif guess is previous and first is None:
+        error = torch.mm(rule.estimates, values - guess).abs().sum(0)
     else:
-        increment = increment * CONTRACTION
-        missed = torch.mv((values - guess).T, rule.embedded)
-    return y1, ((increment.abs() + missed.abs()) * h).reshape(y0.shape)
+        increment = torch.mv((values - previous).T, rule.estimates[0])
+        beyond = values - guess
+        if first is not None:
+            increment = torch.where(first, increment / CONTRACTION, increment)
+            beyond = torch.where(first, values, beyond)
+        error = increment.abs() + torch.mv(beyond.T, rule.embedded).abs()
+    return y1, error.reshape(y0.shape) * h

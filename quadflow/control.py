@@ -119,9 +119,13 @@ class StepController:
                 f"max_factor, got min_factor={self.min_factor}, max_factor={self.max_factor}"
             )
 
-    def growth(self, ratio: Any, previous: Any, order: int) -> Any:
+    def growth(self, ratio: Any, previous: Any, order: Any) -> Any:
         """The factor before its limits, of numbers or of arrays."""
         return self.safety * ratio ** (-0.7 / order) * previous ** (0.4 / order)
+
+    def shrinkage(self, ratio: Any, order: Any) -> Any:
+        """The factor after a rejection before its limits, of numbers or of arrays."""
+        return self.safety * ratio ** (-1 / order)
 
     def accept(self, ratio: float, order: int) -> float:
         """Factor for the next step after an accepted one."""
@@ -138,16 +142,17 @@ class StepController:
         self._rejected = True
         if not math.isfinite(ratio):
             return self.min_factor
-        factor: float = self.safety * ratio ** (-1 / order)
+        factor: float = self.shrinkage(ratio, order)
         return min(0.9, max(self.min_factor, factor))
 
 
-def worth_a_sweep(ratio: float, before: float | None, left: int) -> bool:
+def worth_a_sweep(ratio: Any, before: Any, left: Any) -> Any:
     """Whether more sweeps are likely to bring an error ratio above 1 down to 1.
 
-    ratio: after the last sweep. before: after the one before it, None where that is not known: a
-    sweep is then taken to gain a digit, else what the last one gained. left: sweeps still allowed.
+    Of numbers, or of arrays (B,) with one a sample. ratio: after the last sweep. before: after the
+    one before it, None where that is not known: a sweep is then taken to gain a digit, else what
+    the last one gained. left: sweeps still allowed.
     """
-    if left < 1 or not 1 < ratio < math.inf:
-        return False
-    return ratio <= (10.0 if before is None else before / ratio) ** left
+    # ratio <= gain^left with gain = before/ratio, but no division: either may be 0 or infinite
+    reach = (10 * ratio if before is None else before) ** (left / (left + 1))
+    return (left >= 1) & (ratio > 1) & (ratio < math.inf) & (ratio <= reach)

@@ -105,23 +105,23 @@ def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> Weight
     Nodes inside the interval are summed in Legendre's basis, which is stable there; nodes that lie
     outside (anchors of earlier intervals) in Lagrange's own.
     """
-    points = np.asarray(nodes, dtype=np.float64)
-    inside = bool(points.min() >= 0 and points.max() <= 1)
 
     def weights(theta: Any) -> Sequence[Any]:
-        if isinstance(theta, Tensor):
-            if not inside or fold is not None:
+        points = np.asarray(nodes, dtype=np.float64)
+        if points.min() < 0 or points.max() > 1:
+            if isinstance(theta, Tensor):
                 raise ValueError("per-sample times need nodes inside the interval")
-            integrals = torch.stack(_legendre_integrals(theta, len(points)))
-            matrix = torch.tensor(_legendre_fold(tuple(points.tolist()))).to(theta)
-            return torch.tensordot(matrix, integrals, 1).unbind(0)
-        if inside:
-            row = _legendre_fold(tuple(points.tolist())) @ np.array(
-                _legendre_integrals(float(theta), len(points))
-            )
-        else:
             row = lagrange_integrals(points, np.array([theta]))[0]
-        values: list[float] = (row if fold is None else row @ fold).tolist()
+            outside: list[float] = (row if fold is None else row @ fold).tolist()
+            return outside
+        matrix = _legendre_fold(tuple(points.tolist()))
+        if fold is not None:
+            matrix = fold.T @ matrix
+        integrals = _legendre_integrals(theta, len(points))
+        if isinstance(theta, Tensor):
+            on_device = torch.tensor(matrix).to(theta, non_blocking=True)
+            return torch.tensordot(on_device, torch.stack(integrals), 1).unbind(0)
+        values: list[float] = (matrix @ np.array(integrals)).tolist()
         return values
 
     return weights

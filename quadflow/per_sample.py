@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .control import StepController, Tolerance, first_step
+from .control import StepController, Tolerance, first_step, worth_a_sweep
 from .dense import Segment
 from .host import worst
 from .interpolation import Anchor
-from .methods import Method, StagesMethod
+from .methods import Method, StagesMethod, SweepsMethod
 from .step import SamplesStep, State, Stepper, StepResult
-from .steps import Limits, Status, Steps
+from .steps import Limits, Status, Steps, collapsed, not_finite_past, steps_used_up
 
 Array = np.ndarray
 
@@ -25,14 +25,20 @@ def check_method(method: Method) -> None:
     """Refuse a method that cannot give every sample steps of its own.
 
     Raises:
-        ValueError: it is not of the stages plan, or has no error estimate.
+        ValueError: it looks back on the anchors of earlier steps, or has no error estimate.
     """
-    if not isinstance(method, StagesMethod) or method.error_order is None:
-        raise ValueError(
-            f"method {method.name!r} cannot give every sample steps of its own (batch_dims=1): "
-            "take an adaptive Runge-Kutta method such as 'dopri5', 'tsit5' or 'dopri8', or "
-            "batch_dims=0 for steps that the batch shares"
-        )
+    if isinstance(method, (StagesMethod, SweepsMethod)):
+        if method.error_order is not None:
+            return
+        why = "has no error estimate to choose them by"
+    else:
+        why = "looks back on the anchors of earlier steps, whose times all samples share"
+    raise ValueError(
+        f"method {method.name!r} cannot give every sample steps of its own (batch_dims=1): it "
+        f"{why}. Take an adaptive Runge-Kutta method such as 'dopri5', 'tsit5' or 'dopri8', "
+        "adaptive collocation such as 'gauss' or 'lobatto', or batch_dims=0 for steps that the "
+        "batch shares"
+    )
 
 
 def per_sample_tolerance(value: Any, y0: Tensor) -> Any:
@@ -81,8 +87,12 @@ class PerSampleSteps(Steps):
     result says in `accepted` (bool (B,)) whose step was good; its state holds the new states of
     those, and the old ones of the others.
 
+    A further sweep is a try of its own, of those samples whose estimate wants it. Where some
+    samples have not finished their first interval, which has more sweeps, those sweeps change
+    these samples alone.
+
     Attributes:
-        statuses, messages: one a sample. counts, rejects: accepted and rejected steps (B,).
+        counts, rejects: accepted and rejected steps (B,).
     """
 
     def __init__(
@@ -99,10 +109,11 @@ class PerSampleSteps(Steps):
         super().__init__(stepper, State(self._times(self.t, y0), y0))
         self.tolerance, self.controller, self.limits = tolerance, controller, limits
         self.sign = np.sign(self.t_end[0] - self.t[0])
+        stepper.adaptive = True
         samples = len(self.t)
         self.counts, self.rejects = np.zeros(samples, int), np.zeros(samples, int)
-        self.statuses = [Status.SUCCESS] * samples
-        self.messages = [f"reached t={end:.9g}" for end in self.t_end.tolist()]
+        self.statuses: list[Status] = [Status.SUCCESS] * samples
+        self.messages: list[str] = [f"reached t={end:.9g}" for end in self.t_end.tolist()]
         self.active = np.ones(samples, bool)
         self._previous, self._after_reject = np.ones(samples), np.zeros(samples, bool)
         self._finite = np.ones(samples, bool)
@@ -110,7 +121,7 @@ class PerSampleSteps(Steps):
 
     def _times(self, t: Array, like: Tensor) -> Any:
         """Per-sample times as a tensor that broadcasts against the state."""
-        return torch.tensor(t).to(like.device).reshape(self._column)
+        return torch.tensor(t).to(like.device, non_blocking=True).reshape(self._column)
 
     def _fail(self, which: Array, status: Status, why: Callable[[int], str]) -> None:
         for sample in np.flatnonzero(which & self.active).tolist():
@@ -142,33 +153,20 @@ class PerSampleSteps(Steps):
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
 
     def _check(self, size: Array) -> None:
-        limits, t = self.limits, self.t
+        limits, t, dtype = self.limits, self.t, self.stepper.velocity.layout.dtype
         self._fail(
             self.counts + self.rejects >= limits.max_steps,
             Status.MAX_STEPS,
-            lambda i: (
-                f"max_steps={limits.max_steps} steps were used up at t={t[i]:.9g}, step size "
-                f"{size[i]:.3g}: raise max_steps, loosen the tolerances, or the problem is stiff"
-            ),
+            lambda i: steps_used_up(limits.max_steps, t[i], size[i]),
         )
         least = np.maximum(limits.min_step, 16 * np.spacing(np.abs(t)))
         short = size < least
         self._fail(
             short & ~self._finite,
             Status.NON_FINITE,
-            lambda i: (
-                f"func or the solution is not finite just past t={t[i]:.9g}, however short the "
-                f"step ({size[i]:.3g})"
-            ),
+            lambda i: not_finite_past(t[i], size[i]),
         )
-        self._fail(
-            short,
-            Status.STEP_COLLAPSE,
-            lambda i: (
-                f"the step size fell to {size[i]:.3g}, below {least[i]:.3g}, at t={t[i]:.9g}: the "
-                "solution may blow up or jump there, or the tolerances ask for too much"
-            ),
-        )
+        self._fail(short, Status.STEP_COLLAPSE, lambda i: collapsed(t[i], size[i], least[i], dtype))
 
     def __next__(self) -> StepResult:
         if self._size is None:
@@ -181,28 +179,43 @@ class PerSampleSteps(Steps):
             self._check(self._size)
             if not self.active.any():
                 raise self._finish()
-            state, left = self.state, np.abs(self.t_end - self.t)
+            first = self.counts == 0
+            mixed = (first & self.active).any() and self.state.last is not None
+            state = replace(self.state, first=first & self.active if mixed else None)
+            left = np.abs(self.t_end - self.t)
             lands = (self._size >= left) | ((self._size >= 0.99 * left) & (left <= limits.max_step))
             t1 = np.where(lands, self.t_end, self.t + self.sign * self._size)
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            assert result.error is not None and result.error_order is not None
-            with torch.no_grad():
-                # the one host synchronisation of a try
-                ratio = np.array(worst(self.tolerance.ratio(result.error, state.y, result.state.y)))
+            ratio = self._ratio(result, state.y)
+            judged, before, swept = ratio, None, []
+            while result.refine is not None:
+                with np.errstate(over="ignore"):
+                    more = self.active & worth_a_sweep(ratio, before, result.sweeps_left)
+                if not more.any():
+                    break
+                self.refined += int(more.sum())
+                swept.append(more)
+                before, result = ratio, result.refine(more)
+                ratio = self._ratio(result, state.y)
+            judged = np.where(first, ratio, judged)
             self._finite = np.isfinite(ratio)
             good = self.active & self._finite & (ratio <= 1)
             if torch.is_grad_enabled() and not self._finite[self.active].all():
                 # a step that was not finite would poison the gradients of those it is joined with
                 t1 = np.where(good, t1, self.t)
                 result = self.stepper.step(state, self._times(t1, state.y))
-            factor = self._factors(ratio, good, result.error_order or 1)
+                for more in swept:
+                    assert result.refine is not None
+                    result = result.refine(more)
+            judged = np.where(good, judged, ratio)
+            factor = self._factors(judged, good, result.error_order)
             self._size = np.where(
                 self.active, np.clip(size * factor, limits.min_step, limits.max_step), self._size
             )
             self._after_reject = np.where(self.active, ~good, self._after_reject)
-            self._previous = np.where(good, np.fmax(ratio, 1e-4), self._previous)
+            self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
             self.counts += good
             self.rejects += self.active & ~good
             self.t = np.where(good, t1, self.t)
@@ -215,14 +228,20 @@ class PerSampleSteps(Steps):
         self._take(result)
         return result
 
-    def _factors(self, ratio: Array, good: Array, order: int) -> Array:
+    def _ratio(self, result: StepResult, y0: Tensor) -> Array:
+        """The error over the tolerance (B,): the one host synchronisation of a try."""
+        assert result.error is not None
+        with torch.no_grad():
+            return np.array(worst(self.tolerance.ratio(result.error, y0, result.state.y)))
+
+    def _factors(self, ratio: Array, good: Array, order: Any) -> Array:
         control = self.controller
         clipped = np.fmax(np.where(self._finite, ratio, 1.0), 1e-10)
         grown = np.clip(
             control.growth(clipped, self._previous, order), control.min_factor, control.max_factor
         )
         grown = np.where(self._after_reject, np.fmin(grown, 1.0), grown)
-        shrunk = np.clip(control.safety * clipped ** (-1 / order), control.min_factor, 0.9)
+        shrunk = np.clip(control.shrinkage(clipped, order), control.min_factor, 0.9)
         shrunk = np.where(self._finite, shrunk, control.min_factor)
         return np.asarray(np.where(good, grown, shrunk))
 
@@ -237,7 +256,26 @@ class PerSampleSteps(Steps):
             anchor = Anchor(t, y, torch.where(mask, end.v, start.v))
         elif start is not None and not good.any():
             anchor = start
-        return State(t, y, anchor)
+        last = self._last(result, state, mask) if good.any() else state.last
+        return State(t, y, anchor, last=last)
+
+    def _last(self, result: StepResult, state: State, mask: Tensor) -> Segment | None:
+        """The interval that led each sample to where it is now."""
+        new, old = result.state.last, state.last
+        if new is None:
+            return None
+        assert isinstance(new.velocities, Tensor)
+        if old is None:  # what the guess was made of
+            assert result.start is not None
+            velocities = result.start.v.expand_as(new.velocities)
+            old = Segment(state.t, state.t, state.y, velocities, new.weights)
+        assert isinstance(old.velocities, Tensor)
+        t0, t1, y0, velocities = (
+            torch.where(mask, torch.as_tensor(a), torch.as_tensor(b))
+            for a, b in ((new.t0, old.t0), (new.t1, old.t1), (new.y0, old.y0),
+                         (new.velocities, old.velocities))
+        )  # fmt: skip
+        return Segment(t0, t1, y0, velocities, new.weights)  # type: ignore[arg-type]
 
     def _finish(self) -> StopIteration:
         failed = [i for i, status in enumerate(self.statuses) if status is not Status.SUCCESS]
@@ -271,6 +309,11 @@ class PerSampleCollector:
         self._t = times[0].copy()
 
     steps: tuple[()] = ()
+
+    @property
+    def y(self) -> Tensor:
+        """The states at the requested times, in one tensor."""
+        return self.states
 
     def check_finite(self) -> str | None:
         """Nothing to say: the samples' own statuses do."""

@@ -209,7 +209,8 @@ def solve(
         batch_dims: 1 gives every sample (entry of y0's leading axis) times, steps, acceptance and
             end of its own: t is (T,) or (T, B), func gets times (B, 1, ..., 1) that broadcast
             against the state, rtol and atol may be (B,); a sample that fails leaves the others
-            alone. For adaptive Runge-Kutta methods.
+            alone. For adaptive Runge-Kutta methods and adaptive collocation, whose number of
+            nodes follows the least rtol.
         breakpoints: times at which func jumps. Steps land on them, func is never evaluated across
             one, and nothing from before is used after. Those outside the span are left out.
         land_on: times that steps end on; those outside the span are left out.
@@ -260,6 +261,7 @@ def solve(
         check_method(chosen)
         all_times = sample_times(t, layout.batch[0])
         y_start = layout.join(y0)
+        chosen = chosen.for_tolerance(_strictest(rtol))
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
         span = (float(all_times.min()), float(all_times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
@@ -308,8 +310,7 @@ def solve(
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
 
     if fixed is None:
-        strictest = worst(rtol.min()) if isinstance(rtol, Tensor) else float(rtol)
-        chosen = chosen.for_tolerance(strictest)
+        chosen = chosen.for_tolerance(_strictest(rtol))
     stepper = Stepper(chosen, velocity)
     state = State(times[0], layout.join(y0))
     if fixed is not None:
@@ -352,11 +353,9 @@ def _finish(
             status, message = Status.NON_FINITE, bad
         elif status is Status.SUCCESS:
             message = steps.message or f"reached t={collector.reached_times[-1]}"
-    reached = collector.states
-    y = layout.split(torch.stack(reached) if isinstance(reached, list) else reached, 1)
     solution = Solution(
         t=torch.as_tensor(collector.reached_times, dtype=torch.float64),
-        y=y,
+        y=layout.split(collector.y, 1),
         stats=Statistics(
             name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
             steps.rejected, steps.refined, time.perf_counter() - began, velocity.mode,
@@ -368,8 +367,8 @@ def _finish(
         y_events=[] if tracker is None else tracker.y_events,
         _layout=layout,
         _segments=collector.segments,
-        statuses=getattr(steps, "statuses", None),
-        messages=getattr(steps, "messages", None),
+        statuses=steps.statuses,
+        messages=steps.messages,
     )  # fmt: skip
     if throw and not solution.success:
         raise SolveError(message, solution)
@@ -466,6 +465,11 @@ class _Collector:
         return self.times[: len(self.states) - len(at_stop)] + at_stop
 
     @property
+    def y(self) -> Tensor:
+        """The states that were reached, in one tensor."""
+        return torch.stack(self.states)
+
+    @property
     def _requested(self) -> int:
         """How many of `states` are at requested times."""
         if not self.stopped:
@@ -554,6 +558,10 @@ def _positive(value: Any, name: str) -> Any:
     if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
         raise ValueError(f"{name} must be positive and finite, got {value}")
     return value
+
+
+def _strictest(rtol: Any) -> float:
+    return float(worst(rtol.min()) if isinstance(rtol, Tensor) else rtol)
 
 
 def _fixed_grid(

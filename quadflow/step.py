@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,7 @@ from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
 from .interpolation import Anchor, Interval
-from .lagrange import lagrange_integrals, lagrange_matrix
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
-from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
 
@@ -30,8 +28,9 @@ class State:
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
     last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
-    the next interval where it varies. In the anchors plan t may be a tensor that broadcasts against
-    y: a time for every sample.
+    the next interval where it varies. t may be a tensor that broadcasts against y: a time for every
+    sample. first: then says whose next interval is its first (bool (B,)), where some samples have
+    one behind them and some have not; the latter have f at their start as `last`, at all nodes.
     """
 
     t: float
@@ -40,6 +39,7 @@ class State:
     history: tuple[Anchor, ...] = ()
     last: Segment | None = None
     order: int = 1
+    first: np.ndarray | None = None
 
 
 class NotContracting(RuntimeError):
@@ -69,23 +69,25 @@ class StepResult:
     """One interval done.
 
     state: at its end. previous: at its start. error: estimate of the local error, of the state's
-    shape, O(h^error_order); None without one. make_segment: see `segment`. start: the anchor at
-    the start, where the plan evaluated one: a rejected step need not evaluate it again. orders: the
-    errors of several orders, where the method chooses between them. samples: of steps that every
-    sample has for itself. refine: called with no arguments, the same interval with one sweep more
-    (a call of f); None where the method has none. sweeps_left: how often that may go on.
+    shape, O(h^error_order); None without one. The order is an integer, or one a sample.
+    make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
+    rejected step need not evaluate it again. orders: the errors of several orders, where the method
+    chooses between them. samples: of steps that every sample has for itself. refine: called with no
+    arguments, the same interval with one sweep more (a call of f), or for those samples alone that
+    its argument names (bool (B,), for a time for every sample); None where the method has none.
+    sweeps_left: how often that may go on, an integer or one a sample.
     """
 
     state: State
     error: Tensor | None
-    error_order: int | None
+    error_order: Any
     make_segment: Callable[[StepResult], Segment]
     start: Anchor | None
     previous: State
     orders: OrderErrors | None = None
     samples: SamplesStep | None = None
-    refine: Callable[[], StepResult] | None = None
-    sweeps_left: int = 0
+    refine: Callable[..., StepResult] | None = None
+    sweeps_left: Any = 0
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -197,63 +199,82 @@ class Stepper:
     # -- sweeps ----------------------------------------------------------------------------------
 
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
-        rule, t0, y0, h = method.rule, state.t, state.y, t1 - state.t
+        rule, t0, y0 = method.rule, state.t, state.y
         n, shape = rule.n, y0.shape
+        h: Any = t1 - t0
+        per_sample = isinstance(h, Tensor)
         tensors = self._rule_tensors(method, y0)
-        sweeps, extra = method.sweeps, max(0, method.most_sweeps - method.sweeps)
+        sweeps: Any = method.sweeps
+        extra: Any = max(0, method.most_sweeps - method.sweeps)
+        # from a constant guess, where an extrapolated one is to follow
+        at_first = max(sweeps, (method.order or 1) - 1), extra
+        if extra and self.adaptive:  # the estimate says when there are enough
+            at_first = 2, 2 * at_first[0]
         extrapolated = method.guess == "extrapolated" and state.last is not None
+        first: Tensor | None = None
+        starting: Any = state.first
         if extrapolated:
             assert state.last is not None
-            guess = self._extrapolate(rule, state.last, t0, h)
+            guess = attempt.extrapolated(tensors, h, *_rows(state.last))
             # without an anchor the first sweep evaluates the start with the other nodes
             anchor = state.anchor if rule.has_left else None
+            if starting is not None:
+                first = _columns(starting, y0)
+                guess = torch.where(first, _rows(state.last)[1], guess)
+                extra = np.where(starting, at_first[1], extra)
         else:
             anchor = self.start(state)
             guess = anchor.v.reshape(1, -1).expand(n, -1)
             if method.guess == "extrapolated":
-                sweeps = max(sweeps, (method.order or 1) - 1)
-                if extra and self.adaptive:  # the estimate says when there are enough
-                    sweeps, extra = 2, 2 * sweeps
+                sweeps, extra = at_first
+        if per_sample:
+            extra = extra + np.zeros(len(y0), int)
         f, v0 = self.velocity.nodes, None if anchor is None else anchor.v
+
+        def sweep(values: Tensor) -> Tensor:
+            return attempt.sweep(tensors, f, t0, h, y0, v0, values)[0]
+
+        def sweep_some(which: Tensor, values: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+            """Values and previous ones after one sweep more of the columns `which`."""
+            return torch.where(which, sweep(values), values), torch.where(which, values, previous)
+
+        def result(values: Tensor, previous: Tensor, extra: Any) -> StepResult:
+            y1, error = attempt.swept(
+                tensors, h, y0, values, previous, guess if extrapolated else None, first
+            )
+            order: Any = method.error_order
+            if order is not None and not extrapolated:
+                order = min(order, n)
+            elif order is not None and first is not None:
+                order = np.where(starting, min(order, n), order)
+
+            def refine(which: np.ndarray | None = None) -> StepResult:
+                if which is None:
+                    return result(sweep(values), values, extra - 1)
+                return result(*sweep_some(_columns(which, y0), values, previous), extra - which)
+
+            segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+            return StepResult(
+                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
+                refine=refine if method.most_sweeps > method.sweeps else None, sweeps_left=extra,
+            )  # fmt: skip
+
         if method.converged:
             values, previous, v0 = self._until_converged(tensors, t0, h, y0, v0, guess, sweeps)
         else:
             values, previous, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
         if v0 is not None and anchor is None:
             anchor = Anchor(t0, y0, v0)
-
-        def result(values: Tensor, previous: Tensor, extra: int) -> StepResult:
-            y1, error = attempt.swept(
-                tensors, h, y0, values, previous, guess if extrapolated else None
-            )
-
-            def refine() -> StepResult:
-                return result(
-                    attempt.sweep(tensors, f, t0, h, y0, v0, values)[0], values, extra - 1
-                )
-
-            order = method.error_order
-            if order is not None and not extrapolated:
-                order = min(order, n)
-            segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
-            return StepResult(
-                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
-                refine=refine if extra > 0 else None, sweeps_left=extra,
-            )  # fmt: skip
-
+        if first is not None:
+            for _ in range(sweeps, at_first[0]):
+                values, previous = sweep_some(first, values, previous)
         return result(values, previous, extra)
 
     def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
         key = (y0.dtype, y0.device)
         if key not in self._rules:
-            rule, estimated = method.rule, method.error_order is not None
-            exact = torch.empty(0, dtype=torch.float64, device=y0.device)
-            self._rules[key] = RuleTensors(
-                self._constant("A", lambda: rule.integration_matrix, y0),
-                self._constant("b", lambda: rule.weights, y0),
-                self._constant("c", lambda: rule.nodes, exact),
-                self._constant("e", lambda: _embedded(rule), y0) if estimated else None,
-                rule.has_left,
+            self._rules[key] = attempt.rule_tensors(
+                method.rule, y0, estimated=method.error_order is not None
             )
         return self._rules[key]
 
@@ -272,21 +293,6 @@ class Stepper:
                 break
             least = min(least, change)
         return values, previous, v0
-
-    def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
-        ratio = h / (last.t1 - last.t0)
-        old = last.velocities
-        assert isinstance(old, Tensor)
-
-        def matrix() -> np.ndarray:
-            return lagrange_matrix(rule.nodes, 1 + ratio * rule.nodes)
-
-        if abs(ratio - 1) < 1e-9:  # uniform steps: one matrix for all of them
-            ratio = 1.0
-            move = self._constant("extrapolate", matrix, old)
-        else:
-            move = torch.tensor(matrix()).to(old.device, old.dtype, non_blocking=True)
-        return move @ old.reshape(rule.n, -1)
 
     # -- stages ----------------------------------------------------------------------------------
 
@@ -310,7 +316,7 @@ class Stepper:
             known = list(velocities)
             if not tableau.first_same_as_last:
                 anchor = self.start(result.state)  # shared with the next interval
-                result.state = State(t1, y1, anchor, result.state.history)
+                result.state = replace(result.state, anchor=anchor)
                 known.append(anchor.v)
             for node, row in tableau.extra:
                 inner = along(y0, combine(row, known), h)
@@ -318,6 +324,19 @@ class Stepper:
             return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
 
         return StepResult(State(t1, y1, end), error, tableau.error_order, segment, start, state)
+
+
+def _rows(segment: Segment) -> tuple[Any, Tensor]:
+    """Its size, and its velocities, one row a node."""
+    assert isinstance(segment.velocities, Tensor)
+    velocities = segment.velocities.reshape(len(segment.velocities), -1)
+    return segment.t1 - segment.t0, velocities
+
+
+def _columns(which: np.ndarray, y: Tensor) -> Tensor:
+    """Entries (y.numel(),) of the samples that are named: bool, on y's device."""
+    named = torch.tensor(which).to(y.device, non_blocking=True)
+    return named.repeat_interleave(y[0].numel())
 
 
 def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:
@@ -350,12 +369,3 @@ def _converged(
             "smaller steps, or an implicit method where the problem is stiff"
         )
     return False
-
-
-def _embedded(rule: QuadratureRule) -> np.ndarray:
-    """Weights b - b̂, b̂ being interpolatory on the nodes without the middle one: (n,), O(h^n)."""
-    drop = rule.n // 2
-    keep = np.delete(np.arange(rule.n), drop)
-    difference: np.ndarray = rule.weights.copy()
-    difference[keep] -= lagrange_integrals(rule.nodes[keep], np.array([1.0]))[0]
-    return difference

@@ -89,7 +89,8 @@ class Steps(Iterator[StepResult]):
 
     Attributes:
         state: where the solve stands. accepted, rejected, refined: counts so far, the last one of
-            further sweeps of a step. status, message: how it ended, once it has.
+            further sweeps of a step. status, message: how it ended, once it has. statuses,
+            messages: one a sample, where every sample has steps of its own.
     """
 
     def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
@@ -97,6 +98,8 @@ class Steps(Iterator[StepResult]):
         self.accepted = self.rejected = self.refined = 0
         self.status, self.message = Status.SUCCESS, ""
         self._result: StepResult | None = None
+        self.statuses: list[Status] | None = None
+        self.messages: list[str] | None = None
 
     def _take(self, result: StepResult) -> None:
         self.accepted += 1
@@ -326,27 +329,40 @@ class AdaptiveSteps(Steps):
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
         if self.accepted + self.rejected >= limits.max_steps:
-            raise self._end(
-                Status.MAX_STEPS,
-                f"max_steps={limits.max_steps} steps were used up at t={t:.9g}, step size "
-                f"{size:.3g}: raise max_steps, loosen the tolerances, or (if the steps stay this "
-                "small on a smooth solution) the problem is stiff and wants an implicit method",
-            )
+            raise self._end(Status.MAX_STEPS, steps_used_up(limits.max_steps, t, size))
         least = max(limits.min_step, 16 * math.ulp(abs(t)))
         if size >= least:
             return
         if not self._finite:
-            raise self._end(
-                Status.NON_FINITE,
-                f"func or the solution is not finite just past t={t:.9g}, however short "
-                f"the step ({size:.3g}): a singularity, or a NaN or inf from func there",
-            )
-        raise self._end(
-            Status.STEP_COLLAPSE,
-            f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the "
-            "solution may blow up or jump there; else the tolerances ask for more than "
-            f"{self.stepper.velocity.layout.dtype} holds, or min_step is too large",
-        )
+            raise self._end(Status.NON_FINITE, not_finite_past(t, size))
+        dtype = self.stepper.velocity.layout.dtype
+        raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
+
+
+def steps_used_up(max_steps: int, t: float, size: float) -> str:
+    """The message of Status.MAX_STEPS."""
+    return (
+        f"max_steps={max_steps} steps were used up at t={t:.9g}, step size {size:.3g}: raise "
+        "max_steps, loosen the tolerances, or (if the steps stay this small on a smooth solution) "
+        "the problem is stiff and wants an implicit method"
+    )
+
+
+def not_finite_past(t: float, size: float) -> str:
+    """The message of Status.NON_FINITE, of an adaptive step."""
+    return (
+        f"func or the solution is not finite just past t={t:.9g}, however short the step "
+        f"({size:.3g}): a singularity, or a NaN or inf from func there"
+    )
+
+
+def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
+    """The message of Status.STEP_COLLAPSE."""
+    return (
+        f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the solution may blow "
+        f"up or jump there; else the tolerances ask for more than {dtype} holds, or min_step is "
+        "too large"
+    )
 
 
 def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:
