@@ -6,7 +6,7 @@ broadcasts against the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,21 +29,69 @@ to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where 
 contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
 
 
+STACKED = 4096
+"""Most entries of a state whose stages are summed by matrix products: fewer operations, but a copy
+of the velocities, which large states are spared."""
+
+
+@dataclass(frozen=True)
+class StageTensors:
+    """A tableau with s stages as tensors of the state's dtype and device: the rows of a, b (s,),
+    errors (1 or 2, s) or None."""
+
+    a: list[Tensor]
+    b: Tensor
+    errors: Tensor | None
+
+
+def stage_tensors(tableau: Tableau, like: Tensor) -> StageTensors:
+    """The tableau's tensors for a state `like` this one."""
+
+    def tensor(values: Any) -> Tensor:
+        return torch.tensor(np.asarray(values, dtype=np.float64)).to(like.device, like.dtype)
+
+    errors = tensor(np.stack(tableau.errors)) if tableau.errors else None
+    return StageTensors([tensor(row) for row in tableau.a], tensor(tableau.b), errors)
+
+
 def stages(
-    tableau: Tableau, f: Evaluate, t0: Any, t1: Any, h: Any, y0: Tensor, v0: Tensor
+    tableau: Tableau,
+    f: Evaluate,
+    t0: Any,
+    t1: Any,
+    h: Any,
+    y0: Tensor,
+    v0: Tensor,
+    tensors: StageTensors | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate."""
+    """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate.
+
+    tensors: of the tableau, for a float h: sums of many stages then are matrix products.
+    """
+
+    def advanced(weights: Sequence[float], row: Tensor | None) -> Tensor:
+        if row is None or len(velocities) < 4:
+            return along(y0, combine(weights, velocities), h)
+        stacked = torch.stack(velocities).reshape(len(velocities), -1)
+        return torch.addmv(y0.reshape(-1), stacked.T, row, alpha=h).reshape(y0.shape)
+
     velocities = [v0]
     y, c, b, errors = y0, *tableau.numbers
     for i in range(1, len(tableau.a)):
-        y = along(y0, combine(tableau.a[i], velocities), h)
+        y = advanced(tableau.a[i], None if tensors is None else tensors.a[i])
         # c = 1 means t1 itself: t0 + h may miss it by rounding
         velocities.append(f(t1 if c[i] == 1.0 else t0 + c[i] * h, y))
-    y1 = y if tableau.first_same_as_last else along(y0, combine(b, velocities), h)
+    y1 = y
+    if not tableau.first_same_as_last:
+        y1 = advanced(b, None if tensors is None else tensors.b)
     if not errors:
         return y1, velocities, None
     size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
-    parts = [combine(row, velocities) * size for row in errors]
+    if tensors is None or tensors.errors is None:
+        parts = [combine(row, velocities) * size for row in errors]
+    else:
+        sums = tensors.errors @ torch.stack(velocities).reshape(len(velocities), -1)
+        parts = list((sums * size).reshape(-1, *y0.shape).unbind(0))
     error = parts[0]
     if len(parts) == 2:
         fifth, third = parts[0].abs(), parts[1].abs()

@@ -43,19 +43,28 @@ class Tolerance:
 
         With per_sample, one for every entry of the leading axis: (B,).
         """
-        scale = torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
-        return self.measure(error / scale)
+        return self.measure(error / self._scale(y0, y1))
+
+    def ratios(self, errors: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
+        """`ratio` of each of k errors (k, *shape) of one step: (k,)."""
+        return _each(self.norm, errors / self._scale(y0, y1))
+
+    def _scale(self, y0: Tensor, y1: Tensor) -> Tensor:
+        return torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
 
     def measure(self, x: Tensor) -> Tensor:
         """The norm of x, or of every sample of it."""
-        if not self.per_sample:
-            return self.norm(x)
-        if self.norm is rms_norm:
-            flat = x.reshape(len(x), -1)
-            root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
-            return root
-        each: Tensor = torch.func.vmap(self.norm)(x)
-        return each
+        return _each(self.norm, x) if self.per_sample else self.norm(x)
+
+
+def _each(norm: Norm, x: Tensor) -> Tensor:
+    """The norm of every entry of x's leading axis."""
+    if norm is rms_norm:  # in one operation
+        flat = x.reshape(len(x), -1)
+        root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
+        return root
+    each: Tensor = torch.func.vmap(norm)(x)
+    return each
 
 
 def first_step(

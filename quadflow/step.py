@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import attempt
-from .attempt import RuleTensors
+from .attempt import RuleTensors, StageTensors
 from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
@@ -109,6 +109,7 @@ class Stepper:
     adaptive: bool = False
     _constants: dict[Any, Tensor] = field(default_factory=dict)
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
+    _tableaus: dict[Any, StageTensors] = field(default_factory=dict)
 
     def start(self, state: State) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
@@ -189,7 +190,7 @@ class Stepper:
         errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
         segment = Segment(
             t0, t1, y0, velocities[: k + 1].reshape(-1, *shape),
-            lagrange_weights([1.0, *weights.positions[:k].tolist()]),
+            lagrange_weights([1.0, *weights.positions[:k].tolist()]), y1,
         )  # fmt: skip
         return StepResult(
             State(t1, y1, history=known, order=k), errors[-1], k + 1,
@@ -278,6 +279,14 @@ class Stepper:
             )
         return self._rules[key]
 
+    def _stage_tensors(self, tableau: Tableau, y0: Tensor) -> StageTensors | None:
+        if y0.numel() > attempt.STACKED or len(tableau.a) < 4:
+            return None
+        key = (id(tableau), y0.dtype, y0.device)
+        if key not in self._tableaus:
+            self._tableaus[key] = attempt.stage_tensors(tableau, y0)
+        return self._tableaus[key]
+
     def _until_converged(
         self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
         guess: Tensor, most: int,
@@ -307,7 +316,8 @@ class Stepper:
             v, detail = self.velocity(t, y)
             return v
 
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v)
+        tensors = None if isinstance(h, Tensor) else self._stage_tensors(tableau, y0)
+        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, tensors)
         end: Anchor | None = None
         if tableau.first_same_as_last:
             end = Anchor(t1, y1, velocities[-1], detail)

@@ -322,8 +322,8 @@ class AdaptiveSteps(Steps):
             assert result.error is not None
             return worst(self.tolerance.ratio(result.error, y0, y1)), {}
         weights = result.orders.weights
-        ratios = [self.tolerance.ratio(error, y0, y1) for error in result.orders.errors]
-        errors = dict(zip(weights.orders, worst(torch.stack(ratios)), strict=True))
+        ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
+        errors = dict(zip(weights.orders, worst(ratios), strict=True))
         return errors[weights.order], errors
 
     def _check(self, limits: Limits) -> None:
