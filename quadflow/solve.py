@@ -30,7 +30,7 @@ from .per_sample import (
     sample_times,
 )
 from .step import State, Stepper, StepResult
-from .steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Limits, Status, Steps
+from .steps import FixedSteps, Hooks, Landing, Limits, Status, Steps, adaptive_steps
 
 DEFAULT_METHOD = "dopri5"
 
@@ -307,17 +307,14 @@ def solve(
     if fixed is None and perturb:
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
 
-    if fixed is None:
-        strictest = worst(rtol.min()) if isinstance(rtol, Tensor) else float(rtol)
-        chosen = chosen.for_tolerance(strictest)
-    stepper = Stepper(chosen, velocity)
     state = State(times[0], layout.join(y0))
     if fixed is not None:
+        stepper = Stepper(chosen, velocity)
         steps = FixedSteps(stepper, state, fixed, landings=landings, perturb=perturb, hooks=hooks)
     else:
-        steps = AdaptiveSteps(
-            stepper, state, landings, tolerance, controller, limits, hooks=hooks
-        )  # fmt: skip
+        steps = adaptive_steps(
+            chosen, velocity, state, landings, tolerance, controller, limits, hooks=hooks
+        )
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
     tracker = _tracker(events, layout, state)
     return _finish(steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw)

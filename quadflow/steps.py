@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
+from .evaluation import Velocity
 from .host import worst
-from .methods import VariableOrderMethod
+from .methods import Method, VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
 from .variable_order import OrderControl
 
@@ -347,6 +348,24 @@ class AdaptiveSteps(Steps):
             "solution may blow up or jump there; else the tolerances ask for more than "
             f"{self.stepper.velocity.layout.dtype} holds, or min_step is too large",
         )
+
+
+def adaptive_steps(
+    method: Method,
+    velocity: Velocity,
+    state: State,
+    landings: Sequence[Landing],
+    tolerance: Tolerance,
+    controller: StepController,
+    limits: Limits,
+    *,
+    hooks: Hooks = Hooks(),
+) -> AdaptiveSteps:
+    """`AdaptiveSteps` by a method with an error estimate, or what it becomes at the tolerance."""
+    rtol = tolerance.rtol
+    strictest = worst(rtol.min()) if isinstance(rtol, Tensor) else float(rtol)
+    stepper = Stepper(method.for_tolerance(strictest), velocity)
+    return AdaptiveSteps(stepper, state, landings, tolerance, controller, limits, hooks=hooks)
 
 
 def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:
