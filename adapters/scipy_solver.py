@@ -146,15 +146,8 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
         self.nfev = self.velocity.nfe
 
 
-class GaussCollocation(QuadflowSolver):
-    """Method "gauss": explicit collocation on Gauss-Legendre nodes, one to three sweeps a step.
-
-    Args:
-        nodes: their number, 2 to 8; None lets the tolerance choose
-            (`quadflow.methods.nodes_for_tolerance`). Others: see `QuadflowSolver`.
-    """
-
-    method: str | Method = "gauss"
+class _Collocation(QuadflowSolver):
+    """Explicit collocation, one to three sweeps a step."""
 
     def __init__(self, *args: Any, nodes: int | None = None, **options: Any) -> None:
         if nodes is not None:
@@ -164,8 +157,23 @@ class GaussCollocation(QuadflowSolver):
         super().__init__(*args, **options)
 
 
-class LobattoCollocation(GaussCollocation):
-    """Method "lobatto": the same on Gauss-Lobatto nodes, of which the first is the step's start."""
+class GaussCollocation(_Collocation):
+    """Method "gauss": explicit collocation on Gauss-Legendre nodes, one to three sweeps a step.
+
+    Args:
+        nodes: their number, 2 to 8; None lets the tolerance choose
+            (`quadflow.methods.nodes_for_tolerance`). Others: see `QuadflowSolver`.
+    """
+
+    method = "gauss"
+
+
+class LobattoCollocation(_Collocation):
+    """Method "lobatto": explicit collocation on Gauss-Lobatto nodes, one to three sweeps a step.
+
+    Args:
+        nodes: as in `GaussCollocation`; the first of them is the step's start.
+    """
 
     method = "lobatto"
 

@@ -289,6 +289,21 @@ def test_step_sizes(solver: type[QuadflowSolver]) -> None:
     assert sizes.max() <= 0.05 * (1 + 1e-9) and len(sizes) >= 100
 
 
+@pytest.mark.parametrize("span", [(-0.3, 0.7), (1.9, 0.1)])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_fun_is_called_within_the_span_alone(
+    solver: type[QuadflowSolver], span: tuple[float, float]
+) -> None:
+    times = []
+
+    def fun(t: float, y: np.ndarray) -> np.ndarray:
+        times.append(t)
+        return np.cos(3 * t) * y
+
+    assert solve_ivp(fun, span, [1.0], method=solver, dense_output=True, **TIGHT).success
+    assert min(span) <= min(times) and max(times) <= max(span)
+
+
 def test_stepping_by_hand() -> None:
     fun = Counted(decay)
     solver = GaussCollocation(fun, 0, [1.0, 2.0], 3, rtol=1e-8, atol=1e-10)
@@ -319,6 +334,8 @@ def test_nothing_to_solve() -> None:
         found = solve_ivp(decay, span, y0, method=GaussCollocation, dense_output=True)
         assert found.success and found.nfev == 0 and found.t[-1] == span[1]
         assert (found.y == np.array(y0)[:, None]).all()
+        solver = GaussCollocation(decay, span[0], y0, span[1])
+        assert solver.steps is None and solver.velocity is None
 
 
 def test_functions_of_every_making() -> None:
