@@ -45,6 +45,11 @@ class Tolerance:
         """
         return self.measure(error / self._scale(y0, y1))
 
+    @property
+    def strictest(self) -> float:
+        """The least relative tolerance (one host synchronisation where it is a tensor)."""
+        return float(-worst(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol)
+
     def ratios(self, errors: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """`ratio` of each of k errors (k, *shape) of one step: (k,)."""
         return _each(self.norm, errors / self._scale(y0, y1))

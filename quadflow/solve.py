@@ -30,7 +30,7 @@ from .per_sample import (
     sample_times,
 )
 from .step import State, Stepper, StepResult
-from .steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Limits, Status, Steps
+from .steps import FixedSteps, Hooks, Landing, Limits, Status, Steps, adaptive_steps
 
 DEFAULT_METHOD = "dopri5"
 
@@ -261,14 +261,15 @@ def solve(
         check_method(chosen)
         all_times = sample_times(t, layout.batch[0])
         y_start = layout.join(y0)
-        chosen = chosen.for_tolerance(_strictest(rtol))
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
+        tolerance = Tolerance(rtol, atol, norm, per_sample=True)
+        chosen = chosen.for_tolerance(tolerance.strictest)
         span = (float(all_times.min()), float(all_times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
         tracker = None
         steps = PerSampleSteps(
             Stepper(chosen, velocity), y_start, all_times,
-            Tolerance(rtol, atol, norm, per_sample=True), controller, limits,
+            tolerance, controller, limits,
         )  # fmt: skip
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
         return _finish(
@@ -309,16 +310,14 @@ def solve(
     if fixed is None and perturb:
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
 
-    if fixed is None:
-        chosen = chosen.for_tolerance(_strictest(rtol))
-    stepper = Stepper(chosen, velocity)
     state = State(times[0], layout.join(y0))
     if fixed is not None:
+        stepper = Stepper(chosen, velocity)
         steps = FixedSteps(stepper, state, fixed, landings=landings, perturb=perturb, hooks=hooks)
     else:
-        steps = AdaptiveSteps(
-            stepper, state, landings, tolerance, controller, limits, hooks=hooks
-        )  # fmt: skip
+        steps = adaptive_steps(
+            chosen, velocity, state, landings, tolerance, controller, limits, hooks=hooks
+        )
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
     tracker = _tracker(events, layout, state)
     return _finish(steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw)
@@ -558,10 +557,6 @@ def _positive(value: Any, name: str) -> Any:
     if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
         raise ValueError(f"{name} must be positive and finite, got {value}")
     return value
-
-
-def _strictest(rtol: Any) -> float:
-    return float(worst(rtol.min()) if isinstance(rtol, Tensor) else rtol)
 
 
 def _fixed_grid(

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
+from .evaluation import Velocity
 from .host import worst
-from .methods import VariableOrderMethod
+from .methods import Method, VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
 from .variable_order import OrderControl
 
@@ -363,6 +364,22 @@ def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
         f"up or jump there; else the tolerances ask for more than {dtype} holds, or min_step is "
         "too large"
     )
+
+
+def adaptive_steps(
+    method: Method,
+    velocity: Velocity,
+    state: State,
+    landings: Sequence[Landing],
+    tolerance: Tolerance,
+    controller: StepController,
+    limits: Limits,
+    *,
+    hooks: Hooks = Hooks(),
+) -> AdaptiveSteps:
+    """`AdaptiveSteps` by a method with an error estimate, or what it becomes at the tolerance."""
+    stepper = Stepper(method.for_tolerance(tolerance.strictest), velocity)
+    return AdaptiveSteps(stepper, state, landings, tolerance, controller, limits, hooks=hooks)
 
 
 def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:
