@@ -277,7 +277,9 @@ class Velocity:
         # times spread over the whole span expose a func that mixes them; where func is not
         # finite that far from its trajectory, the nodes' own times must do
         low, high = self.span
-        spread_out = torch.linspace(low, high if math.isfinite(high) else low + 1.0, n)
+        spread_out = torch.linspace(
+            low, high if math.isfinite(high) else low + math.copysign(1.0, high), n
+        )
         spread_out = spread_out.reshape(-1, *(1,) * (node_times.dim() - 1)).to(node_times)
         for times in (spread_out.expand_as(node_times), node_times):
             try:
