@@ -75,9 +75,9 @@ class Solution:
     *shape), a tuple or dict of such tensors like y0; where a terminal event ended the solve, its
     time and state come last (differentiated, the state moves with the event). stats: `Statistics`.
     status, message: how it ended. steps: times of all accepted steps, the first time included (a
-    list of floats; tensors where the grid gives every sample its own); the first and the last alone with record_steps=False. t_events, y_events:
-    for every event its times (k,) and the states there, see `events`; empty without events. With
-    batch_dims=1 a list of B such for every event.
+    list of floats; tensors where the grid gives every sample its own); the first and the last
+    alone with record_steps=False. t_events, y_events: for every event its times (k,) and the states
+    there, see `events`; empty without events. With batch_dims=1 a list of B such for every event.
     With batch_dims=1: t is (T, B), y holds NaN where a sample did not get, statuses and messages
     say how each sample ended (None otherwise), steps is empty.
     Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
