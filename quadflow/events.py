@@ -390,7 +390,7 @@ class EventTracker:
         tau = torch.tensor(times).to(self._layout.device)
         if not is_start:
             value = self._value(i, self._through_clock(moment), y)
-            if value.requires_grad or forward_ad.unpack_dual(value).tangent is not None:
+            if differentiated(value):
                 tau, y = self._moved(i, interval, times, tau, y, value, hit)
         tau = self._through_clock(tau)
         if self._samples is None:
@@ -449,6 +449,11 @@ class _Occurrence:
     t: Tensor
     y: Tensor
     when: float
+
+
+def differentiated(x: Tensor) -> bool:
+    """Whether derivatives of x are wanted, by backward or forward mode."""
+    return x.requires_grad or forward_ad.unpack_dual(x).tangent is not None
 
 
 def shift_of_zero(

@@ -299,7 +299,7 @@ def solve(
         fixed = per_sample_grid(grid, times, sign, layout)
         landings = []
     else:
-        fixed = _fixed_grid(times, sign, step_size, grid)
+        fixed = fixed_grid(times, sign, step_size, grid)
         if fixed is not None and len(landings) > 1:
             fixed = _with_landings(fixed, landings, sign)
     if fixed is None and chosen.error_order is None:
@@ -565,7 +565,7 @@ def _positive(value: Any, name: str) -> Any:
     return value
 
 
-def _fixed_grid(
+def fixed_grid(
     times: list[float], sign: float, step_size: float | None, grid: Any
 ) -> Iterable[float] | None:
     """The ends of the fixed steps, or None where steps are adaptive."""
