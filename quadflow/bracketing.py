@@ -60,4 +60,5 @@ def bracketed_zeros(
             ) * (f2 / (f3 - f2))
             trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi) & np.isfinite(quadratic)
             part = np.clip(np.where(trusted, quadratic, 0.5), least, 1 - least)
+            part = np.where(searched, part, 0.5)
     return best

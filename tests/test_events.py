@@ -526,3 +526,114 @@ def test_bracketed_zeros_of_hard_functions() -> None:
     none = bracketed_zeros(values, low, high, values(low, searched), values(high, searched),
                            np.full((1, 1), 1e-13), ~searched)  # fmt: skip
     assert np.isnan(none).all()
+
+
+# -- batches --------------------------------------------------------------------------------------
+
+RATES = tensor(1.0, 1.7, 0.2, 1.0)
+
+
+def turning(rates: Tensor):
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return rates[:, None] * circle(t, y)
+
+    return f
+
+
+def batch(events, t=(0.5, 6.0), y0: Tensor | None = None, rates: Tensor = RATES, **arguments):
+    start = torch.stack((torch.sin(0.5 * rates), torch.cos(0.5 * rates)), -1) if y0 is None else y0
+    return qf.solve(turning(rates), start, t, events=events, batch_dims=1,
+                    **{"method": "dopri8", **TIGHT, **arguments})  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dopri8", "tsit5"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_every_sample_has_its_own_events(method: str, parts: int) -> None:
+    """Two of four end at a terminal event; all that is recorded is what each has alone."""
+
+    def events(i: slice):
+        return [
+            qf.Event(lambda t, y: y[:, 0], 2, subintervals=parts),
+            qf.Event(lambda t, y: y[:, 1] - 0.1 * t.reshape(-1), direction=-1, subintervals=parts),
+            lambda t, y: y[:, 0] - torch.sin(RATES[i] * 0.7),
+        ]
+
+    times = [0.5, 3.0, 3.8, 6.5]
+    solution = batch(events(slice(0, 4)), times, method=method, dense_output=True)
+    assert solution.success and solution.status is qf.Status.SUCCESS
+    assert [status is qf.Status.EVENT for status in solution.statuses] == [True, True, False, True]
+    assert "terminal event ended the solve at t=3.69599" in solution.messages[1]
+    assert solution.message == "every sample reached its end or was ended by a terminal event"
+    for i in range(4):
+        one = slice(i, i + 1)
+        alone = batch(events(one), times, rates=RATES[one], method=method)
+        for k in range(3):
+            close(solution.t_events[k][i], alone.t_events[k][0], 1e-9)
+            close(solution.y_events[k][i], alone.y_events[k][0], 1e-9)
+        reached = torch.isfinite(solution.y[:, i, 0])
+        end = 2 * math.pi / float(RATES[i])
+        assert reached.tolist() == [when < end for when in times]
+        exact = torch.sin(RATES[i] * torch.tensor(times, dtype=F64))
+        close(solution.y[:, i, 0][reached], exact[reached], 1e-8)
+    close(solution.t_events[0][1], [math.pi / 1.7, 2 * math.pi / 1.7])
+    assert solution.t_events[0][2].shape == (0,) and solution.y_events[0][2].shape == (0, 2)
+    with pytest.raises(ValueError, match="outside the solved span of sample 1"):
+        solution(3.8)
+    assert solution(3.6).shape == (4, 2)
+
+
+def test_a_batch_without_an_end() -> None:
+    """Every sample goes on to its own event; one that meets none fails alone."""
+    level = tensor(0.5, 0.9, 0.1, 2.0)
+    event = qf.Event(lambda t, y: y[:, 0] - level, True)
+    y0 = NORTH.expand(4, 2)
+    solution = batch(event, (0.0, math.inf), y0, rates=tensor(1.0, -1.0, 0.2, 1.0), throw=False,
+                     max_steps=300)  # fmt: skip
+    assert [s.name for s in solution.statuses] == ["EVENT", "EVENT", "EVENT", "MAX_STEPS"]
+    found = [float(times[0]) for times in solution.t_events[0][:3]]
+    close(tensor(*found), [math.asin(0.5), math.pi + math.asin(0.9), math.asin(0.1) / 0.2], 1e-8)
+    every = batch(qf.Event(lambda t, y: y[:, 0] - level / 4, True), (0.0, math.inf), y0)
+    assert every.status is qf.Status.EVENT and every.y.shape == (2, 4, 2)
+    still = batch(qf.Event(lambda t, y: y[:, 0] - 2, True), (0.0, math.inf), y0, throw=False,
+                  rates=tensor(0.0, 0.0, 0.0, 0.0))  # fmt: skip
+    assert still.status is qf.Status.NON_FINITE and "grow without bound" in still.message
+
+
+def test_gradients_of_a_batch_stay_in_their_sample() -> None:
+    y0 = torch.stack((tensor(0.1, 0.4, -0.2), tensor(1.0, 0.8, 0.9)), -1).requires_grad_()
+    rates = tensor(1.0, 1.3, 0.4).requires_grad_()
+    event = qf.Event(lambda t, y: y[:, 0] - 0.6 * torch.cos(0.1 * t.reshape(-1)), True)
+
+    def run(y0: Tensor, rates: Tensor, i: slice):
+        return batch(event, (0.0, math.inf), y0[i], rates=rates[i])
+
+    together = run(y0, rates, slice(0, 3))
+    for i in range(3):
+        alone = run(y0, rates, slice(i, i + 1))
+        for ours, theirs in (
+            (together.t_events[0][i], alone.t_events[0][0]),
+            (together.y_events[0][i][0, 1], alone.y_events[0][0][0, 1]),
+        ):
+            mine = torch.autograd.grad(ours.sum(), (y0, rates), retain_graph=True)
+            other = torch.autograd.grad(theirs.sum(), (y0, rates), retain_graph=True)
+            for a, b in zip(mine, other, strict=True):
+                close(a, b, 1e-9)
+            assert other[1][i] != 0
+    # the closed form of the time at which a turning point is at a height that stays
+    level = qf.Event(lambda t, y: y[:, 0] - 0.6, True)
+    times = torch.cat(batch(level, (0.0, math.inf), y0, rates=rates).t_events[0])
+    size, angle = y0.norm(dim=-1), torch.atan2(y0[:, 0], y0[:, 1])
+    exact = (torch.asin(0.6 / size) - angle) / rates
+    close(times.detach(), exact.detach())
+    for a, b in zip(*(torch.autograd.grad(x.sum(), (y0, rates)) for x in (times, exact)),
+                    strict=True):  # fmt: skip
+        close(a, b, 1e-8)
+
+
+def test_bad_events_of_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"shape \(\); it must be \(4,\), one number a sample"):
+        batch(lambda t, y: y[0, 0])
+    with pytest.raises(ValueError, match=r"events\[0\] is NaN at t=.* in sample 2"):
+        batch(lambda t, y: torch.where(torch.arange(4) == 2, torch.nan, y[:, 0]))
+    with pytest.raises(ValueError, match=r"t\[\[1, 0\]\] is not finite"):
+        batch(None, (0.0, math.inf))
