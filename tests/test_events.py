@@ -456,6 +456,15 @@ def test_torch_func_transforms() -> None:
         close(jacobian(when)(y0.detach()), expected, 1e-12)
 
 
+def test_a_second_derivative_is_an_error() -> None:
+    y0 = tensor(0.1, 0.9).requires_grad_()
+    solution = circling(qf.Event(lambda t, y: y[0] - 0.5, True), (0.0, math.inf), y0)
+    for what in (solution.t_events[0], solution.y[-1]):
+        (gradient,) = torch.autograd.grad(what.sum(), y0, create_graph=True)
+        with pytest.raises(RuntimeError, match="first derivatives alone"):
+            torch.autograd.grad(gradient.sum(), y0)
+
+
 def test_a_grazing_event_has_a_time_but_no_derivative() -> None:
     y0 = NORTH.clone().requires_grad_()
     solution = circling(lambda t, y: (t - 1.0) ** 2 + 0 * y[0], (0.0, 2.0), y0, step_size=0.25)
