@@ -12,11 +12,12 @@ from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
 from .dense import Segment
+from .events import Stop
 from .host import worst
 from .interpolation import Anchor
 from .methods import Method, StagesMethod, SweepsMethod
 from .step import SamplesStep, State, Stepper, StepResult
-from .steps import Limits, Status, Steps, collapsed, not_finite_past, steps_used_up
+from .steps import Limits, Status, Steps, collapsed, endless, not_finite_past, steps_used_up
 
 Array = np.ndarray
 
@@ -48,8 +49,10 @@ def per_sample_tolerance(value: Any, y0: Tensor) -> Any:
     return value
 
 
-def sample_times(t: Any, samples: int) -> Array:
+def sample_times(t: Any, samples: int, open_ended: bool = False) -> Array:
     """Requested times (T, B) of T for all samples, or (T, B), one column a sample.
+
+    open_ended: the last of them may be infinite.
 
     Raises:
         TypeError, ValueError: not real, not finite, or not strictly monotone for every sample; or
@@ -70,8 +73,11 @@ def sample_times(t: Any, samples: int) -> Array:
             f"t has shape {times.shape}; for {samples} samples it must be (T,) or (T, {samples}) "
             "with T >= 2"
         )
-    if not np.isfinite(times).all():
-        raise ValueError(f"t[{np.argwhere(~np.isfinite(times))[0].tolist()}] is not finite")
+    finite = np.isfinite(times)
+    if open_ended:
+        finite[-1] |= np.isinf(times[-1])
+    if not finite.all():
+        raise ValueError(f"t[{np.argwhere(~finite)[0].tolist()}] is not finite")
     steps = np.diff(times, axis=0)
     if not ((steps > 0).all() or (steps < 0).all()):
         raise ValueError(
@@ -123,6 +129,14 @@ class PerSampleSteps(Steps):
         """Per-sample times as a tensor that broadcasts against the state."""
         return torch.tensor(t).to(like.device, non_blocking=True).reshape(self._column)
 
+    def stop(self, t: Any) -> None:
+        """End samples within the last step, at times t (B,), NaN for those that go on."""
+        ended = ~np.isnan(t)
+        for sample in np.flatnonzero(ended).tolist():
+            self.statuses[sample] = Status.EVENT
+            self.messages[sample] = f"a terminal event ended the solve at t={t[sample]:.9g}"
+        self.active &= ~ended
+
     def _fail(self, which: Array, status: Status, why: Callable[[int], str]) -> None:
         for sample in np.flatnonzero(which & self.active).tolist():
             self.statuses[sample] = status
@@ -159,6 +173,9 @@ class PerSampleSteps(Steps):
             Status.MAX_STEPS,
             lambda i: steps_used_up(limits.max_steps, t[i], size[i]),
         )
+        with np.errstate(over="ignore"):
+            endless_ones = np.isinf(self.t_end) & np.isinf(np.abs(t) + size)
+        self._fail(endless_ones, Status.NON_FINITE, lambda i: endless(t[i]))
         least = np.maximum(limits.min_step, 16 * np.spacing(np.abs(t)))
         short = size < least
         self._fail(
@@ -278,10 +295,17 @@ class PerSampleSteps(Steps):
         return Segment(t0, t1, y0, velocities, new.weights)  # type: ignore[arg-type]
 
     def _finish(self) -> StopIteration:
-        failed = [i for i, status in enumerate(self.statuses) if status is not Status.SUCCESS]
+        good = (Status.SUCCESS, Status.EVENT)
+        failed = [i for i, status in enumerate(self.statuses) if status not in good]
         self.accepted, self.rejected = int(self.counts.sum()), int(self.rejects.sum())
         if not failed:
-            return self._end(Status.SUCCESS, "every sample reached its end")
+            if Status.EVENT not in self.statuses:
+                return self._end(Status.SUCCESS, "every sample reached its end")
+            if Status.SUCCESS not in self.statuses:
+                return self._end(Status.EVENT, "a terminal event ended every sample")
+            return self._end(
+                Status.SUCCESS, "every sample reached its end or was ended by a terminal event"
+            )
         shown = "; ".join(self.messages[i] for i in failed[:3])
         return self._end(
             self.statuses[failed[0]],
@@ -319,20 +343,21 @@ class PerSampleCollector:
         """Nothing to say: the samples' own statuses do."""
         return None
 
-    def take(self, result: StepResult, stop: Any = None) -> None:
-        """Keep what an accepted step covers."""
+    def take(self, result: StepResult, ended: Stop | None = None) -> None:
+        """Keep what an accepted step covers, up to where an event ended a sample."""
         assert result.samples is not None
         good, t = result.samples.accepted, result.samples.t
+        reached = t if ended is None else np.where(np.isnan(ended.t), t, ended.t)
         last = len(self.times) - 1
         column = (-1, *(1,) * (result.state.y.dim() - 1))
         device = self.states.device
         segment: Segment | None = None
         if self.segments is not None:
             segment = result.segment()
-            self.segments.append((segment, np.where(good, self._t, np.nan), t))
+            self.segments.append((segment, np.where(good, self._t, np.nan), reached))
         while True:
             wanted = self.times[np.minimum(self._next, last), np.arange(len(t))]
-            due = good & (self._next <= last) & (self.sign * wanted <= self.sign * t)
+            due = good & (self._next <= last) & (self.sign * wanted <= self.sign * reached)
             if not due.any():
                 break
             if (wanted == t)[due].all():

@@ -7,6 +7,7 @@ import enum
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,6 +81,14 @@ class Landing:
     entering: Callable[[], None] | None = None
 
 
+def endless(t: float) -> str:
+    """Why a solve to infinity ends where its steps grow without bound."""
+    return (
+        f"the steps from t={t:.9g} grow without bound: the solution no longer moves, and no "
+        "terminal event was found"
+    )
+
+
 def restarted(state: State) -> State:
     """The state without the velocities of earlier intervals."""
     return State(state.t, state.y)
@@ -91,13 +100,15 @@ class Steps(Iterator[StepResult]):
     Attributes:
         state: where the solve stands. accepted, rejected, refined: counts so far, the last one of
             further sweeps of a step. status, message: how it ended, once it has. statuses,
-            messages: one a sample, where every sample has steps of its own.
+            messages: one a sample, where every sample has steps of its own. stopped: whether `stop`
+            has ended it.
     """
 
     def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
         self.stepper, self.state, self.hooks = stepper, state, hooks
         self.accepted = self.rejected = self.refined = 0
         self.status, self.message = Status.SUCCESS, ""
+        self.stopped = False
         self._result: StepResult | None = None
         self.statuses: list[Status] | None = None
         self.messages: list[str] | None = None
@@ -112,6 +123,11 @@ class Steps(Iterator[StepResult]):
             self.state = self._result.state
             self._result = None
 
+    def stop(self, t: Any) -> None:
+        """End the solve within the last step, at time t: a terminal event lies there."""
+        self.stopped = True
+        self._end(Status.EVENT, f"a terminal event ended the solve at t={t:.9g}")
+
     def _end(self, status: Status, message: str) -> StopIteration:
         self.status, self.message = status, message
         return StopIteration()
@@ -124,6 +140,7 @@ class FixedSteps(Steps):
         grid: ends of the steps (floats; tensors for per-sample times).
         landings: those ends where something happens; each must be in the grid.
         perturb: func is evaluated just inside each interval, not at its very ends.
+        max_steps: of a grid that has no end.
 
     Raises:
         ValueError: a method of variable order.
@@ -137,6 +154,7 @@ class FixedSteps(Steps):
         *,
         landings: Sequence[Landing] = (),
         perturb: bool = False,
+        max_steps: float = math.inf,
         hooks: Hooks = Hooks(),
     ) -> None:
         super().__init__(stepper, state, hooks)
@@ -148,12 +166,18 @@ class FixedSteps(Steps):
         self._points = iter(grid)
         self._upcoming = next(self._points, None)
         self._landings = list(landings)
-        self._perturb = perturb
+        self._perturb, self._max_steps = perturb, max_steps
         self._restart = True
 
     def __next__(self) -> StepResult:
         if self._upcoming is None:
             raise StopIteration
+        if self.accepted >= self._max_steps:
+            raise self._end(
+                Status.MAX_STEPS,
+                f"max_steps={self._max_steps} steps were used up at t={self.state.t:.9g} and no "
+                "terminal event was found: raise max_steps or step_size, or give t an end",
+            )
         t1, self._upcoming = self._upcoming, next(self._points, None)
         self._share()
         state = self.state
@@ -220,7 +244,7 @@ class AdaptiveSteps(Steps):
         self._sign = math.copysign(1.0, landings[-1].t - state.t)
         self._jumps = any(landing.restart for landing in landings[:-1])
         self._size: float | None = None
-        self._finite = True
+        self._finite, self._entered = True, True
 
     def _begin(self) -> None:
         """The first step's size."""
@@ -241,6 +265,7 @@ class AdaptiveSteps(Steps):
         self._size = limits.bound(size)
 
     def _enter(self) -> None:
+        self._entered = True
         upcoming = self._landings[0]
         if upcoming.entering is not None:
             upcoming.entering()
@@ -254,6 +279,8 @@ class AdaptiveSteps(Steps):
         if self._size is None:
             self._begin()
         self._share()
+        if not self._entered:
+            self._enter()
         assert self._size is not None
         limits, failures = self.limits, 0
         errors: dict[int, float] = {}
@@ -265,6 +292,8 @@ class AdaptiveSteps(Steps):
             lands = size >= left or (size >= 0.99 * left and left <= limits.max_step)
             t1 = t_next if lands else state.t + self._sign * size
             size = abs(t1 - state.t)
+            if math.isinf(t1):
+                raise self._end(Status.NON_FINITE, endless(state.t))
             if self.hooks.attempt is not None:
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
             result = self.stepper.step(state, t1)
@@ -311,8 +340,8 @@ class AdaptiveSteps(Steps):
                 self.state, self._result = restarted(self.state), None
                 if self._orders is not None:
                     self._size = None  # at order 1 again, and with as short a step as at first
-            if self._landings and self._size is not None:
-                self._enter()
+            # not before the next step: dense output may yet evaluate func within this one
+            self._entered = False
         return result
 
     def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:

@@ -62,6 +62,8 @@ def test_recorded_sampling_is_complete() -> None:
     [
         "README.md",
         "docs/solving.md",
+        "docs/events.md",
+        "docs/gradients.md",
         "docs/migrating.md",
         "docs/sampling.md",
         "docs/training.md",
