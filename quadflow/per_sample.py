@@ -16,7 +16,7 @@ from .events import Stop
 from .host import worst
 from .interpolation import Anchor
 from .methods import Method, StagesMethod, SweepsMethod
-from .step import SamplesStep, State, Stepper, StepResult
+from .step import SamplesStep, State, Stepper, StepResult, Unfinished
 from .steps import Limits, Status, Steps, collapsed, endless, not_finite_past, steps_used_up
 
 Array = np.ndarray
@@ -93,9 +93,9 @@ class PerSampleSteps(Steps):
     result says in `accepted` (bool (B,)) whose step was good; its state holds the new states of
     those, and the old ones of the others.
 
-    A further sweep is a try of its own, of those samples whose estimate wants it. Where some
-    samples have not finished their first interval, which has more sweeps, those sweeps change
-    these samples alone.
+    A further sweep is a try of its own: samples whose estimate wants one take it in the next try,
+    in which the others take their next step. Where a sample has not finished its first interval,
+    which has more sweeps, those sweeps change this sample alone.
 
     Attributes:
         counts, rejects: accepted and rejected steps (B,).
@@ -124,6 +124,9 @@ class PerSampleSteps(Steps):
         self._previous, self._after_reject = np.ones(samples), np.zeros(samples, bool)
         self._finite = np.ones(samples, bool)
         self._size: Array | None = None
+        self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
+        self._ratio, self._judged = np.ones(samples), np.ones(samples)
+        self._swept: Tensor | None = None
 
     def _times(self, t: Array, like: Tensor) -> Any:
         """Per-sample times as a tensor that broadcasts against the state."""
@@ -196,45 +199,40 @@ class PerSampleSteps(Steps):
             self._check(self._size)
             if not self.active.any():
                 raise self._finish()
-            first = self.counts == 0
-            mixed = (first & self.active).any() and self.state.last is not None
-            state = replace(self.state, first=first & self.active if mixed else None)
+            first, again = self.counts == 0, self._again & self.active
+            waiting = Unfinished(self.active, first & self.active, again, self._swept)
+            state = replace(self.state, unfinished=waiting)
             left = np.abs(self.t_end - self.t)
             lands = (self._size >= left) | ((self._size >= 0.99 * left) & (left <= limits.max_step))
             t1 = np.where(lands, self.t_end, self.t + self.sign * self._size)
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            ratio = self._ratio(result, state.y)
-            judged, before, swept = ratio, None, []
-            while result.refine is not None:
-                with np.errstate(over="ignore"):
-                    more = self.active & worth_a_sweep(ratio, before, result.sweeps_left)
-                if not more.any():
-                    break
-                self.refined += int(more.sum())
-                swept.append(more)
-                before, result = ratio, result.refine(more)
-                ratio = self._ratio(result, state.y)
-            judged = np.where(first, ratio, judged)
+            assert result.error is not None
+            with torch.no_grad():
+                # the one host synchronisation of a try
+                ratio = np.array(worst(self.tolerance.ratio(result.error, state.y, result.state.y)))
             self._finite = np.isfinite(ratio)
             good = self.active & self._finite & (ratio <= 1)
+            more = self._wants_a_sweep(result, ratio, again)
             if torch.is_grad_enabled() and not self._finite[self.active].all():
                 # a step that was not finite would poison the gradients of those it is joined with
-                t1 = np.where(good, t1, self.t)
+                t1 = np.where(good | more, t1, self.t)
                 result = self.stepper.step(state, self._times(t1, state.y))
-                for more in swept:
-                    assert result.refine is not None
-                    result = result.refine(more)
-            judged = np.where(good, judged, ratio)
+            # steps are chosen such that the least sweeps suffice, of which those of a first
+            # interval, from a constant guess, say nothing
+            self._judged = np.where(again, self._judged, ratio)
+            judged = np.where(good & ~first, self._judged, ratio)
+            self._swept, self._ratio = result.swept, ratio
+            done = self.active & ~more
             factor = self._factors(judged, good, result.error_order)
             self._size = np.where(
-                self.active, np.clip(size * factor, limits.min_step, limits.max_step), self._size
+                done, np.clip(size * factor, limits.min_step, limits.max_step), self._size
             )
-            self._after_reject = np.where(self.active, ~good, self._after_reject)
+            self._after_reject = np.where(done, ~good, self._after_reject)
             self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
             self.counts += good
-            self.rejects += self.active & ~good
+            self.rejects += done & ~good
             self.t = np.where(good, t1, self.t)
             result.samples = SamplesStep(good, self.t.copy())
             if not good.all():
@@ -245,11 +243,17 @@ class PerSampleSteps(Steps):
         self._take(result)
         return result
 
-    def _ratio(self, result: StepResult, y0: Tensor) -> Array:
-        """The error over the tolerance (B,): the one host synchronisation of a try."""
-        assert result.error is not None
-        with torch.no_grad():
-            return np.array(worst(self.tolerance.ratio(result.error, y0, result.state.y)))
+    def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
+        """Whose interval gets one sweep more in the next try; again: who had one in this."""
+        self._further = np.where(again, self._further, 0)
+        if np.any(result.sweeps_left):
+            with np.errstate(over="ignore"):
+                before = np.where(again, self._ratio, 10 * ratio)
+                left = result.sweeps_left - self._further
+                self._again = self.active & worth_a_sweep(ratio, before, left)
+            self._further += self._again
+            self.refined += int(self._again.sum())
+        return self._again
 
     def _factors(self, ratio: Array, good: Array, order: Any) -> Array:
         control = self.controller
@@ -287,12 +291,13 @@ class PerSampleSteps(Steps):
             velocities = result.start.v.expand_as(new.velocities)
             old = Segment(state.t, state.t, state.y, velocities, new.weights)
         assert isinstance(old.velocities, Tensor)
-        t0, t1, y0, velocities = (
+        t0, t1 = (
             torch.where(mask, torch.as_tensor(a), torch.as_tensor(b))
-            for a, b in ((new.t0, old.t0), (new.t1, old.t1), (new.y0, old.y0),
-                         (new.velocities, old.velocities))
-        )  # fmt: skip
-        return Segment(t0, t1, y0, velocities, new.weights)  # type: ignore[arg-type]
+            for a, b in ((new.t0, old.t0), (new.t1, old.t1))
+        )
+        velocities = torch.where(mask, new.velocities, old.velocities)
+        # nothing but velocities is extrapolated
+        return Segment(t0, t1, state.y, velocities, new.weights)  # type: ignore[arg-type]
 
     def _finish(self) -> StopIteration:
         good = (Status.SUCCESS, Status.EVENT)

@@ -29,8 +29,8 @@ class State:
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
     last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
     the next interval where it varies. t may be a tensor that broadcasts against y: a time for every
-    sample. first: then says whose next interval is its first (bool (B,)), where some samples have
-    one behind them and some have not; the latter have f at their start as `last`, at all nodes.
+    sample. unfinished: see `Unfinished`; samples that have no interval behind them have f at their
+    start as `last`, at all nodes.
     """
 
     t: float
@@ -39,7 +39,7 @@ class State:
     history: tuple[Anchor, ...] = ()
     last: Segment | None = None
     order: int = 1
-    first: np.ndarray | None = None
+    unfinished: Unfinished | None = None
 
 
 class NotContracting(RuntimeError):
@@ -64,6 +64,21 @@ class SamplesStep:
     t: np.ndarray
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """Of the sweeps of an interval that every sample has for itself, where the samples stand.
+
+    active: who still has a way to go (bool (B,), like the others). first: whose interval is its
+    first. again: whose interval, swept already, gets one sweep more, of the same size and from
+    `values` ((n, B·rest); None before any sweep).
+    """
+
+    active: np.ndarray
+    first: np.ndarray
+    again: np.ndarray
+    values: Tensor | None = None
+
+
 @dataclass
 class StepResult:
     """One interval done.
@@ -73,9 +88,9 @@ class StepResult:
     make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
     rejected step need not evaluate it again. orders: the errors of several orders, where the method
     chooses between them. samples: of steps that every sample has for itself. refine: called with no
-    arguments, the same interval with one sweep more (a call of f), or for those samples alone that
-    its argument names (bool (B,), for a time for every sample); None where the method has none.
-    sweeps_left: how often that may go on, an integer or one a sample.
+    arguments, the same interval with one sweep more (a call of f); None where the method has none.
+    sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
+    then how often it may in all, one a sample.
     """
 
     state: State
@@ -86,8 +101,9 @@ class StepResult:
     previous: State
     orders: OrderErrors | None = None
     samples: SamplesStep | None = None
-    refine: Callable[..., StepResult] | None = None
+    refine: Callable[[], StepResult] | None = None
     sweeps_left: Any = 0
+    swept: Tensor | None = None
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -128,6 +144,8 @@ class Stepper:
         if isinstance(self.method, VariableOrderMethod):
             return self._variable_order(self.method, state, t1)
         if isinstance(self.method, SweepsMethod):
+            if state.unfinished is not None:
+                return self._sweeps_of_samples(self.method, state, t1)
             return self._sweeps(self.method, state, t1)
         if isinstance(self.method, StagesMethod):
             return self._stages(self.method.tableau, state, t1)
@@ -199,77 +217,106 @@ class Stepper:
 
     # -- sweeps ----------------------------------------------------------------------------------
 
+    def _efforts(self, method: SweepsMethod) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(sweeps, further ones there may be) of an interval, and of a first one, whose guess is a
+        constant where that of later ones is extrapolated."""
+        sweeps, further = method.sweeps, max(0, method.most_sweeps - method.sweeps)
+        if method.guess == "constant":
+            return (sweeps, further), (sweeps, further)
+        full = max(sweeps, (method.order or 1) - 1)
+        if further and self.adaptive:  # the estimate says when there are enough
+            return (sweeps, further), (2, 2 * full)
+        return (sweeps, further), (full, further)
+
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
-        rule, t0, y0 = method.rule, state.t, state.y
+        rule, t0, y0, h = method.rule, state.t, state.y, t1 - state.t
         n, shape = rule.n, y0.shape
-        h: Any = t1 - t0
-        per_sample = isinstance(h, Tensor)
         tensors = self._rule_tensors(method, y0)
-        sweeps: Any = method.sweeps
-        extra: Any = max(0, method.most_sweeps - method.sweeps)
-        # from a constant guess, where an extrapolated one is to follow
-        at_first = max(sweeps, (method.order or 1) - 1), extra
-        if extra and self.adaptive:  # the estimate says when there are enough
-            at_first = 2, 2 * at_first[0]
+        usual, at_first = self._efforts(method)
         extrapolated = method.guess == "extrapolated" and state.last is not None
-        first: Tensor | None = None
-        starting: Any = state.first
         if extrapolated:
             assert state.last is not None
             guess = attempt.extrapolated(tensors, h, *_rows(state.last))
             # without an anchor the first sweep evaluates the start with the other nodes
             anchor = state.anchor if rule.has_left else None
-            if starting is not None:
-                first = _columns(starting, y0)
-                guess = torch.where(first, _rows(state.last)[1], guess)
-                extra = np.where(starting, at_first[1], extra)
         else:
             anchor = self.start(state)
             guess = anchor.v.reshape(1, -1).expand(n, -1)
-            if method.guess == "extrapolated":
-                sweeps, extra = at_first
-        if per_sample:
-            extra = extra + np.zeros(len(y0), int)
+        sweeps, further = usual if extrapolated else at_first
         f, v0 = self.velocity.nodes, None if anchor is None else anchor.v
-
-        def sweep(values: Tensor) -> Tensor:
-            return attempt.sweep(tensors, f, t0, h, y0, v0, values)[0]
-
-        def sweep_some(which: Tensor, values: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-            """Values and previous ones after one sweep more of the columns `which`."""
-            return torch.where(which, sweep(values), values), torch.where(which, values, previous)
-
-        def result(values: Tensor, previous: Tensor, extra: Any) -> StepResult:
-            y1, error = attempt.swept(
-                tensors, h, y0, values, previous, guess if extrapolated else None, first
-            )
-            order: Any = method.error_order
-            if order is not None and not extrapolated:
-                order = min(order, n)
-            elif order is not None and first is not None:
-                order = np.where(starting, min(order, n), order)
-
-            def refine(which: np.ndarray | None = None) -> StepResult:
-                if which is None:
-                    return result(sweep(values), values, extra - 1)
-                return result(*sweep_some(_columns(which, y0), values, previous), extra - which)
-
-            segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
-            return StepResult(
-                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
-                refine=refine if method.most_sweeps > method.sweeps else None, sweeps_left=extra,
-            )  # fmt: skip
-
         if method.converged:
             values, previous, v0 = self._until_converged(tensors, t0, h, y0, v0, guess, sweeps)
         else:
             values, previous, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
         if v0 is not None and anchor is None:
             anchor = Anchor(t0, y0, v0)
-        if first is not None:
-            for _ in range(sweeps, at_first[0]):
-                values, previous = sweep_some(first, values, previous)
-        return result(values, previous, extra)
+
+        def result(values: Tensor, previous: Tensor, further: int) -> StepResult:
+            y1, error = attempt.swept(
+                tensors, h, y0, values, previous, guess if extrapolated else None
+            )
+
+            def refine() -> StepResult:
+                more, _ = attempt.sweep(tensors, f, t0, h, y0, v0, values)
+                return result(more, values, further - 1)
+
+            order = method.error_order
+            if order is not None and not extrapolated:
+                order = min(order, n)
+            segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+            return StepResult(
+                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
+                refine=refine if further > 0 else None, sweeps_left=further,
+            )  # fmt: skip
+
+        return result(values, previous, further)
+
+    def _sweeps_of_samples(self, method: SweepsMethod, state: State, t1: Any) -> StepResult:
+        """As `_sweeps`, with an interval of its own for every sample: see `Unfinished`."""
+        waiting = state.unfinished
+        assert waiting is not None
+        t0: Any = state.t
+        rule, y0, h = method.rule, state.y, t1 - t0
+        n, shape = rule.n, y0.shape
+        tensors = self._rule_tensors(method, y0)
+        usual, at_first = self._efforts(method)
+        first: Tensor | None = None
+        order: Any = method.error_order
+        if method.guess == "extrapolated" and state.last is not None:
+            anchor = state.anchor if rule.has_left else None
+            guess = extrapolated = attempt.extrapolated(tensors, h, *_rows(state.last))
+            if waiting.first.any():
+                first = _columns(waiting.first, y0)
+                guess = extrapolated = torch.where(first, _rows(state.last)[1], guess)
+            begun, further = (
+                np.where(waiting.first, a, b) for a, b in zip(at_first, usual, strict=True)
+            )
+            order = np.where(waiting.first, min(order, n), order)
+        else:
+            anchor, extrapolated = self.start(state), None
+            guess = anchor.v.reshape(1, -1).expand(n, -1)
+            begun, further = (np.full(len(y0), count) for count in at_first)
+            order = min(order, n)
+        values = previous = guess
+        if waiting.again.any():
+            assert waiting.values is not None
+            values = torch.where(_columns(waiting.again, y0), waiting.values, guess)
+        v0 = None if anchor is None else anchor.v
+        wanted = np.where(waiting.active, np.where(waiting.again, 1, begun), 0)
+        for left in range(int(wanted.max()), 0, -1):
+            new, v0 = attempt.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values)
+            late = waiting.active & (wanted < left)
+            if late.any():  # all end with the same sweep
+                new = torch.where(_columns(late, y0), values, new)
+            previous, values = values, new
+        if v0 is not None and anchor is None:
+            anchor = Anchor(t0, y0, v0)
+        y1, error = attempt.swept(tensors, h, y0, values, previous, extrapolated, first)
+        segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+        return StepResult(
+            State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
+            sweeps_left=further, swept=values,
+        )  # fmt: skip
 
     def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
         key = (y0.dtype, y0.device)
