@@ -31,9 +31,8 @@ def _methods(arguments: argparse.Namespace) -> None:
     print(f"{'name':<10} {'plan':<8} {'order':>5} {'dense':>5}  steps")
     for name, method in quadflow.methods().items():
         plan = type(method).__name__.removesuffix("Method").lower()
-        steps = "fixed" if method.error_order is None else "fixed or adaptive"
-        if isinstance(method, quadflow.VariableOrderMethod):
-            steps = "adaptive"
+        kinds = {"fixed": method.takes_fixed_steps, "adaptive": method.error_order is not None}
+        steps = " or ".join(kind for kind, taken in kinds.items() if taken)
         print(f"{name:<10} {plan:<8} {method.order!s:>5} {method.dense_order!s:>5}  {steps}")
 
 

@@ -25,7 +25,7 @@ from quadflow.errors import VelocityError, nearest
 from quadflow.evaluation import StateLayout, Time, Velocity
 from quadflow.methods import Method, SweepsMethod, get_method
 from quadflow.step import State, StepResult
-from quadflow.steps import AdaptiveSteps, Landing, Limits, adaptive_steps
+from quadflow.steps import AdaptiveSteps, Landing, Limits, adaptive_stepper
 
 NODE_EVALUATIONS = ("loop", "broadcast")
 LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)
@@ -119,9 +119,9 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
             self.velocity = Velocity(
                 _NumpyFunction(self), StateLayout(state), (start, end), node_evaluation
             )
-            self.steps = adaptive_steps(
-                method, self.velocity, State(start, state), [Landing(end)], tolerance,
-                StepController(max_factor=method.max_growth), limits,
+            self.steps = AdaptiveSteps(
+                adaptive_stepper(method, self.velocity, tolerance), State(start, state),
+                [Landing(end)], tolerance, StepController(max_factor=method.max_growth), limits,
             )  # fmt: skip
         self._result: StepResult | None = None
 

@@ -220,10 +220,12 @@ def quadflow_solver(method: str | Method, *, node_evaluation: str = "broadcast")
         return run(problem, {"rtol": rtol, "atol": atol, "controller": controller})
 
     return Solver(
-        chosen.name, chosen.order,
-        None if isinstance(chosen, qf.VariableOrderMethod) else fixed,
-        None if chosen.error_order is None else adaptive, chosen,
-    )  # fmt: skip
+        chosen.name,
+        chosen.order,
+        fixed if chosen.takes_fixed_steps else None,
+        None if chosen.error_order is None else adaptive,
+        chosen,
+    )
 
 
 # -- scipy ---------------------------------------------------------------------------------------

@@ -254,6 +254,11 @@ def costs_text(
     return "\n".join(lines)
 
 
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """exp of the mean log; None of nothing."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
 def ratios_text(figures: Table, title: str) -> str:
     """Problem -> solver -> ratio, as text: a line a solver, the geometric mean last."""
     problems = list(figures)
@@ -263,9 +268,9 @@ def ratios_text(figures: Table, title: str) -> str:
     for s in next(iter(figures.values()), {}):
         values = [figures[p][s] for p in problems]
         cells = "".join(f"{_figure(v, '.2f'):>{w}}" for v, w in zip(values, wide, strict=True))
-        known = [math.log(v) for v in values if v is not None]
-        mean = math.exp(sum(known) / len(known)) if known else None
-        lines.append(f"{s:<24}{cells}{_figure(mean, '.2f'):>9}{len(known):>4}")
+        known = [v for v in values if v is not None]
+        mean = _figure(geometric_mean(known), ".2f")
+        lines.append(f"{s:<24}{cells}{mean:>9}{len(known):>4}")
     return "\n".join(lines)
 
 

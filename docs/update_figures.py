@@ -7,13 +7,13 @@ Run by `make figures` and `make laboratory`. Tables stand between `<!-- begin NA
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from quadflow.analysis.demo import error_table, order_table
 from quadflow.analysis.judged import judgement, overhead_table, round_trip_table
+from quadflow.analysis.marked_blocks import fill
 from quadflow.analysis.tables import columns
 
 ROOT = Path(__file__).parents[1]
@@ -72,12 +72,7 @@ def blocks(figures: dict[str, Any]) -> dict[str, str]:
 
 def rewrite(text: str, figures: dict[str, Any]) -> str:
     """`text` with every marked block that it has replaced."""
-    for name, block in blocks(figures).items():
-        pattern = f"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)"
-        text = re.sub(
-            pattern, lambda m, b=block: f"{m.group(1)}{b}\n{m.group(2)}", text, flags=re.DOTALL
-        )
-    return text
+    return fill(text, blocks(figures))[0]
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
-"""The arithmetic of one interval as pure functions of tensors: run as it is, or compiled.
+"""The arithmetic of one interval as pure functions of tensors, which `Stepper` calls.
 
-`Stepper` calls them; see `compiled` for how torch.compile does. h is a float, or a tensor that
-broadcasts against the state.
+h is a float, or a tensor that broadcasts against the state. Nothing is counted or checked here.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ CONTRACTION = 0.25
 extrapolated guess. Measured on nonlinear problems at the steps that tolerances of 1e-3 to 1e-9 lead
 to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where sweeps hardly
 contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
-
 
 STACKED = 4096
 """Most entries of a state whose stages are summed by matrix products: fewer operations, but a copy
@@ -104,15 +102,14 @@ def stages(
 class RuleTensors:
     """A rule with n nodes as tensors of the state's dtype (the nodes: float64) and device.
 
-    matrix: (n, n). weights, nodes: (n,). embedded: the weights less those of the rule without its
-    middle node, (n,); None where no error is to be estimated. estimates: (2, n), the weights times
-    `CONTRACTION` and embedded. taylor, powers: (n, n) and exponents (n,), see `extrapolated`.
+    matrix: (n, n). weights, nodes: (n,). estimates: (2, n), the weights times `CONTRACTION`, and
+    the weights less those of the rule without its middle node; None where no error is to be
+    estimated. taylor, powers: (n, n) and exponents (n,), see `extrapolated`.
     """
 
     matrix: Tensor
     weights: Tensor
     nodes: Tensor
-    embedded: Tensor | None
     estimates: Tensor | None
     taylor: Tensor
     powers: Tensor
@@ -127,15 +124,14 @@ def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> Rule
         return torch.tensor(values).to(like.device, dtype)
 
     degrees = np.arange(rule.n)
-    embedded = _embedded(rule) if estimated else None
+    estimates: Tensor | None = None
+    if estimated:
+        estimates = tensor(np.stack((CONTRACTION * rule.weights, _embedded(rule))))
     return RuleTensors(
         matrix=tensor(rule.integration_matrix),
         weights=tensor(rule.weights),
         nodes=tensor(rule.nodes, torch.float64),
-        embedded=None if embedded is None else tensor(embedded),
-        estimates=None
-        if embedded is None
-        else tensor(np.stack((CONTRACTION * rule.weights, embedded))),
+        estimates=estimates,
         taylor=tensor(lagrange_taylor(rule.nodes, 1.0)),
         powers=tensor(rule.nodes[:, None] ** degrees),
         exponents=tensor(degrees, like.real.dtype),
@@ -245,12 +241,11 @@ def swept(
         h = h.to(y0.real.dtype)
     else:
         y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
-    if rule.embedded is None or rule.estimates is None:
+    if rule.estimates is None:
         return y1, None
     if guess is None:
         increment = torch.mv((values - previous).T, rule.weights)
-        missed = torch.mv(values.T, rule.embedded)
-        error = increment.abs() + missed.abs()
+        error = increment.abs() + torch.mv(values.T, rule.estimates[1]).abs()
     elif guess is previous and first is None:
         error = torch.mm(rule.estimates, values - guess).abs().sum(0)
     else:
@@ -259,5 +254,5 @@ def swept(
         if first is not None:
             increment = torch.where(first, increment / CONTRACTION, increment)
             beyond = torch.where(first, values, beyond)
-        error = increment.abs() + torch.mv(beyond.T, rule.embedded).abs()
+        error = increment.abs() + torch.mv(beyond.T, rule.estimates[1]).abs()
     return y1, error.reshape(y0.shape) * h

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from .errors import nearest
 from .interpolation import Interpolant, PolynomialInterpolant
@@ -37,8 +38,11 @@ class Method:
     name: as in the registry. order: global order p, error O(h^p) at fixed steps; None where none
     is claimed. dense_order: the same for the solution between the steps. error_order: q, the error
     estimate being O(h^q); None without an estimate (fixed steps only). max_growth: largest factor
-    between successive adaptive steps.
+    between successive adaptive steps. takes_fixed_steps: False where the steps are chosen with
+    something else, such as the order.
     """
+
+    takes_fixed_steps: ClassVar[bool] = True
 
     name: str
     order: int | None
@@ -90,6 +94,8 @@ class VariableOrderMethod(Method):
     control.max_order. `order` is None: the order is chosen together with the steps, so there is
     none at fixed steps, which the method does not take. error_order is that of the lowest k.
     """
+
+    takes_fixed_steps: ClassVar[bool] = False
 
     control: OrderControl
 

@@ -115,7 +115,6 @@ class PerSampleSteps(Steps):
         super().__init__(stepper, State(self._times(self.t, y0), y0))
         self.tolerance, self.controller, self.limits = tolerance, controller, limits
         self.sign = np.sign(self.t_end[0] - self.t[0])
-        stepper.adaptive = True
         samples = len(self.t)
         self.counts, self.rejects = np.zeros(samples, int), np.zeros(samples, int)
         self.statuses: list[Status] = [Status.SUCCESS] * samples

@@ -31,7 +31,16 @@ from .per_sample import (
     sample_times,
 )
 from .step import State, Stepper, StepResult
-from .steps import FixedSteps, Hooks, Landing, Limits, Status, Steps, adaptive_steps
+from .steps import (
+    AdaptiveSteps,
+    FixedSteps,
+    Hooks,
+    Landing,
+    Limits,
+    Status,
+    Steps,
+    adaptive_stepper,
+)
 
 DEFAULT_METHOD = "dopri5"
 
@@ -266,12 +275,11 @@ def solve(
         y_start = layout.join(y0)
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
         tolerance = Tolerance(rtol, atol, norm, per_sample=True)
-        chosen = chosen.for_tolerance(tolerance.strictest)
         span = (float(all_times.min()), float(all_times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
         steps = PerSampleSteps(
-            Stepper(chosen, velocity), y_start, all_times,
-            tolerance, controller, limits,
+            adaptive_stepper(chosen, velocity, tolerance), y_start, all_times, tolerance,
+            controller, limits,
         )  # fmt: skip
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
         tracker = _tracker(events, layout, all_times[0], y_start)
@@ -321,9 +329,10 @@ def solve(
             max_steps=cap, hooks=hooks,
         )  # fmt: skip
     else:
-        steps = adaptive_steps(
-            chosen, velocity, state, landings, tolerance, controller, limits, hooks=hooks
-        )
+        steps = AdaptiveSteps(
+            adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance, controller,
+            limits, hooks=hooks,
+        )  # fmt: skip
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
     tracker = _tracker(events, layout, state.t, state.y, clock)
     return _finish(steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw)

@@ -123,7 +123,6 @@ class Stepper:
     method: Method
     velocity: Velocity
     adaptive: bool = False
-    _constants: dict[Any, Tensor] = field(default_factory=dict)
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
     _tableaus: dict[Any, StageTensors] = field(default_factory=dict)
 
@@ -150,12 +149,6 @@ class Stepper:
         if isinstance(self.method, StagesMethod):
             return self._stages(self.method.tableau, state, t1)
         raise TypeError(f"{self.method!r} has no evaluation plan")
-
-    def _constant(self, key: Any, make: Callable[[], np.ndarray], like: Tensor) -> Tensor:
-        key = (key, like.dtype, like.device)
-        if key not in self._constants:
-            self._constants[key] = torch.tensor(make()).to(like.device, like.dtype)
-        return self._constants[key]
 
     # -- anchors ---------------------------------------------------------------------------------
 

@@ -158,7 +158,7 @@ class FixedSteps(Steps):
         hooks: Hooks = Hooks(),
     ) -> None:
         super().__init__(stepper, state, hooks)
-        if isinstance(stepper.method, VariableOrderMethod):
+        if not stepper.method.takes_fixed_steps:
             raise ValueError(
                 f"method {stepper.method.name!r} chooses its steps together with its order: leave "
                 "out step_size and grid, or take a method of fixed order such as 'pece4'"
@@ -229,7 +229,6 @@ class AdaptiveSteps(Steps):
         super().__init__(stepper, state, hooks)
         self.tolerance, self.limits = tolerance, limits
         self._controller = copy.copy(controller)
-        stepper.adaptive = True
         method = stepper.method
         self._orders: OrderControl | None = None
         if isinstance(method, VariableOrderMethod):
@@ -395,20 +394,10 @@ def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
     )
 
 
-def adaptive_steps(
-    method: Method,
-    velocity: Velocity,
-    state: State,
-    landings: Sequence[Landing],
-    tolerance: Tolerance,
-    controller: StepController,
-    limits: Limits,
-    *,
-    hooks: Hooks = Hooks(),
-) -> AdaptiveSteps:
-    """`AdaptiveSteps` by a method with an error estimate, or what it becomes at the tolerance."""
-    stepper = Stepper(method.for_tolerance(tolerance.strictest), velocity)
-    return AdaptiveSteps(stepper, state, landings, tolerance, controller, limits, hooks=hooks)
+def adaptive_stepper(method: Method, velocity: Velocity, tolerance: Tolerance) -> Stepper:
+    """For steps that the error estimate chooses: by the method, or what it becomes at the
+    tolerance."""
+    return Stepper(method.for_tolerance(tolerance.strictest), velocity, adaptive=True)
 
 
 def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:

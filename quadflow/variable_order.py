@@ -198,13 +198,15 @@ class OrderControl:
 
     def factor(self, weights: IntervalWeights, order: int, error: float) -> float:
         """Step-size factor for an interval of `order` whose error this time was `error`."""
-        largest = self._largest(order)
         if error <= 0:
-            return largest
+            return self._largest(order)
         power = 1 / (order + 1)
-        first = min(largest, max(self.min_factor, (self.aim / error) ** power))
-        expected = error * weights.model(order, first)
-        return min(largest, max(self.min_factor, first * (self.aim / expected) ** power))
+        factor = self._limited((self.aim / error) ** power, order)
+        expected = error * weights.model(order, factor)
+        return self._limited(factor * (self.aim / expected) ** power, order)
+
+    def _limited(self, factor: float, order: int) -> float:
+        return min(self._largest(order), max(self.min_factor, factor))
 
     def _largest(self, order: int) -> float:
         return self.low_factor if order <= 3 else self.max_factor

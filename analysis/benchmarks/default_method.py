@@ -25,10 +25,11 @@ from torch import Tensor
 
 import quadflow as qf
 
+from ..work_precision_costs import geometric_mean
 from .equal_error import compare
 from .networks import NetworkVelocity, start_states
 from .peers import quadflow_peer
-from .report import Record, geometric_mean, ratio, run, table
+from .report import Record, ratio, run, table
 from .subjects import SCIENTIFIC, Subject, subject, torch_subject
 
 METHODS = ("bosh3", "dopri5", "tsit5", "dopri8", "gauss4", "gauss", "lobatto", "adams")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import shlex
 import sys
 import time
@@ -16,6 +15,7 @@ import torch
 
 from quadflow.adapters.files import write_json
 
+from ..marked_blocks import fill
 from ..work_precision import machine
 from .peers import LIBRARIES, missing
 
@@ -35,17 +35,11 @@ def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
     Raises:
         ValueError: the text has no such markers for a name.
     """
-    for name, block in blocks.items():
-        pattern = f"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)"
-        text, found = re.subn(pattern, rf"\g<1>{_literal(block)}\n\g<2>", text, flags=re.DOTALL)
-        if not found:
+    text, filled = fill(text, blocks)
+    for name in blocks:
+        if name not in filled:
             raise ValueError(f"there is no <!-- begin {name} --> ... <!-- end {name} --> to fill")
     return text
-
-
-def _literal(text: str) -> str:
-    """`text` for the replacement of a regular expression."""
-    return text.replace("\\", r"\\")
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -63,11 +57,6 @@ def ratio(value: float | None) -> str:
 def quotient(a: float | None, b: float | None) -> float | None:
     """a / b; None where one is missing or b is zero."""
     return None if a is None or not b else a / b
-
-
-def geometric_mean(values: Sequence[float]) -> float | None:
-    """exp of the mean log; None of nothing."""
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
 
 
 def environment() -> dict[str, Any]:

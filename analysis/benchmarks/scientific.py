@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from ..work_precision_costs import geometric_mean
 from .equal_error import compare
 from .peers import Peer, other_peers, quadflow_peers
 from .report import (
     Record,
-    geometric_mean,
     left_out,
     milliseconds,
     quotient,
