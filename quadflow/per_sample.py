@@ -198,9 +198,10 @@ class PerSampleSteps(Steps):
                 t1 = np.where(good, t1, self.t)
                 result = self.stepper.step(state, self._times(t1, state.y))
             factor = self._factors(ratio, good, result.error_order or 1)
-            self._size = np.where(
-                self.active, np.clip(size * factor, limits.min_step, limits.max_step), self._size
-            )
+            bounded = np.clip(size * factor, limits.min_step, limits.max_step)
+            # that a step must be shorter than min_step is for `_check` to see
+            planned = np.where(good, bounded, size * factor)
+            self._size = np.where(self.active, planned, self._size)
             self._after_reject = np.where(self.active, ~good, self._after_reject)
             self._previous = np.where(good, np.fmax(ratio, 1e-4), self._previous)
             self.counts += good

@@ -28,6 +28,11 @@ to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where 
 contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
 
 
+FARTHEST = 10.0
+"""A step this many times longer than the one before it starts anew from its start alone: what is
+extrapolated from an interval so short is the rounding in it."""
+
+
 @dataclass(frozen=True)
 class State:
     """Where a solve stands between two intervals.
@@ -144,7 +149,7 @@ class Stepper:
     def _anchors(self, method: AnchorsMethod, state: State, t1: float, is_last: bool) -> StepResult:
         interpolant, rule = method.interpolant, method.rule
         start = self.start(state)
-        known = (*state.history, start)[-interpolant.anchors :]
+        known = _spaced((*state.history, start), t1)[-interpolant.anchors :]
         if method.startup == "dopri5" and len(known) < interpolant.anchors:
             result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
             result.state = State(t1, result.state.y, result.state.anchor, known)
@@ -208,7 +213,11 @@ class Stepper:
             "c", lambda: rule.nodes, torch.empty(0, dtype=torch.float64, device=y0.device)
         )
         sweeps, extra = method.sweeps, max(0, method.most_sweeps - method.sweeps)
-        extrapolated = method.guess == "extrapolated" and state.last is not None
+        extrapolated = (
+            method.guess == "extrapolated"
+            and state.last is not None
+            and h / (state.last.t1 - state.last.t0) <= FARTHEST
+        )
         if extrapolated:
             assert state.last is not None
             guess = self._extrapolate(rule, state.last, t0, h)
@@ -228,6 +237,9 @@ class Stepper:
             nonlocal anchor
             # a node at the start has the start's velocity in every sweep: it is evaluated once
             first = 1 if anchor is not None and rule.has_left else 0
+            if first == n:  # the start is the only node
+                assert anchor is not None
+                return anchor.v.reshape(1, -1)
             times = torch.add(nodes[first:] * h, t0)
             states = torch.addmm(flat, matrix[first:], values, alpha=h)
             new = self.velocity.nodes(times, states.reshape(-1, *shape)).reshape(n - first, -1)
@@ -327,6 +339,17 @@ class Stepper:
             return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
 
         return StepResult(State(t1, y1, end), error, tableau.error_order, segment, start, state)
+
+
+def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
+    """The anchors without those that are much nearer to the last one than the step to t1 is long:
+    their difference from it is their error, which a longer step would magnify."""
+    *earlier, start = anchors
+    if isinstance(t1, Tensor):  # per-sample times, which are not read here
+        return anchors
+    while earlier and abs(t1 - start.t) > FARTHEST * abs(start.t - earlier[-1].t):
+        earlier.pop()
+    return (*earlier, start)
 
 
 def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:
