@@ -72,6 +72,8 @@ class StateLayout:
             name = f"y0{label}"
             if not isinstance(part, Tensor):
                 raise TypeError(f"{name} must be a torch.Tensor, got {type(part).__name__}")
+            if part.layout is not torch.strided:
+                raise TypeError(f"{name} is stored as {part.layout}; it must be a dense tensor")
             if part.dtype in _HALF and accumulation_dtype is None:
                 raise TypeError(
                     f"{name} has dtype {part.dtype}, in which steps cannot be added up: give "
