@@ -52,6 +52,8 @@ def sample_times(t: Any, samples: int) -> Array:
     if isinstance(t, Tensor):
         if t.requires_grad:
             raise ValueError("t requires grad: with batch_dims=1 there are no gradients in t")
+        if t.is_complex():
+            raise TypeError(f"t must be real, got dtype {t.dtype}")
         t = t.detach().cpu().to(torch.float64).numpy()
     try:
         times = np.array(t, dtype=np.float64)

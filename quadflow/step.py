@@ -273,11 +273,12 @@ class Stepper:
             )  # fmt: skip
 
         values = previous = guess
+        eps = torch.finfo(self.velocity.layout.func_dtype).eps  # func knows its states no better
         change = least = math.inf
         for count in range(1, sweeps + 1):
             previous, values = values, sweep(values)
             if method.converged:
-                before, change = change, _rounding_units(values - previous, h, y0)
+                before, change = change, _rounding_units(values - previous, h, y0, eps)
                 if _converged(change, before, least, count == sweeps, t0, h):
                     break
                 least = min(least, change)
@@ -352,11 +353,11 @@ def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
     return (*earlier, start)
 
 
-def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:
+def _rounding_units(change: Tensor, h: float, y0: Tensor, eps: float) -> float:
     """How much a sweep moved the states, in units of their rounding: one host synchronisation."""
     with torch.no_grad():
         size = torch.maximum(y0.abs().amax(), change.abs().amax() * abs(h))
-        moved = change.abs().amax() * abs(h) / (size * torch.finfo(y0.dtype).eps)
+        moved = change.abs().amax() * abs(h) / (size * eps)
         return float(worst(torch.where(size > 0, moved, 0.0)))
 
 

@@ -342,7 +342,8 @@ class AdaptiveSteps(Steps):
             raise self._end(
                 Status.NON_FINITE,
                 f"func or the solution is not finite just past t={t:.9g}, however short "
-                f"the step ({size:.3g}): a singularity, or a NaN or inf from func there",
+                f"the step ({size:.3g}): a singularity, a NaN or inf from func there, or "
+                "tolerances so small that the error over them overflows",
             )
         raise self._end(
             Status.STEP_COLLAPSE,

@@ -34,7 +34,7 @@ def solve_by_scipy(
     Raises:
         ValueError: gradients are wanted (of y0 or of parameters of an nn.Module), min_step for
             another solver than LSODA, or what solve_ivp refuses. RuntimeError: it did not reach
-            the last time; SciPy's message says why.
+            the last time, SciPy's message says why; or func is not finite ("LSODA").
     """
     layout = StateLayout(y0)
     _refuse_gradients(func, y0 if isinstance(y0, tuple) else (y0,))
@@ -47,6 +47,8 @@ def solve_by_scipy(
     def on_numpy(t: float, y: np.ndarray) -> np.ndarray:
         state = torch.from_numpy(y.copy()).to(layout.device, layout.dtype).reshape(shape)
         value: np.ndarray = velocity(float(t), state)[0].cpu().numpy().reshape(-1)
+        if solver == "LSODA" and not np.isfinite(value).all():  # which would never come back
+            raise RuntimeError(f"scipy_solver, solver='LSODA': func is not finite at t={t:.9g}")
         return value
 
     steps = {name: float(options[name]) for name in ("min_step", "max_step") if name in options}

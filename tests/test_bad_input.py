@@ -145,6 +145,7 @@ def test_functions_of_tuples(func, match) -> None:
         ),
         ({"land_on": (1j,)}, TypeError, "land_on must be a one-dimensional sequence of times"),
         ({"breakpoints": 0.5, "batch_dims": 1}, ValueError, "breakpoints must be a one-dimens"),
+        ({"t": torch.tensor([0.0, 1 + 1j]), "batch_dims": 1}, TypeError, "t must be real"),
         ({"y0": Y0.to_sparse()}, TypeError, "y0 is stored as torch.sparse_coo; it must be a dense"),
         ({"method": "rk4"}, ValueError, "method 'rk4' has no error estimate.*step_size or grid"),
         ({"method": "ab3"}, ValueError, "method 'ab3' has no error estimate"),
