@@ -141,6 +141,7 @@ class PerSampleSteps(Steps):
                     self.tolerance, lambda x: self._times(x, state.y),
                 )
             )  # fmt: skip
+            size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
 
     def _check(self, size: Array) -> None:

@@ -237,6 +237,7 @@ class AdaptiveSteps(Steps):
                 abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
                 self.tolerance,
             )  # fmt: skip
+            size = max(size, 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
 
     def _enter(self) -> None:

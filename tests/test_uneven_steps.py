@@ -47,6 +47,17 @@ def test_a_landing_just_behind_the_start(batch_dims: int, near: float) -> None:
     assert (solution.y[-1] - Y0 * math.exp(-1)).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("batch_dims", [0, 1])
+def test_a_first_step_above_the_rounding_of_time(batch_dims: int) -> None:
+    """Late times and slow solutions: the usual guess of 1e-6 would be lost in t."""
+    for slope in (0.0, 1e-10):
+        solution = qf.solve(
+            lambda t, y, k=slope: -k * y, Y0[:, None], (1e10, 2e10), method="dopri5",
+            batch_dims=batch_dims,
+        )  # fmt: skip
+        assert (solution.y[-1] - Y0[:, None] * math.exp(-slope * 1e10)).abs().max() < 1e-5
+
+
 def test_a_rule_of_the_start_alone() -> None:
     """Euler's method, as a rule of one node."""
     euler = qf.collocation(qf.radau_left(1), 2)
