@@ -117,7 +117,9 @@ def orbit(
         raise ValueError(f"periods must be a positive multiple of {WINDOW}, got {periods}")
     y0 = phases(count, eccentricity)
     first = energy(y0)
-    errors, means, window = [], [], []
+    errors: list[float] = []
+    means: list[float] = []
+    window: list[Tensor] = []
 
     def look(t: float, y: Tensor) -> None:
         window.append((energy(y) - first) / first.abs())

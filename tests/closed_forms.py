@@ -25,7 +25,7 @@ class ClosedForm:
     slope: on tensors; s broadcasts against y. exact: on arrays, s a float.
     growth: bounds |∂y(s)/∂y(r)| for 0 <= r <= s, as growth(s, y0).
     kinds: of which states it makes sense, "real" and "complex". last: smallest s of a singularity.
-    autonomous: slope does not look at s.
+    autonomous: slope does not look at s. linear: in y.
     """
 
     name: str
@@ -35,6 +35,7 @@ class ClosedForm:
     complex: bool = True
     last: Callable[[Array], float] = lambda y0: math.inf
     autonomous: bool = True
+    linear: bool = True
 
 
 def _matrix(d: int) -> Array:
@@ -72,12 +73,12 @@ CLOSED_FORMS = {
         # ∂y(s)/∂y0 = e^(-s) (y(s)/y0)² <= 1 / (4 y0 (1 - y0)) for y0 < 1/2
         ClosedForm(
             "logistic", lambda s, y: y * (1 - y), _logistic,
-            lambda s, y0: max(1.0, 1 / float(2 * y0.min())), complex=False,
+            lambda s, y0: max(1.0, 1 / float(2 * y0.min())), complex=False, linear=False,
         ),
         ClosedForm("still", lambda s, y: torch.zeros_like(y), lambda s, y0: y0),
         ClosedForm(
             "blow-up", lambda s, y: y * y, lambda s, y0: y0 / (1 - y0 * s),
-            lambda s, y0: 1 / float(1 - y0.max() * s) ** 2, complex=False,
+            lambda s, y0: 1 / float(1 - y0.max() * s) ** 2, complex=False, linear=False,
             last=lambda y0: 1 / float(y0.max()),
         ),
     )

@@ -203,6 +203,9 @@ def calls(draw: Any) -> Call:
         choices = _METHODS.filter(lambda method: made_of(method).error_order is not None)
     method = draw(choices)
     batch = draw(st.sampled_from((0, 0, 0, 0, 1)))
+    if form.name == "linear" and batch and len(shape) < 2:
+        shape = (2, 3)  # its last axis is coupled, so that it cannot count samples
+    bad = draw(st.sampled_from(BAD)) if draw(st.sampled_from(range(12))) == 5 else None
     fault = draw(
         st.one_of(
             st.none(), st.none(), st.none(), st.none(),
@@ -253,9 +256,10 @@ def calls(draw: Any) -> Call:
         ),
         throw=draw(st.booleans()),
         grad=draw(st.sampled_from((None, None, None, "y0", "t", "args"))),
-        event=draw(st.none() | st.none() | st.none() | _FRACTIONS),
+        # with events t may end at infinity
+        event=None if bad and bad[0] == "t" else draw(st.none() | st.none() | _FRACTIONS),
         fault=fault,
-        bad=draw(st.sampled_from(BAD)) if draw(st.sampled_from(range(12))) == 5 else None,
+        bad=bad,
     )  # fmt: skip
 
 
@@ -566,9 +570,9 @@ def judge(call: Call, made: Made, solution: qf.Solution) -> Verdict:
     worst = max(
         _error(call, made, part, reached, "times") for part in _parts(call, solution.y)
     )  # fmt: skip
-    if call.dense_output and len(reached) > 1:
+    # fixed steps go on in what is not finite, and dense output may look at the end of a step
+    if call.dense_output and len(reached) > 1 and (solution.success or math.isnan(made.step)):
         inside = np.random.default_rng(call.seed).uniform(0, 1, 4)
-        # fixed steps go on in what is not finite
         last = solution.steps[-1] if solution.success else reached[-1]
         span = last - reached[0]
         when = [reached[0], *(reached[0] + x * span for x in inside), last]
@@ -600,6 +604,8 @@ def _gradient_error(call: Call, made: Made, solution: qf.Solution) -> float:
     form, s = CLOSED_FORMS[call.form], _elapsed(made, float(solution.t[-1]))
     if call.grad is None or call.event is not None or form.last(made.y0) <= s:
         return 0.0
+    if "16" in call.dtype and max(call.rtol, call.atol) >= 0.1:
+        return 0.0  # on steps beyond stability gradients may overflow
     ends = [part[-1].sum() for part in _parts(call, solution.y)]
     total = torch.stack([end.real if end.is_complex() else end for end in ends]).sum()
     wrt = {"t": made.positional["t"], "args": made.parameter}.get(call.grad)
@@ -675,6 +681,8 @@ def _judge_failure(call: Call, made: Made, solution: qf.Solution) -> None:
     pole = form.last(made.y0) <= made.elapsed[-1]
     faulty = call.fault is not None
     strict = min(call.rtol, 1.0) < least_tolerance(call) and call.atol < 1e-2
+    if not form.linear and max(call.rtol, call.atol) >= 0.1:
+        return  # the tolerance lets it go anywhere, to a pole of another solution for one
     if status is qf.Status.MAX_STEPS:
         assert stats.accepted + stats.rejected == call.max_steps
         order = made.method.error_order or 1
@@ -690,7 +698,10 @@ def _judge_failure(call: Call, made: Made, solution: qf.Solution) -> None:
     elif status is qf.Status.NON_FINITE:
         # an error over tolerances of 1e-300 may overflow, which the message says
         tiny = max(call.rtol, call.atol) < 1e-14
-        assert pole or tiny or (faulty and call.fault[0] in ("nan", "inf")), solution.message
+        unstable = amplification(made.method) * torch.finfo(DTYPES[call.dtype]).eps > 0.1
+        assert (
+            pole or tiny or unstable or (faulty and call.fault[0] in ("nan", "inf"))
+        ), solution.message  # fmt: skip
     elif status is qf.Status.NOT_CONTRACTING:
         assert pole or faulty, solution.message
     else:
@@ -707,7 +718,9 @@ def _judge_samples(call: Call, made: Made, solution: qf.Solution) -> Verdict:
             good = torch.isfinite(part[:, i]).reshape(len(made.times), -1).all(1).tolist()
             reached = len(good) if all(good) else good.index(False)
             if status is qf.Status.SUCCESS:
-                assert reached == len(made.times), f"sample {i}"
+                # in float16 what is beyond a pole may overflow
+                across = form.last(made.y0[i]) <= made.elapsed[-1]
+                assert reached == len(made.times) or across, f"sample {i}"
             last = form.last(made.y0[i])
             for j in range(reached):
                 s = float(made.elapsed[j])
@@ -722,6 +735,13 @@ def _judge_samples(call: Call, made: Made, solution: qf.Solution) -> Verdict:
     return Verdict("right" if solution.success else solution.status.value, worst / scale)
 
 
+def amplification(method: qf.Method) -> float:
+    """What extrapolating a start guess makes of rounding, from a step as long as the last."""
+    if isinstance(method, qf.SweepsMethod) and method.guess == "extrapolated":
+        return (3 + 2 * math.sqrt(2)) ** method.rule.n
+    return 1.0
+
+
 def bound(call: Call, made: Made, stats: qf.Statistics, end: float) -> float:
     """What the error may be, up to a constant: see test_fuzzing.py for that, and for why."""
     form, y0 = CLOSED_FORMS[call.form], made.y0
@@ -734,8 +754,7 @@ def bound(call: Call, made: Made, stats: qf.Statistics, end: float) -> float:
     steps = max(1, stats.accepted)
     func_eps = float(torch.finfo(DTYPES[call.dtype]).eps)
     rounding = func_eps * max(size, 1e-3) * (steps + 10)
-    if isinstance(made.method, qf.SweepsMethod) and made.method.guess == "extrapolated":
-        rounding *= (3 + 2 * math.sqrt(2)) ** made.method.rule.n
+    rounding *= amplification(made.method)
     if isinstance(made.method, qf.SweepsMethod) and made.method.converged:
         rounding *= 64
     if not form.autonomous:
@@ -753,6 +772,8 @@ def bound(call: Call, made: Made, stats: qf.Statistics, end: float) -> float:
             if call.perturb:  # every step starts anew
                 order = 1
         allowed = max(size, 1.0) * (end + starts) * (made.step * rate) ** order
-    if form.name == "blow-up" and growth * allowed > 0.01 * size:
+        if form.name == "blow-up":  # of which the derivatives are p! y^(p+1)
+            allowed *= math.factorial(order)
+    if not form.linear and growth * allowed > 0.01 * size:
         return math.inf  # errors that large do not grow as small ones do
     return growth * (allowed + rounding)

@@ -15,11 +15,11 @@ import math
 import warnings
 from typing import Any
 
-import hypothesis
 import pytest
 from fuzz_cases import BAD, Call, Verdict, calls, run
 from fuzz_odeint import run_odeint
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
+from plain_draws import seeded
 
 MOST = 10.0
 """Errors beyond so many times the bound are bugs."""
@@ -29,12 +29,7 @@ def fuzz(examples: int, seed: int, judge: Any = run) -> collections.Counter[str]
     """Judge so many calls, the same for a seed; how often each outcome came."""
     outcomes: collections.Counter[str] = collections.Counter()
 
-    @hypothesis.seed(seed)
-    @settings(
-        max_examples=examples, deadline=None, database=None, print_blob=False,
-        suppress_health_check=list(HealthCheck),
-        phases=(Phase.generate,),  # a failing call is shown as drawn: shrinking takes minutes
-    )  # fmt: skip
+    @seeded(seed, examples)
     @given(calls())
     def check(call: Call) -> None:
         with warnings.catch_warnings():

@@ -7,12 +7,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
 from closed_forms import CLOSED_FORMS
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,6 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from plain_draws import seeded
 from torch import Tensor
 
 import quadflow as qf
@@ -215,14 +214,7 @@ class Solve(RuleBasedStateMachine):
 
 def drive(examples: int, seed: int) -> None:
     """Run the machine: always the same runs for a seed."""
-    machine = hypothesis.seed(seed)(type(f"Solve{seed}", (Solve,), {}))
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=15, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )  # fmt: skip
+    run_state_machine_as_test(Solve, settings=seeded(seed, examples, stateful_step_count=15))
 
 
 def test_a_solve_in_progress() -> None:
