@@ -106,15 +106,14 @@ class AchievedError:
             cells = "".join(f"{_range(self.ratios(s, name)):>20}" for s in solvers)
             lines.append(f"{name:<18}{self.growths[name]:>9.2g}{cells}")
         low, high = BAND
-        for title, part in (
-            (f"in [{low:g}, {high:g}]", lambda x: ((x >= low) & (x <= high)).mean()),
-            (f"below {low:g}", lambda x: (x < low).mean()),
-            (f"above {high:g}", lambda x: (x > high).mean()),
+        for title, least, most in (
+            (f"in [{low:g}, {high:g}]", low, high),
+            (f"below {low:g}", 0.0, low),
+            (f"above {high:g}", high, math.inf),
         ):
-            cells = "".join(f"{100 * part(self.ratios(s)):>18.0f} %" for s in solvers)
-            lines.append(f"{title:<27}{cells}")
-            cells = "".join(f"{100 * part(self.own(s)):>18.0f} %" for s in solvers)
-            lines.append(f"{'  error over growth':<27}{cells}")
+            for what, values in ((title, self.ratios), ("  error over growth", self.own)):
+                parts = [((x >= least) & (x < most)).mean() for x in map(values, solvers)]
+                lines.append(f"{what:<27}" + "".join(f"{100 * x:>18.0f} %" for x in parts))
         failed = dict.fromkeys(r.problem for r in self.rows if r.failure is not None)
         if failed:
             lines.append(f"stiff, not solved within the budget of calls: {', '.join(failed)}")

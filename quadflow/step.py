@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import attempt
+from .attempt import RuleTensors, StageTensors
 from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
 from .interpolation import Anchor, Interval
-from .lagrange import lagrange_integrals, lagrange_matrix
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
-from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
-
-CONTRACTION = 0.25
-"""The share of an increment that the estimate takes for the error left after the sweep, from an
-extrapolated guess. Measured on nonlinear problems at the steps that tolerances of 1e-3 to 1e-9 lead
-to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where sweeps hardly
-contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
-
 
 FARTHEST = 10.0
 """A step this many times longer than the one before it starts anew from its start alone: what is
@@ -39,8 +32,9 @@ class State:
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
     last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
-    the next interval where it varies. In the anchors plan t may be a tensor that broadcasts against
-    y: a time for every sample.
+    the next interval where it varies. t may be a tensor that broadcasts against y: a time for every
+    sample. unfinished: see `Unfinished`; samples that have no interval behind them have f at their
+    start as `last`, at all nodes.
     """
 
     t: float
@@ -49,6 +43,7 @@ class State:
     history: tuple[Anchor, ...] = ()
     last: Segment | None = None
     order: int = 1
+    unfinished: Unfinished | None = None
 
 
 class NotContracting(RuntimeError):
@@ -73,28 +68,46 @@ class SamplesStep:
     t: np.ndarray
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """Of the sweeps of an interval that every sample has for itself, where the samples stand.
+
+    active: who still has a way to go (bool (B,), like the others). first: whose interval is its
+    first. again: whose interval, swept already, gets one sweep more, of the same size and from
+    `values` ((n, B·rest); None before any sweep).
+    """
+
+    active: np.ndarray
+    first: np.ndarray
+    again: np.ndarray
+    values: Tensor | None = None
+
+
 @dataclass
 class StepResult:
     """One interval done.
 
     state: at its end. previous: at its start. error: estimate of the local error, of the state's
-    shape, O(h^error_order); None without one. make_segment: see `segment`. start: the anchor at
-    the start, where the plan evaluated one: a rejected step need not evaluate it again. orders: the
-    errors of several orders, where the method chooses between them. samples: of steps that every
-    sample has for itself. refine: called with no arguments, the same interval with one sweep more
-    (a call of f); None where the method has none. sweeps_left: how often that may go on.
+    shape, O(h^error_order); None without one. The order is an integer, or one a sample.
+    make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
+    rejected step need not evaluate it again. orders: the errors of several orders, where the method
+    chooses between them. samples: of steps that every sample has for itself. refine: called with no
+    arguments, the same interval with one sweep more (a call of f); None where the method has none.
+    sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
+    then how often it may in all, one a sample.
     """
 
     state: State
     error: Tensor | None
-    error_order: int | None
+    error_order: Any
     make_segment: Callable[[StepResult], Segment]
     start: Anchor | None
     previous: State
     orders: OrderErrors | None = None
     samples: SamplesStep | None = None
     refine: Callable[[], StepResult] | None = None
-    sweeps_left: int = 0
+    sweeps_left: Any = 0
+    swept: Tensor | None = None
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -115,6 +128,8 @@ class Stepper:
     velocity: Velocity
     adaptive: bool = False
     _constants: dict[Any, Tensor] = field(default_factory=dict)
+    _rules: dict[Any, RuleTensors] = field(default_factory=dict)
+    _tableaus: dict[Any, StageTensors] = field(default_factory=dict)
 
     def start(self, state: State) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
@@ -133,6 +148,8 @@ class Stepper:
         if isinstance(self.method, VariableOrderMethod):
             return self._variable_order(self.method, state, t1)
         if isinstance(self.method, SweepsMethod):
+            if state.unfinished is not None:
+                return self._sweeps_of_samples(self.method, state, t1)
             return self._sweeps(self.method, state, t1)
         if isinstance(self.method, StagesMethod):
             return self._stages(self.method.tableau, state, t1)
@@ -195,7 +212,7 @@ class Stepper:
         errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
         segment = Segment(
             t0, t1, y0, velocities[: k + 1].reshape(-1, *shape),
-            lagrange_weights([1.0, *weights.positions[:k].tolist()]),
+            lagrange_weights([1.0, *weights.positions[:k].tolist()]), y1,
         )  # fmt: skip
         return StepResult(
             State(t1, y1, history=known, order=k), errors[-1], k + 1,
@@ -204,15 +221,22 @@ class Stepper:
 
     # -- sweeps ----------------------------------------------------------------------------------
 
+    def _efforts(self, method: SweepsMethod) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(sweeps, further ones there may be) of an interval, and of a first one, whose guess is a
+        constant where that of later ones is extrapolated."""
+        sweeps, further = method.sweeps, max(0, method.most_sweeps - method.sweeps)
+        if method.guess == "constant":
+            return (sweeps, further), (sweeps, further)
+        full = max(sweeps, (method.order or 1) - 1)
+        if further and self.adaptive:  # the estimate says when there are enough
+            return (sweeps, further), (2, 2 * full)
+        return (sweeps, further), (full, further)
+
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
         rule, t0, y0, h = method.rule, state.t, state.y, t1 - state.t
         n, shape = rule.n, y0.shape
-        matrix = self._constant("A", lambda: rule.integration_matrix, y0)
-        weights = self._constant("b", lambda: rule.weights, y0)
-        nodes = self._constant(
-            "c", lambda: rule.nodes, torch.empty(0, dtype=torch.float64, device=y0.device)
-        )
-        sweeps, extra = method.sweeps, max(0, method.most_sweeps - method.sweeps)
+        tensors = self._rule_tensors(method, y0)
+        usual, at_first = self._efforts(method)
         extrapolated = (
             method.guess == "extrapolated"
             and state.last is not None
@@ -220,84 +244,120 @@ class Stepper:
         )
         if extrapolated:
             assert state.last is not None
-            guess = self._extrapolate(rule, state.last, t0, h)
+            guess = attempt.extrapolated(tensors, h, *_rows(state.last))
             # without an anchor the first sweep evaluates the start with the other nodes
             anchor = state.anchor if rule.has_left else None
         else:
             anchor = self.start(state)
             guess = anchor.v.reshape(1, -1).expand(n, -1)
-            if method.guess == "extrapolated":
-                sweeps = max(sweeps, (method.order or 1) - 1)
-                if extra and self.adaptive:  # the estimate says when there are enough
-                    sweeps, extra = 2, 2 * sweeps
-        flat = y0.reshape(1, -1)
+        sweeps, further = usual if extrapolated else at_first
+        f, v0 = self.velocity.nodes, None if anchor is None else anchor.v
+        if method.converged:
+            values, previous, v0 = self._until_converged(tensors, t0, h, y0, v0, guess, sweeps)
+        else:
+            values, previous, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
+        if v0 is not None and anchor is None:
+            anchor = Anchor(t0, y0, v0)
 
-        def sweep(values: Tensor) -> Tensor:
-            """Node velocities at the states that the given ones lead to."""
-            nonlocal anchor
-            # a node at the start has the start's velocity in every sweep: it is evaluated once
-            first = 1 if anchor is not None and rule.has_left else 0
-            if first == n:  # the start is the only node
-                assert anchor is not None
-                return anchor.v.reshape(1, -1)
-            times = torch.add(nodes[first:] * h, t0)
-            states = torch.addmm(flat, matrix[first:], values, alpha=h)
-            new = self.velocity.nodes(times, states.reshape(-1, *shape)).reshape(n - first, -1)
-            if anchor is not None and first:
-                return torch.cat((anchor.v.reshape(1, -1), new))
-            if rule.has_left:
-                anchor = Anchor(t0, y0, new[0].reshape(shape))
-            return new
-
-        def result(values: Tensor, change: Tensor, extra: int) -> StepResult:
-            y1 = torch.addmv(flat[0], values.T, weights, alpha=h).reshape(shape)
-            error, order = None, method.error_order
-            if order is not None:
-                embedded = self._constant("e", lambda: _embedded(rule), y0)
-                increment = torch.mv(change.T, weights)
-                if extrapolated:
-                    increment = increment * CONTRACTION
-                    missed = torch.mv((values - guess).T, embedded)
-                else:
-                    order, missed = min(order, n), torch.mv(values.T, embedded)
-                error = ((increment.abs() + missed.abs()) * h).reshape(shape)
+        def result(values: Tensor, previous: Tensor, further: int) -> StepResult:
+            y1, error = attempt.swept(
+                tensors, h, y0, values, previous, guess if extrapolated else None
+            )
 
             def refine() -> StepResult:
-                new = sweep(values)
-                return result(new, new - values, extra - 1)
+                more, _ = attempt.sweep(tensors, f, t0, h, y0, v0, values)
+                return result(more, values, further - 1)
 
+            order = method.error_order
+            if order is not None and not extrapolated:
+                order = min(order, n)
             segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
             return StepResult(
                 State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
-                refine=refine if extra > 0 else None, sweeps_left=extra,
+                refine=refine if further > 0 else None, sweeps_left=further,
             )  # fmt: skip
 
+        return result(values, previous, further)
+
+    def _sweeps_of_samples(self, method: SweepsMethod, state: State, t1: Any) -> StepResult:
+        """As `_sweeps`, with an interval of its own for every sample: see `Unfinished`."""
+        waiting = state.unfinished
+        assert waiting is not None
+        t0: Any = state.t
+        rule, y0, h = method.rule, state.y, t1 - t0
+        n, shape = rule.n, y0.shape
+        tensors = self._rule_tensors(method, y0)
+        usual, at_first = self._efforts(method)
+        first: Tensor | None = None
+        order: Any = method.error_order
+        if method.guess == "extrapolated" and state.last is not None:
+            anchor = state.anchor if rule.has_left else None
+            guess = extrapolated = attempt.extrapolated(tensors, h, *_rows(state.last))
+            if waiting.first.any():
+                first = _columns(waiting.first, y0)
+                guess = extrapolated = torch.where(first, _rows(state.last)[1], guess)
+            begun, further = (
+                np.where(waiting.first, a, b) for a, b in zip(at_first, usual, strict=True)
+            )
+            order = np.where(waiting.first, min(order, n), order)
+        else:
+            anchor, extrapolated = self.start(state), None
+            guess = anchor.v.reshape(1, -1).expand(n, -1)
+            begun, further = (np.full(len(y0), count) for count in at_first)
+            order = min(order, n)
+        values = previous = guess
+        if waiting.again.any():
+            assert waiting.values is not None
+            values = torch.where(_columns(waiting.again, y0), waiting.values, guess)
+        v0 = None if anchor is None else anchor.v
+        wanted = np.where(waiting.active, np.where(waiting.again, 1, begun), 0)
+        for left in range(int(wanted.max()), 0, -1):
+            new, v0 = attempt.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values)
+            late = waiting.active & (wanted < left)
+            if late.any():  # all end with the same sweep
+                new = torch.where(_columns(late, y0), values, new)
+            previous, values = values, new
+        if v0 is not None and anchor is None:
+            anchor = Anchor(t0, y0, v0)
+        y1, error = attempt.swept(tensors, h, y0, values, previous, extrapolated, first)
+        segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+        return StepResult(
+            State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
+            sweeps_left=further, swept=values,
+        )  # fmt: skip
+
+    def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
+        key = (y0.dtype, y0.device)
+        if key not in self._rules:
+            self._rules[key] = attempt.rule_tensors(
+                method.rule, y0, estimated=method.error_order is not None
+            )
+        return self._rules[key]
+
+    def _stage_tensors(self, tableau: Tableau, y0: Tensor) -> StageTensors | None:
+        if y0.numel() > attempt.STACKED or len(tableau.a) < 4:
+            return None
+        key = (id(tableau), y0.dtype, y0.device)
+        if key not in self._tableaus:
+            self._tableaus[key] = attempt.stage_tensors(tableau, y0)
+        return self._tableaus[key]
+
+    def _until_converged(
+        self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
+        guess: Tensor, most: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        """As `attempt.sweeps`, until the sweeps move the states by rounding alone."""
         values = previous = guess
         eps = torch.finfo(self.velocity.layout.func_dtype).eps  # func knows its states no better
         change = least = math.inf
-        for count in range(1, sweeps + 1):
-            previous, values = values, sweep(values)
-            if method.converged:
-                before, change = change, _rounding_units(values - previous, h, y0, eps)
-                if _converged(change, before, least, count == sweeps, t0, h):
-                    break
-                least = min(least, change)
-        return result(values, values - previous, extra)
-
-    def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
-        ratio = h / (last.t1 - last.t0)
-        old = last.velocities
-        assert isinstance(old, Tensor)
-
-        def matrix() -> np.ndarray:
-            return lagrange_matrix(rule.nodes, 1 + ratio * rule.nodes)
-
-        if abs(ratio - 1) < 1e-9:  # uniform steps: one matrix for all of them
-            ratio = 1.0
-            move = self._constant("extrapolate", matrix, old)
-        else:
-            move = torch.tensor(matrix()).to(old.device, old.dtype, non_blocking=True)
-        return move @ old.reshape(rule.n, -1)
+        for count in range(1, most + 1):
+            previous = values
+            values, v0 = attempt.sweep(rule, self.velocity.nodes, t0, h, y0, v0, previous)
+            before, change = change, _rounding_units(values - previous, h, y0, eps)
+            if _converged(change, before, least, count == most, t0, h):
+                break
+            least = min(least, change)
+        return values, previous, v0
 
     # -- stages ----------------------------------------------------------------------------------
 
@@ -305,34 +365,24 @@ class Stepper:
         t0, y0 = state.t, state.y
         h: Any = t1 - t0
         start = self.start(state)
-        velocities, detail = [start.v], start.detail
-        y, c = y0, tableau.c.tolist()
-        for i in range(1, len(tableau.a)):
-            y = along(y0, combine(tableau.a[i], velocities), h)
-            # c = 1 means t1 itself: t0 + h may miss it by rounding
-            v, detail = self.velocity(t1 if c[i] == 1.0 else t0 + c[i] * h, y)
-            velocities.append(v)
+        detail = start.detail
+
+        def f(t: Any, y: Tensor) -> Tensor:
+            nonlocal detail
+            v, detail = self.velocity(t, y)
+            return v
+
+        tensors = None if isinstance(h, Tensor) else self._stage_tensors(tableau, y0)
+        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, tensors)
+        end: Anchor | None = None
         if tableau.first_same_as_last:
-            end: Anchor | None = Anchor(t1, y, velocities[-1], detail)
-            y1 = y
-        else:
-            end = None
-            y1 = along(y0, combine(tableau.b.tolist(), velocities), h)
-        error: Tensor | None = None
-        if tableau.errors:
-            size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
-            parts = [combine(row.tolist(), velocities) * size for row in tableau.errors]
-            error = parts[0]
-            if len(parts) == 2:
-                fifth, third = parts[0].abs(), parts[1].abs()
-                total = torch.sqrt(fifth**2 + 0.01 * third**2)
-                error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), 0.0)
+            end = Anchor(t1, y1, velocities[-1], detail)
 
         def segment(result: StepResult) -> Segment:
             known = list(velocities)
             if not tableau.first_same_as_last:
                 anchor = self.start(result.state)  # shared with the next interval
-                result.state = State(t1, y1, anchor, result.state.history)
+                result.state = replace(result.state, anchor=anchor)
                 known.append(anchor.v)
             for node, row in tableau.extra:
                 inner = along(y0, combine(row, known), h)
@@ -351,6 +401,19 @@ def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
     while earlier and abs(t1 - start.t) > FARTHEST * abs(start.t - earlier[-1].t):
         earlier.pop()
     return (*earlier, start)
+
+
+def _rows(segment: Segment) -> tuple[Any, Tensor]:
+    """Its size, and its velocities, one row a node."""
+    assert isinstance(segment.velocities, Tensor)
+    velocities = segment.velocities.reshape(len(segment.velocities), -1)
+    return segment.t1 - segment.t0, velocities
+
+
+def _columns(which: np.ndarray, y: Tensor) -> Tensor:
+    """Entries (y.numel(),) of the samples that are named: bool, on y's device."""
+    named = torch.tensor(which).to(y.device, non_blocking=True)
+    return named.repeat_interleave(y[0].numel())
 
 
 def _rounding_units(change: Tensor, h: float, y0: Tensor, eps: float) -> float:
@@ -383,12 +446,3 @@ def _converged(
             "smaller steps, or an implicit method where the problem is stiff"
         )
     return False
-
-
-def _embedded(rule: QuadratureRule) -> np.ndarray:
-    """Weights b - b̂, b̂ being interpolatory on the nodes without the middle one: (n,), O(h^n)."""
-    drop = rule.n // 2
-    keep = np.delete(np.arange(rule.n), drop)
-    difference: np.ndarray = rule.weights.copy()
-    difference[keep] -= lagrange_integrals(rule.nodes[keep], np.array([1.0]))[0]
-    return difference

@@ -693,3 +693,19 @@ def test_sweeps_converge_to_the_rounding_of_func(low: torch.dtype, high: torch.d
     error = (solution.y[-1].real.double() - exact.y[-1]).abs().max()
     assert error < 16 * torch.finfo(low).eps
     assert solution.stats.calls < 12 * solution.stats.accepted
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", [*ADAPTIVE, "adams"])
+def test_nothing_is_accepted_of_what_is_not_finite(name: str, bad: float) -> None:
+    """However loose or tight the tolerances, whose scale an infinite state would make infinite."""
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t > 0.7, bad, -y)
+
+    for rtol, atol in ((1e-18, 1e-3), (1e-3, 1e-6)):
+        solution = qf.solve(f, vector(1.0, 2.0), np.linspace(0, 1, 21), method=name, rtol=rtol,
+                            atol=atol, throw=False)  # fmt: skip
+        assert solution.status is Status.NON_FINITE, solution.message
+        assert solution.y.isfinite().all()
+        assert solution.t[-1] < 0.76  # the last nodes of a step may lie before its end
