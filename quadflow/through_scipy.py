@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import real_number
 from .evaluation import StateLayout, Velocity
 
 
@@ -53,7 +54,11 @@ def solve_by_scipy(
             raise RuntimeError(f"scipy_solver, solver='LSODA': func is not finite at t={t:.9g}")
         return value
 
-    steps = {name: float(options[name]) for name in ("min_step", "max_step") if name in options}
+    steps = {
+        name: real_number(options[name], f"options[{name!r}]")
+        for name in ("min_step", "max_step")
+        if name in options
+    }
     with torch.no_grad():
         found = solve_ivp(
             on_numpy, (times[0], times[-1]), layout.join(y0).cpu().numpy().reshape(-1),

@@ -735,6 +735,12 @@ def _judge_samples(call: Call, made: Made, solution: qf.Solution) -> Verdict:
     return Verdict("right" if solution.success else solution.status.value, worst / scale)
 
 
+def _stable(method: qf.AnchorsMethod) -> float:
+    """Where Adams methods of k anchors are stable, as those of Adams-Bashforth: the real interval
+    halves with every anchor, from 2."""
+    return 2.0 ** (2 - method.interpolant.anchors)
+
+
 def amplification(method: qf.Method) -> float:
     """What extrapolating a start guess makes of rounding, from a step as long as the last."""
     if isinstance(method, qf.SweepsMethod) and method.guess == "extrapolated":
@@ -767,6 +773,8 @@ def bound(call: Call, made: Made, stats: qf.Statistics, end: float) -> float:
         rate = size if form.name == "blow-up" else 1.2
         # one step at the start, and one behind every breakpoint, may be of lower order
         starts = 0.0
+        if isinstance(made.method, qf.AnchorsMethod) and made.step * rate > _stable(made.method):
+            return math.inf
         if isinstance(made.method, qf.AnchorsMethod) and made.method.startup == "rising":
             starts = 1.0 + len(call.breakpoints)
             if call.perturb:  # every step starts anew
