@@ -94,7 +94,8 @@ def stages(
     if len(parts) == 2:
         fifth, third = parts[0].abs(), parts[1].abs()
         total = torch.sqrt(fifth**2 + 0.01 * third**2)
-        error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), 0.0)
+        # 0 where it is 0, and NaN where it is NaN
+        error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), total)
     return y1, velocities, error
 
 
@@ -183,6 +184,8 @@ def sweep(
     A node at the start has the start's velocity in every sweep: with v0 it is not evaluated.
     """
     first = 1 if v0 is not None and rule.has_left else 0
+    if v0 is not None and first == len(rule.matrix):  # the start is the only node
+        return v0.reshape(1, -1), v0
     nodes = rule.nodes[first:] if first else rule.nodes
     if isinstance(h, Tensor) and h.dim():  # one for each sample
         nodes = nodes.reshape(-1, *(1,) * h.dim())

@@ -59,7 +59,7 @@ class Tolerance:
 
     def measure(self, x: Tensor) -> Tensor:
         """The norm of x, or of every sample of it."""
-        return _each(self.norm, x) if self.per_sample else self.norm(x)
+        return _each(self.norm, x) if self.per_sample else _checked(self.norm(x))
 
 
 def _each(norm: Norm, x: Tensor) -> Tensor:
@@ -68,8 +68,20 @@ def _each(norm: Norm, x: Tensor) -> Tensor:
         flat = x.reshape(len(x), -1)
         root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
         return root
-    each: Tensor = torch.func.vmap(norm)(x)
+    each: Tensor = torch.func.vmap(lambda one: _checked(norm(one)))(x)
     return each
+
+
+def _checked(norm: Any) -> Tensor:
+    """What a norm returned, if it is one."""
+    if not isinstance(norm, Tensor) or norm.dim() or norm.is_complex():
+        what = (
+            f"one of shape {tuple(norm.shape)}, {norm.dtype}"
+            if isinstance(norm, Tensor)
+            else type(norm).__name__
+        )
+        raise TypeError(f"norm must return a real 0-dimensional tensor, got {what}")
+    return norm
 
 
 def first_step(

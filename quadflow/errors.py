@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -12,6 +13,20 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"{hint}known: {', '.join(known)}"
+
+
+def real_number(value: Any, name: str) -> float:
+    """An argument as a float.
+
+    Raises:
+        TypeError: it is no real number (text, complex, several numbers), named with its value.
+    """
+    try:
+        if isinstance(value, str):
+            raise ValueError("text")
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a real number, got {value!r}") from error
 
 
 class VelocityError(ValueError):

@@ -72,6 +72,8 @@ class StateLayout:
             name = f"y0{label}"
             if not isinstance(part, Tensor):
                 raise TypeError(f"{name} must be a torch.Tensor, got {type(part).__name__}")
+            if part.layout is not torch.strided:
+                raise TypeError(f"{name} is stored as {part.layout}; it must be a dense tensor")
             if part.dtype in _HALF and accumulation_dtype is None:
                 raise TypeError(
                     f"{name} has dtype {part.dtype}, in which steps cannot be added up: give "
@@ -221,6 +223,8 @@ class Velocity:
                 t = min(max(t, self.window[0]), self.window[1])
             if isinstance(t, Tensor):
                 time = t.to(layout.time_dtype)
+                if layout.joined and layout.batch:  # func's tensors may have more axes
+                    time = time.reshape(-1, *(1,) * (layout.rank - 1))
             else:  # a fill on the device, where a copy from the host would synchronise
                 time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
             value, detail = self.func(time, layout.split(y)), None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .control import Norm, StepController, rms_norm
+from .errors import real_number
 from .evaluation import StateLayout, Velocity
 from .events import differentiated, event_of_any, shift_of_zero
 from .host import worst
@@ -293,7 +294,7 @@ def _adaptive(given: Mapping[str, Any], y0: Any, chosen: Method) -> dict[str, An
         if theirs in given:
             keywords[ours] = given[theirs]
     limits: dict[str, Any] = {
-        ours: float(given[theirs])
+        ours: real_number(given[theirs], f"options[{theirs!r}]")
         for theirs, ours in (
             ("safety", "safety"),
             ("ifactor", "max_factor"),
@@ -325,15 +326,17 @@ def _fixed(func: Any, y0: Any, t: Any, given: Mapping[str, Any]) -> dict[str, An
     size, constructor = given.get("step_size"), given.get("grid_constructor")
     if size is not None and constructor is not None:
         raise ValueError("options: give step_size or grid_constructor, not both")
+    if constructor is not None and not callable(constructor):
+        raise TypeError(f"options['grid_constructor'] must be callable, got {constructor!r}")
     keywords: dict[str, Any] = {}
     if size is not None:
-        keywords["step_size"] = float(size)
+        keywords["step_size"] = real_number(size, "options['step_size']")
     else:
         grid = t if constructor is None else constructor(func, y0, t)
         keywords["grid"] = grid.detach() if isinstance(grid, Tensor) else grid
     if "eps" in given and "perturb" in given:
         raise ValueError("options: eps is the older name of perturb; give one of them")
-    if given.get("perturb", False) or float(given.get("eps", 0.0)) != 0:
+    if given.get("perturb", False) or real_number(given.get("eps", 0.0), "options['eps']") != 0:
         keywords["perturb"] = True
     return keywords
 
@@ -382,6 +385,8 @@ def solver_tolerance(value: Any, y0: Any, name: str) -> Any:
 
 def solver_norm(norm: Callable[[Any], Any] | None, y0: Any) -> Norm:
     """The norm on the solver's state: of a tuple it gets the tuple, by default the largest RMS."""
+    if norm is not None and not callable(norm):
+        raise TypeError(f"options['norm'] must be callable, got {norm!r}")
     if not isinstance(y0, tuple):
         if norm is None:
             return rms_norm
@@ -397,7 +402,12 @@ def _stops(given: Mapping[str, Any], name: str) -> list[float]:
     value = given.get(name)
     if value is None:
         return []
-    points = torch.as_tensor(value)
+    try:
+        points = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"options[{name!r}] must be a 1-d tensor of times, got {value!r}"
+        ) from error
     if points.dim() != 1 or points.is_complex():
         raise ValueError(f"options[{name!r}] must be a 1-d tensor of times, got {value!r}")
     stops: list[float] = points.detach().to(torch.float64).tolist()

@@ -61,6 +61,8 @@ def sample_times(t: Any, samples: int, open_ended: bool = False) -> Array:
     if isinstance(t, Tensor):
         if t.requires_grad:
             raise ValueError("t requires grad: with batch_dims=1 there are no gradients in t")
+        if t.is_complex():
+            raise TypeError(f"t must be real, got dtype {t.dtype}")
         t = t.detach().cpu().to(torch.float64).numpy()
     try:
         times = np.array(t, dtype=np.float64)
@@ -166,6 +168,7 @@ class PerSampleSteps(Steps):
                     self.tolerance, lambda x: self._times(x, state.y),
                 )
             )  # fmt: skip
+            size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
 
     def _check(self, size: Array) -> None:
@@ -225,9 +228,9 @@ class PerSampleSteps(Steps):
             self._swept, self._ratio = result.swept, ratio
             done = self.active & ~more
             factor = self._factors(judged, good, result.error_order)
-            self._size = np.where(
-                done, np.clip(size * factor, limits.min_step, limits.max_step), self._size
-            )
+            bounded = np.clip(size * factor, limits.min_step, limits.max_step)
+            # that a step must be shorter than min_step is for `_check` to see
+            self._size = np.where(done, np.where(good, bounded, size * factor), self._size)
             self._after_reject = np.where(done, ~good, self._after_reject)
             self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
             self.counts += good

@@ -17,6 +17,7 @@ from torch import Tensor
 from .clock import Clock
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
+from .errors import real_number
 from .evaluation import StateLayout, Velocity
 from .events import EventTracker, Stop
 from .grids import per_sample_grid
@@ -256,6 +257,12 @@ def solve(
     chosen = get_method(DEFAULT_METHOD if method is None else method)
     rtol, atol = _positive(rtol, "rtol"), _positive(atol, "atol")
     limits = Limits(initial_step, min_step, max_step, max_steps)
+    _callables(
+        norm=norm, callback=callback, attempt_callback=attempt_callback,
+        reject_callback=reject_callback,
+    )  # fmt: skip
+    if controller is not None and not isinstance(controller, StepController):
+        raise TypeError(f"controller must be a StepController, got {controller!r}")
     if controller is None:
         controller = StepController(max_factor=chosen.max_growth)
     steps: Steps
@@ -263,8 +270,8 @@ def solve(
     if batch_dims:
         unused = {
             "step_size": step_size, "grid": grid, "perturb": perturb or None,
-            "breakpoints": breakpoints if len(breakpoints) else None,
-            "land_on": land_on if len(land_on) else None,
+            "breakpoints": _points(breakpoints, "breakpoints") or None,
+            "land_on": _points(land_on, "land_on") or None,
             "attempt_callback": attempt_callback, "reject_callback": reject_callback,
         }  # fmt: skip
         for name, value in unused.items():
@@ -274,6 +281,8 @@ def solve(
         all_times = sample_times(t, layout.batch[0], open_ended=events is not None)
         y_start = layout.join(y0)
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
+        _fits(rtol, "rtol", y_start)
+        _fits(atol, "atol", y_start)
         tolerance = Tolerance(rtol, atol, norm, per_sample=True)
         span = (float(all_times.min()), float(all_times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
@@ -322,6 +331,8 @@ def solve(
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
 
     state = State(times[0], layout.join(y0))
+    _fits(rtol, "rtol", state.y)
+    _fits(atol, "atol", state.y)
     if fixed is not None:
         cap = limits.max_steps if math.isinf(times[-1]) else math.inf
         steps = FixedSteps(
@@ -431,12 +442,7 @@ def _landings(
     """Where steps must end, the last requested time included, in the direction of the solve."""
     restarts: dict[float, bool] = {}
     for name, given, restart in (("land_on", land_on, False), ("breakpoints", breakpoints, True)):
-        points = np.asarray(
-            given.detach().cpu() if isinstance(given, Tensor) else given, dtype=np.float64
-        )
-        if points.ndim != 1 or np.isnan(points).any():
-            raise ValueError(f"{name} must be a one-dimensional sequence of times, got {given!r}")
-        for point in points.tolist():
+        for point in _points(given, name):
             if sign * times[0] < sign * point < sign * times[-1]:
                 restarts[point] = restart or restarts.get(point, False)
     if clock is not None:
@@ -450,6 +456,22 @@ def _landings(
         return lambda: clock.enter(index)
 
     return [Landing(end, restarts.get(end, False), entering(end)) for end in ends]
+
+
+def _points(given: Any, name: str) -> list[float]:
+    """Times of breakpoints or landings."""
+    try:
+        array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+        if array.dtype.kind not in "biuf" and array.size:
+            raise TypeError(f"dtype {array.dtype}")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be a one-dimensional sequence of times, got {given!r}"
+        ) from error
+    if array.ndim != 1 or (array.size and np.isnan(array).any()):
+        raise ValueError(f"{name} must be a one-dimensional sequence of times, got {given!r}")
+    points: list[float] = array.astype(np.float64).tolist()
+    return points
 
 
 def _with_landings(grid: Iterable[float], landings: list[Landing], sign: float) -> Iterable[float]:
@@ -569,12 +591,32 @@ def _times(t: Any, name: str, open_ended: bool = False) -> list[float]:
 
 def _positive(value: Any, name: str) -> Any:
     try:
-        smallest = float(value.min()) if isinstance(value, Tensor) else float(value)
-    except (TypeError, ValueError) as error:
+        if isinstance(value, Tensor) and (value.is_complex() or not value.numel()):
+            raise TypeError("no order, or nothing")
+        smallest = real_number(value.min() if isinstance(value, Tensor) else value, name)
+    except TypeError as error:
         raise TypeError(f"{name} must be a float or a tensor, got {value!r}") from error
     if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
         raise ValueError(f"{name} must be positive and finite, got {value}")
     return value
+
+
+def _fits(tolerance: Any, name: str, y: Tensor) -> None:
+    """Refuse a tolerance that does not broadcast against the state."""
+    if not isinstance(tolerance, Tensor):
+        return
+    pairs = zip(reversed(tolerance.shape), reversed(y.shape), strict=False)
+    if tolerance.dim() > y.dim() or any(mine not in (1, its) for mine, its in pairs):
+        raise ValueError(
+            f"{name} has shape {tuple(tolerance.shape)}, which does not broadcast against the "
+            f"state's, {tuple(y.shape)}"
+        )
+
+
+def _callables(**given: Any) -> None:
+    for name, value in given.items():
+        if not callable(value) and (value is not None or name == "norm"):
+            raise TypeError(f"{name} must be callable, got {value!r}")
 
 
 def fixed_grid(
@@ -593,15 +635,16 @@ def fixed_grid(
         return points[1:]
     if step_size is None:
         return None
-    size = float(step_size)
+    size = real_number(step_size, "step_size")
     if not math.isfinite(size) or size == 0:
         raise ValueError(f"step_size must be finite and not zero, got {step_size}")
     if size < 0 and sign > 0:
         raise ValueError(f"step_size={step_size} is negative but t runs forward")
     size = abs(size)
     span = abs(times[-1] - times[0])
-    if times[0] + size == times[0]:
-        raise ValueError(f"step_size={step_size} is lost to rounding at t={times[0]}")
+    farthest = max((end for end in (times[0], times[-1]) if math.isfinite(end)), key=abs)
+    if abs(farthest) + size == abs(farthest):
+        raise ValueError(f"step_size={step_size} is lost to rounding at t={farthest}")
     # a solve to infinity has no last step
     count = None if math.isinf(span) else max(1, math.ceil(span / size * (1 - 1e-12)))
     ordered = sorted(times)

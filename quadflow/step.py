@@ -21,6 +21,10 @@ from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, Variable
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
 
+FARTHEST = 10.0
+"""A step this many times longer than the one before it starts anew from its start alone: what is
+extrapolated from an interval so short is the rounding in it."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -155,7 +159,7 @@ class Stepper:
     def _anchors(self, method: AnchorsMethod, state: State, t1: float, is_last: bool) -> StepResult:
         interpolant, rule = method.interpolant, method.rule
         start = self.start(state)
-        known = (*state.history, start)[-interpolant.anchors :]
+        known = _spaced((*state.history, start), t1)[-interpolant.anchors :]
         if method.startup == "dopri5" and len(known) < interpolant.anchors:
             result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
             result.state = State(t1, result.state.y, result.state.anchor, known)
@@ -226,7 +230,11 @@ class Stepper:
         n, shape = rule.n, y0.shape
         tensors = self._rule_tensors(method, y0)
         usual, at_first = self._efforts(method)
-        extrapolated = method.guess == "extrapolated" and state.last is not None
+        extrapolated = (
+            method.guess == "extrapolated"
+            and state.last is not None
+            and h / (state.last.t1 - state.last.t0) <= FARTHEST
+        )
         if extrapolated:
             assert state.last is not None
             guess = attempt.extrapolated(tensors, h, *_rows(state.last))
@@ -333,11 +341,12 @@ class Stepper:
     ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """As `attempt.sweeps`, until the sweeps move the states by rounding alone."""
         values = previous = guess
+        eps = torch.finfo(self.velocity.layout.func_dtype).eps  # func knows its states no better
         change = least = math.inf
         for count in range(1, most + 1):
             previous = values
             values, v0 = attempt.sweep(rule, self.velocity.nodes, t0, h, y0, v0, previous)
-            before, change = change, _rounding_units(values - previous, h, y0)
+            before, change = change, _rounding_units(values - previous, h, y0, eps)
             if _converged(change, before, least, count == most, t0, h):
                 break
             least = min(least, change)
@@ -376,6 +385,17 @@ class Stepper:
         return StepResult(State(t1, y1, end), error, tableau.error_order, segment, start, state)
 
 
+def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
+    """The anchors without those that are much nearer to the last one than the step to t1 is long:
+    their difference from it is their error, which a longer step would magnify."""
+    *earlier, start = anchors
+    if isinstance(t1, Tensor):  # per-sample times, which are not read here
+        return anchors
+    while earlier and abs(t1 - start.t) > FARTHEST * abs(start.t - earlier[-1].t):
+        earlier.pop()
+    return (*earlier, start)
+
+
 def _rows(segment: Segment) -> tuple[Any, Tensor]:
     """Its size, and its velocities, one row a node."""
     assert isinstance(segment.velocities, Tensor)
@@ -389,11 +409,11 @@ def _columns(which: np.ndarray, y: Tensor) -> Tensor:
     return named.repeat_interleave(y[0].numel())
 
 
-def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:
+def _rounding_units(change: Tensor, h: float, y0: Tensor, eps: float) -> float:
     """How much a sweep moved the states, in units of their rounding: one host synchronisation."""
     with torch.no_grad():
         size = torch.maximum(y0.abs().amax(), change.abs().amax() * abs(h))
-        moved = change.abs().amax() * abs(h) / (size * torch.finfo(y0.dtype).eps)
+        moved = change.abs().amax() * abs(h) / (size * eps)
         return float(worst(torch.where(size > 0, moved, 0.0)))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
+from .errors import real_number
 from .evaluation import Velocity
 from .host import worst
 from .methods import Method, VariableOrderMethod
@@ -43,8 +44,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.initial_step is not None:
-            self.initial_step = float(self.initial_step)
-        self.min_step, self.max_step = float(self.min_step), float(self.max_step)
+            self.initial_step = real_number(self.initial_step, "initial_step")
+        self.min_step = real_number(self.min_step, "min_step")
+        self.max_step = real_number(self.max_step, "max_step")
         for name, size in (("initial_step", self.initial_step), ("max_step", self.max_step)):
             if size is not None and not size > 0:
                 raise ValueError(f"{name} must be positive, got {size}")
@@ -258,9 +260,11 @@ class AdaptiveSteps(Steps):
         else:
             size = first_step(
                 lambda t, y: stepper.velocity(t, y)[0], state.t, state.y, start.v, self._sign,
-                abs(self._landings[0].t - state.t), stepper.method.error_order or 1,
+                # the end: a landing before it may be as near as rounding
+                abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
                 self.tolerance,
             )  # fmt: skip
+            size = max(size, 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
 
     def _enter(self) -> None:
@@ -381,7 +385,8 @@ def not_finite_past(t: float, size: float) -> str:
     """The message of Status.NON_FINITE, of an adaptive step."""
     return (
         f"func or the solution is not finite just past t={t:.9g}, however short the step "
-        f"({size:.3g}): a singularity, or a NaN or inf from func there"
+        f"({size:.3g}): a singularity, a NaN or inf from func there, or tolerances so small that "
+        "the error over them overflows"
     )
 
 

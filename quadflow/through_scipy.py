@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import real_number
 from .evaluation import StateLayout, Velocity
 
 
@@ -34,7 +35,7 @@ def solve_by_scipy(
     Raises:
         ValueError: gradients are wanted (of y0 or of parameters of an nn.Module), min_step for
             another solver than LSODA, or what solve_ivp refuses. RuntimeError: it did not reach
-            the last time; SciPy's message says why.
+            the last time, SciPy's message says why; or func is not finite ("LSODA").
     """
     from scipy.integrate import solve_ivp  # slow to import, and wanted here alone
 
@@ -49,9 +50,15 @@ def solve_by_scipy(
     def on_numpy(t: float, y: np.ndarray) -> np.ndarray:
         state = torch.from_numpy(y.copy()).to(layout.device, layout.dtype).reshape(shape)
         value: np.ndarray = velocity(float(t), state)[0].cpu().numpy().reshape(-1)
+        if solver == "LSODA" and not np.isfinite(value).all():  # which would never come back
+            raise RuntimeError(f"scipy_solver, solver='LSODA': func is not finite at t={t:.9g}")
         return value
 
-    steps = {name: float(options[name]) for name in ("min_step", "max_step") if name in options}
+    steps = {
+        name: real_number(options[name], f"options[{name!r}]")
+        for name in ("min_step", "max_step")
+        if name in options
+    }
     with torch.no_grad():
         found = solve_ivp(
             on_numpy, (times[0], times[-1]), layout.join(y0).cpu().numpy().reshape(-1),

@@ -128,6 +128,19 @@ def test_options_that_do_nothing_are_refused(method: str, options: dict, match: 
         qf.odeint(f, Y0, T, method=method, options=options)
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [
+        ("dopri5", "safety", "big"), ("dopri5", "ifactor", 1j), ("dopri5", "norm", "rms"),
+        ("dopri5", "jump_t", "noon"), ("rk4", "step_size", "x"), ("rk4", "eps", "x"),
+        ("rk4", "grid_constructor", 3), ("scipy_solver", "min_step", "x"),
+    ],
+)  # fmt: skip
+def test_options_of_another_type_are_named(method: str, option: str, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"options\['{option}'\] must be "):
+        qf.odeint(f, Y0, T, method=method, options={option: value})
+
+
 @pytest.mark.parametrize("method", ["dopri5", "rk4", "scipy_solver"])
 def test_an_option_that_is_none_is_not_there(method: str) -> None:
     nothing = {"first_step": None, "step_size": None, "jump_t": None, "max_order": None}

@@ -216,6 +216,20 @@ def test_gradients(method: str) -> None:
     assert (gradient - (1 + 2.5 * start.sqrt()) ** -3).abs().max() < 1e-6
 
 
+def test_times_for_tuples_of_many_axes() -> None:
+    """They broadcast against the tensors, not against the joined state."""
+
+    def f(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        assert t.shape == (4, 1, 1)
+        return -y[0] * t, torch.cos(t).expand_as(y[1])
+
+    y0 = (Y0[:, None, :], Y0[:, None, :1].abs())
+    solution = qf.solve(f, y0, T, method="dopri5", batch_dims=1)
+    times = T[:, None, None, None]
+    assert (solution.y[0] - y0[0] * torch.exp(-(times**2) / 2)).abs().max() < 1e-6
+    assert (solution.y[1] - y0[1] - torch.sin(times)).abs().max() < 1e-6
+
+
 def test_tuple_states() -> None:
     def f(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return y[1].sum(-1, keepdim=True) - y[0], -y[1] * t

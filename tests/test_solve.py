@@ -674,3 +674,38 @@ def test_requested_times_agree_with_a_tight_reference(
     assert solution.t.tolist() == times
     assert torch.equal(solution.y[0], reference(times[0]))
     assert (solution.y - reference(times)).abs().max() < 1e-4  # 100 tolerances: near-collisions
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(torch.float32, torch.float64), (torch.float16, torch.float32),
+     (torch.bfloat16, torch.float32), (torch.complex64, torch.complex128)],
+)  # fmt: skip
+def test_sweeps_converge_to_the_rounding_of_func(low: torch.dtype, high: torch.dtype) -> None:
+    """States kept with more digits than func has: sweeps end where func tells no difference."""
+    method = qf.collocation(qf.gauss_legendre(4), "converged")
+    y0 = torch.tensor([1.0, -0.7], dtype=low)
+    solution = qf.solve(
+        lambda t, y: torch.sin(y) * y - 0.3 * y, y0, (0.0, 2.0), method=method, step_size=0.1,
+        accumulation_dtype=high,
+    )  # fmt: skip
+    exact = qf.solve(lambda t, y: torch.sin(y) * y - 0.3 * y, y0.to(high).real.double(), (0.0, 2.0))
+    error = (solution.y[-1].real.double() - exact.y[-1]).abs().max()
+    assert error < 16 * torch.finfo(low).eps
+    assert solution.stats.calls < 12 * solution.stats.accepted
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", [*ADAPTIVE, "adams"])
+def test_nothing_is_accepted_of_what_is_not_finite(name: str, bad: float) -> None:
+    """However loose or tight the tolerances, whose scale an infinite state would make infinite."""
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t > 0.7, bad, -y)
+
+    for rtol, atol in ((1e-18, 1e-3), (1e-3, 1e-6)):
+        solution = qf.solve(f, vector(1.0, 2.0), np.linspace(0, 1, 21), method=name, rtol=rtol,
+                            atol=atol, throw=False)  # fmt: skip
+        assert solution.status is Status.NON_FINITE, solution.message
+        assert solution.y.isfinite().all()
+        assert solution.t[-1] < 0.76  # the last nodes of a step may lie before its end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 
@@ -186,6 +187,13 @@ def test_scipy_on_tuples() -> None:
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.dtype == torch.float32 and mine.shape == other.shape
         assert (mine - other).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_scipys_lsoda_comes_back_from_what_is_not_finite(bad: float) -> None:
+    y0 = torch.tensor([1.0], dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="LSODA': func is not finite at t="):
+        qf.odeint(lambda t, y: torch.where(t > 0.5, bad, -y), y0, FORWARD, method="scipy_solver")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
