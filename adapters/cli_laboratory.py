@@ -72,17 +72,27 @@ STUDIES = {
     "blind-spots": "two wrong methods that linear or autonomous problems take for fourth order",
     "order-reduction": "slopes of implicit collocation on a problem that grows stiff",
     "local-and-global": "Gauss-Lobatto 4: local error O(h^7), global order 6",
+    "kepler": "energy over ten thousand periods of an orbit, and what other methods lose of it",
+    "tolerance": "achieved error over tolerance on the whole problem library",
 }
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    from quadflow.analysis import blind_spots, local_and_global, order_reduction
+    from quadflow.analysis import (
+        achieved_error,
+        blind_spots,
+        kepler_orbits,
+        local_and_global,
+        order_reduction,
+    )
     from quadflow.analysis.panels import SUFFIXES
 
     studies: dict[str, Callable[..., Any]] = {
         "blind-spots": blind_spots.blind_spots,
         "order-reduction": order_reduction.order_reduction,
         "local-and-global": local_and_global.local_and_global,
+        "kepler": kepler_orbits.kepler_orbits,
+        "tolerance": achieved_error.achieved_error,
     }
     picture = output_file(arguments.out, "--out", SUFFIXES) if arguments.out else None
     if picture is not None:
@@ -133,7 +143,7 @@ def add_laboratory(commands: Any) -> None:
     mutate.add_argument("--json", help="file for the report, rewritten after every fault")
     mutate.set_defaults(run=_mutate)
 
-    text = "a study of what order means"
+    text = "a study of what order, stability and tolerance mean"
     listed = "; ".join(f"{name}: {what}" for name, what in STUDIES.items())
     study = commands.add_parser("study", help=text, description=f"{text}. {listed}.")
     study.add_argument("name", metavar="STUDY", choices=tuple(STUDIES), help=", ".join(STUDIES))

@@ -1,7 +1,7 @@
-"""Run the studies of docs/laboratory.md, each by the command that the page shows.
+"""Run the studies of docs/laboratory.md and docs/reliability.md, each by the command shown there.
 
-Run by `make laboratory`, in some ten minutes on two cores. Pictures and `laboratory.json` (commands
-with what they print) go to docs/figures; `update_figures.py` puts the texts into the page.
+Run by `make laboratory`, in some twenty minutes on two cores. Pictures and `laboratory.json` (commands
+with what they print) go to docs/figures; `update_figures.py` puts the texts into the pages.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ COMMANDS = {
     "--proportionality proportionality.svg --reliability reliability.svg",
     "mutate": "quadflow mutate --faults 105 --json mutations.json",
     "problems": "quadflow problems",
+    "kepler": "quadflow study kepler --out kepler.svg",
+    "tolerance": "quadflow study tolerance",
 }
 
 

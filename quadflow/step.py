@@ -389,8 +389,8 @@ def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
     """The anchors without those that are much nearer to the last one than the step to t1 is long:
     their difference from it is their error, which a longer step would magnify."""
     *earlier, start = anchors
-    if isinstance(t1, Tensor):  # per-sample times, which are not read here
-        return anchors
+    if any(isinstance(t, Tensor) for t in (t1, *(anchor.t for anchor in anchors))):
+        return anchors  # a time for every sample, which is not read here
     while earlier and abs(t1 - start.t) > FARTHEST * abs(start.t - earlier[-1].t):
         earlier.pop()
     return (*earlier, start)
