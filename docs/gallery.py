@@ -1,7 +1,7 @@
 """Run the studies of docs/laboratory.md and docs/reliability.md, each by the command shown there.
 
-Run by `make laboratory`, in some twenty minutes on two cores. Pictures and `laboratory.json` (commands
-with what they print) go to docs/figures; `update_figures.py` puts the texts into the pages.
+Run by `make laboratory`, in some twenty minutes on two cores. Pictures and `laboratory.json`
+(commands with what they print) go to docs/figures; `update_figures.py` puts the texts into the pages.
 """
 
 from __future__ import annotations
