@@ -16,3 +16,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 class VelocityError(ValueError):
     """The user's function returned something that is no velocity of the given state."""
+
+
+class StiffnessWarning(UserWarning):
+    """Stability, not accuracy, holds the steps of an explicit method small (`solve`: on_stiff)."""

@@ -31,6 +31,7 @@ from .per_sample import (
 )
 from .step import State, Stepper, StepResult
 from .steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Limits, Status, Steps
+from .stiffness import check_action
 
 DEFAULT_METHOD = "dopri5"
 
@@ -43,7 +44,8 @@ class Statistics:
     sequential calls of func. probe_nfe: the part of nfe that node_evaluation="auto" spent on
     finding its mode. accepted, rejected: steps. refined: further sweeps of steps whose estimate was
     too large after the first. wall_time: seconds. node_evaluation: the mode in use ("auto" where no
-    nodes were evaluated together). method: name.
+    nodes were evaluated together). method: name. stiff_at: the time at which the problem was found
+    to be stiff, see on_stiff of `solve`; None where it was not, or nothing looked.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Statistics:
     refined: int = 0
     wall_time: float = 0.0
     node_evaluation: str = "auto"
+    stiff_at: float | None = None
 
 
 class SolveError(RuntimeError):
@@ -173,6 +176,7 @@ def solve(
     reject_callback: Callable[[float, Any, float], None] | None = None,
     accumulation_dtype: torch.dtype | None = None,
     record_steps: bool = True,
+    on_stiff: str = "warn",
     throw: bool = True,
 ) -> Solution:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and give y at every time in t.
@@ -221,6 +225,11 @@ def solve(
             the solution have y0's.
         record_steps: keep the times of all steps; without, and without dense output, the memory
             does not grow with their number.
+        on_stiff: what to do once adaptive steps are held small by stability on a smooth solution,
+            with hundreds of them to come: "warn" (a `StiffnessWarning`, once), "stop"
+            (Status.STIFF) or "ignore" (not looked for). It costs no evaluation of func but for
+            "gauss" and like methods of one sweep: in long solves they are swept again every tenth
+            step. Not looked for with batch_dims=1, in fixed steps and by PEC methods.
         throw: raise `SolveError` if the end is not reached; otherwise the solution's status says
             why and holds what was reached.
 
@@ -234,11 +243,13 @@ def solve(
     Raises:
         TypeError, ValueError: a bad argument, named with its value.
         VelocityError: func returned something of another type, shape, dtype or device.
-        SolveError: non-finite values, collapsed step, step cap (unless throw=False).
+        SolveError: non-finite values, collapsed step, step cap, stiff with on_stiff="stop" (unless
+            throw=False).
     """
     began = time.perf_counter()
     if batch_dims not in (0, 1) or isinstance(batch_dims, bool):
         raise ValueError(f"batch_dims must be 0 or 1, got {batch_dims!r}")
+    check_action(on_stiff)
     layout = StateLayout(y0, accumulation_dtype, batch_dims)
     chosen = get_method(DEFAULT_METHOD if method is None else method)
     rtol, atol = _positive(rtol, "rtol"), _positive(atol, "atol")
@@ -253,6 +264,7 @@ def solve(
             "breakpoints": breakpoints if len(breakpoints) else None,
             "land_on": land_on if len(land_on) else None,
             "attempt_callback": attempt_callback, "reject_callback": reject_callback,
+            "on_stiff='stop'": True if on_stiff == "stop" else None,
         }  # fmt: skip
         for name, value in unused.items():
             if value is not None:
@@ -306,6 +318,8 @@ def solve(
         )
     if fixed is None and perturb:
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
+    if fixed is not None and on_stiff == "stop":
+        raise ValueError("on_stiff='stop' belongs to adaptive steps: leave out step_size and grid")
 
     if fixed is None:
         strictest = worst(rtol.min()) if isinstance(rtol, Tensor) else float(rtol)
@@ -316,7 +330,8 @@ def solve(
         steps = FixedSteps(stepper, state, fixed, landings=landings, perturb=perturb, hooks=hooks)
     else:
         steps = AdaptiveSteps(
-            stepper, state, landings, tolerance, controller, limits, hooks=hooks
+            stepper, state, landings, tolerance, controller, limits, hooks=hooks,
+            on_stiff=on_stiff,
         )  # fmt: skip
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
     tracker = _tracker(events, layout, state)
@@ -360,6 +375,7 @@ def _finish(
         stats=Statistics(
             name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
             steps.rejected, steps.refined, time.perf_counter() - began, velocity.mode,
+            steps.stiff_at,
         ),
         status=status,
         message=message,

@@ -34,8 +34,9 @@ class State:
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
     last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
-    the next interval where it varies. In the anchors plan t may be a tensor that broadcasts against
-    y: a time for every sample.
+    the next interval where it varies. twin: another evaluation of f at t, at a state nearby, that
+    an adaptive solve made on its way here (a predicted end). In the anchors plan t may be a tensor
+    that broadcasts against y: a time for every sample.
     """
 
     t: float
@@ -44,6 +45,7 @@ class State:
     history: tuple[Anchor, ...] = ()
     last: Segment | None = None
     order: int = 1
+    twin: Anchor | None = None
 
 
 class NotContracting(RuntimeError):
@@ -77,7 +79,9 @@ class StepResult:
     the start, where the plan evaluated one: a rejected step need not evaluate it again. orders: the
     errors of several orders, where the method chooses between them. samples: of steps that every
     sample has for itself. refine: called with no arguments, the same interval with one sweep more
-    (a call of f); None where the method has none. sweeps_left: how often that may go on.
+    (a call of f); None where the method has none. sweeps_left: how often that may go on. spread:
+    called with no arguments, the difference of two states (or of combinations of more) at which f
+    was evaluated anyway, and that of f there; None where there are none. See `stiffness`.
     """
 
     state: State
@@ -90,6 +94,7 @@ class StepResult:
     samples: SamplesStep | None = None
     refine: Callable[[], StepResult] | None = None
     sweeps_left: int = 0
+    spread: Callable[[], tuple[Tensor, Tensor]] | None = None
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -133,6 +138,9 @@ class Stepper:
             return self._stages(self.method.tableau, state, t1)
         raise TypeError(f"{self.method!r} has no evaluation plan")
 
+    def _twin(self, t: float, y: Tensor, v: Tensor) -> Anchor | None:
+        return Anchor(t, y, v) if self.adaptive else None
+
     def _constant(self, key: Any, make: Callable[[], np.ndarray], like: Tensor) -> Tensor:
         key = (key, like.dtype, like.device)
         if key not in self._constants:
@@ -157,6 +165,7 @@ class Stepper:
         y1 = along(y0, inside.mean, h)
         end: Anchor | None = None
         error: Tensor | None = None
+        twin: Anchor | None = None
         if method.correction is not None and not (is_last and method.forward_last):
             v1, detail = self.velocity(t1, y1)
             reached = Anchor(t1, y1, v1, detail)
@@ -166,10 +175,13 @@ class Stepper:
             inside = corrected
             if method.correction == "PEC":
                 end = Anchor(t1, y1, v1, detail)
+            else:
+                twin = self._twin(t1, reached.y, v1)
         segment = Segment(t0, t1, y0, inside.values, inside.weights)
         return StepResult(
-            State(t1, y1, end, known), error, len(known) + 1, lambda _: segment, start, state
-        )
+            State(t1, y1, end, known, twin=twin), error, len(known) + 1, lambda _: segment, start,
+            state, spread=_between_twins(state, start),
+        )  # fmt: skip
 
     # -- anchors, variable order -----------------------------------------------------------------
 
@@ -193,8 +205,9 @@ class Stepper:
             lagrange_weights([1.0, *weights.positions[:k].tolist()]),
         )  # fmt: skip
         return StepResult(
-            State(t1, y1, history=known, order=k), errors[-1], k + 1,
-            lambda _: segment, start, state, OrderErrors(weights, errors),
+            State(t1, y1, history=known, order=k, twin=self._twin(t1, predicted, v1)), errors[-1],
+            k + 1, lambda _: segment, start, state, OrderErrors(weights, errors),
+            spread=_between_twins(state, start),
         )  # fmt: skip
 
     # -- sweeps ----------------------------------------------------------------------------------
@@ -221,11 +234,11 @@ class Stepper:
                 sweeps = max(sweeps, (method.order or 1) - 1)
                 if extra and self.adaptive:  # the estimate says when there are enough
                     sweeps, extra = 2, 2 * sweeps
-        flat = y0.reshape(1, -1)
+        flat = states = y0.reshape(1, -1)
 
         def sweep(values: Tensor) -> Tensor:
             """Node velocities at the states that the given ones lead to."""
-            nonlocal anchor
+            nonlocal anchor, states
             # a node at the start has the start's velocity in every sweep: it is evaluated once
             first = 1 if anchor is not None and rule.has_left else 0
             times = torch.add(nodes[first:] * h, t0)
@@ -237,7 +250,10 @@ class Stepper:
                 anchor = Anchor(t0, y0, new[0].reshape(shape))
             return new
 
-        def result(values: Tensor, change: Tensor, extra: int) -> StepResult:
+        def result(
+            values: Tensor, change: Tensor, extra: int, moved: Callable[[], Tensor] | None
+        ) -> StepResult:
+            """moved: what the sweep before the last changed, where there was one."""
             y1 = torch.addmv(flat[0], values.T, weights, alpha=h).reshape(shape)
             error, order = None, method.error_order
             if order is not None:
@@ -252,24 +268,33 @@ class Stepper:
 
             def refine() -> StepResult:
                 new = sweep(values)
-                return result(new, new - values, extra - 1)
+                return result(new, new - values, extra - 1, lambda: change)
 
+            def spread() -> tuple[Tensor, Tensor]:
+                assert moved is not None
+                return matrix @ moved() * h, change
+
+            twin: Anchor | None = None
+            if rule.has_right:
+                twin = self._twin(t1, states[-1].reshape(shape), values[-1].reshape(shape))
             segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
             return StepResult(
-                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
-                refine=refine if extra > 0 else None, sweeps_left=extra,
+                State(t1, y1, last=segment, twin=twin), error, order, lambda _: segment, anchor,
+                state, refine=refine if extra > 0 else None, sweeps_left=extra,
+                spread=_between_twins(state, anchor) if moved is None else spread,
             )  # fmt: skip
 
-        values = previous = guess
+        values = previous = earlier = guess
         change = least = math.inf
         for count in range(1, sweeps + 1):
-            previous, values = values, sweep(values)
+            earlier, previous, values = previous, values, sweep(values)
             if method.converged:
                 before, change = change, _rounding_units(values - previous, h, y0)
                 if _converged(change, before, least, count == sweeps, t0, h):
                     break
                 least = min(least, change)
-        return result(values, values - previous, extra)
+        moved = (lambda: previous - earlier) if sweeps > 1 else None
+        return result(values, values - previous, extra, moved)
 
     def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
         ratio = h / (last.t1 - last.t0)
@@ -294,6 +319,7 @@ class Stepper:
         start = self.start(state)
         velocities, detail = [start.v], start.detail
         y, c = y0, tableau.c.tolist()
+        twin: Anchor | None = None
         for i in range(1, len(tableau.a)):
             y = along(y0, combine(tableau.a[i], velocities), h)
             # c = 1 means t1 itself: t0 + h may miss it by rounding
@@ -304,6 +330,8 @@ class Stepper:
             y1 = y
         else:
             end = None
+            if c[-1] == 1.0:
+                twin = self._twin(t1, y, velocities[-1])
             y1 = along(y0, combine(tableau.b.tolist(), velocities), h)
         error: Tensor | None = None
         if tableau.errors:
@@ -326,7 +354,27 @@ class Stepper:
                 known.append(self.velocity(t0 + node * h, inner)[0])
             return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
 
-        return StepResult(State(t1, y1, end), error, tableau.error_order, segment, start, state)
+        spread = _between_twins(state, start)
+        if tableau.probe is not None:
+            v_weights, y_weights = tableau.probe
+
+            def spread() -> tuple[Tensor, Tensor]:
+                return combine(y_weights, velocities) * h, combine(v_weights, velocities)
+
+        return StepResult(
+            State(t1, y1, end, twin=twin), error, tableau.error_order, segment, start, state,
+            spread=spread,
+        )  # fmt: skip
+
+
+def _between_twins(
+    state: State, start: Anchor | None
+) -> Callable[[], tuple[Tensor, Tensor]] | None:
+    """What `StepResult.spread` needs, of two evaluations of f at the start of an interval."""
+    twin = state.twin
+    if twin is None or start is None:
+        return None
+    return lambda: (start.y - twin.y, start.v - twin.v)
 
 
 def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:

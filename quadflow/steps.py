@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
+from .errors import StiffnessWarning
 from .host import worst
 from .methods import VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
+from .stiffness import StiffnessMonitor
 from .variable_order import OrderControl
 
 
@@ -28,6 +31,7 @@ class Status(enum.Enum):
     STEP_COLLAPSE = "step collapse"
     MAX_STEPS = "step cap"
     NOT_CONTRACTING = "sweeps do not contract"
+    STIFF = "stiff"
 
 
 @dataclass
@@ -97,6 +101,11 @@ class Steps(Iterator[StepResult]):
         self.accepted = self.rejected = self.refined = 0
         self.status, self.message = Status.SUCCESS, ""
         self._result: StepResult | None = None
+
+    @property
+    def stiff_at(self) -> float | None:
+        """When the problem was found to be stiff, where that is looked for."""
+        return None
 
     def _take(self, result: StepResult) -> None:
         self.accepted += 1
@@ -182,6 +191,7 @@ class AdaptiveSteps(Steps):
             may be infinite).
         controller: keeps a memory; it is copied. Methods of variable order bring their own
             `OrderControl` instead.
+        on_stiff: see `StiffnessMonitor`.
 
     Raises:
         TypeError: a controller that a method of variable order would not use.
@@ -197,9 +207,11 @@ class AdaptiveSteps(Steps):
         limits: Limits,
         *,
         hooks: Hooks = Hooks(),
+        on_stiff: str = "warn",
     ) -> None:
         super().__init__(stepper, state, hooks)
         self.tolerance, self.limits = tolerance, limits
+        self._monitor = StiffnessMonitor(stepper.method, tolerance, on_stiff)
         self._controller = copy.copy(controller)
         stepper.adaptive = True
         method = stepper.method
@@ -217,6 +229,10 @@ class AdaptiveSteps(Steps):
         self._jumps = any(landing.restart for landing in landings[:-1])
         self._size: float | None = None
         self._finite = True
+
+    @property
+    def stiff_at(self) -> float | None:
+        return self._monitor.stiff_at
 
     def _begin(self) -> None:
         """The first step's size."""
@@ -263,6 +279,7 @@ class AdaptiveSteps(Steps):
             size = abs(t1 - state.t)
             if self.hooks.attempt is not None:
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
+            self._monitor.expect(size, abs(self._landings[-1].t - state.t))
             result = self.stepper.step(state, t1)
             assert result.error is not None and result.error_order is not None
             order = result.error_order
@@ -278,6 +295,11 @@ class AdaptiveSteps(Steps):
                 judged = ratio
             self._finite = math.isfinite(ratio)
             if self._finite and ratio <= 1:
+                if self._monitor.wants_sweep(result) and result.refine is not None:
+                    self.refined += 1
+                    swept = result.refine()
+                    if self._ratios(swept, state.y)[0] <= 1:
+                        result = swept
                 break
             self.rejected += 1
             if self.hooks.reject is not None:
@@ -298,6 +320,8 @@ class AdaptiveSteps(Steps):
         else:
             factor = self._controller.accept(judged, order)
         self._take(result)
+        if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
+            warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
         planned = limits.bound(size * factor)
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
@@ -314,23 +338,33 @@ class AdaptiveSteps(Steps):
     def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
-        y1 = result.state.y
+        y1, extra = result.state.y, self._monitor.quantities(result)
         if result.orders is None:
             assert result.error is not None
-            return worst(self.tolerance.ratio(result.error, y0, y1)), {}
+            ratio = self.tolerance.ratio(result.error, y0, y1)
+            if not extra:
+                return worst(ratio), {}
+            first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
+            self._monitor.read(numbers)
+            return first, {}
         weights = result.orders.weights
         ratios = [self.tolerance.ratio(error, y0, y1) for error in result.orders.errors]
-        errors = dict(zip(weights.orders, worst(torch.stack(ratios)), strict=True))
+        found = worst(torch.stack([*ratios, *(x.to(ratios[0].dtype) for x in extra)]))
+        self._monitor.read(found[len(ratios) :])
+        errors = dict(zip(weights.orders, found, strict=False))
         return errors[weights.order], errors
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
+        stiff = self._monitor.message
+        if stiff and self._monitor.on_stiff == "stop":
+            raise self._end(Status.STIFF, stiff)
         if self.accepted + self.rejected >= limits.max_steps:
             raise self._end(
                 Status.MAX_STEPS,
                 f"max_steps={limits.max_steps} steps were used up at t={t:.9g}, step size "
-                f"{size:.3g}: raise max_steps, loosen the tolerances, or (if the steps stay this "
-                "small on a smooth solution) the problem is stiff and wants an implicit method",
+                f"{size:.3g}: "
+                + (stiff or "raise max_steps or loosen the tolerances (no stiffness was seen)"),
             )
         least = max(limits.min_step, 16 * math.ulp(abs(t)))
         if size >= least:
