@@ -122,8 +122,9 @@ class StiffnessMonitor:
     Args:
         on_stiff: "warn", "stop" or "ignore"; "ignore" looks at nothing.
 
-    It looks at every tenth accepted step, at every one once h·L is half its limit, and at none
-    while what is left of the span is too short for stiffness to matter (`FEW_TIMES`).
+    It looks at every tenth accepted step, at every one once h·L is half its limit (in sweeps: and
+    the solution itself slow, see `OWN_RATES`), and at none while what is left of the span is too
+    short for stiffness to matter (`FEW_TIMES`).
 
     Attributes:
         message: what to tell the user, once the problem is found to be stiff. stiff_at: the time
@@ -213,7 +214,8 @@ class StiffnessMonitor:
         share = min(share, 2.0) if share > 0 else 0.0  # 0 for NaN
         slower = share * limit - sum(self._numbers[1:])
         self._window.extend([(share, slower)] * min(self._since, EVERY))
-        self._since, self._suspect = 0, share >= 0.5
+        # a few samples tell what sweeps do, whose estimate costs as much as half a step
+        self._since, self._suspect = 0, share >= 0.5 and (slower >= 0 or self._adams)
         shares, slower_ones = zip(*self._window, strict=True)
         limited = len(shares) == WINDOW and sum(shares) >= 0.9 * WINDOW
         if not (self._suspect and limited and sum(slower_ones) >= 0):  # not with a NaN either
