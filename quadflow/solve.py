@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import math
 import time
@@ -177,6 +178,7 @@ def solve(
     accumulation_dtype: torch.dtype | None = None,
     record_steps: bool = True,
     on_stiff: str = "warn",
+    progress: bool = False,
     throw: bool = True,
 ) -> Solution:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and give y at every time in t.
@@ -230,6 +232,9 @@ def solve(
             (Status.STIFF) or "ignore" (not looked for). It costs no evaluation of func but for
             "gauss" and like methods of one sweep: in long solves they are swept again every tenth
             step. Not looked for with batch_dims=1, in fixed steps and by PEC methods.
+        progress: show a bar on standard error: time reached, accepted steps a second, step size;
+            with batch_dims=1 of the sample that has come least far. Wants tqdm (the extra
+            "progress").
         throw: raise `SolveError` if the end is not reached; otherwise the solution's status says
             why and holds what was reached.
 
@@ -282,7 +287,16 @@ def solve(
         )  # fmt: skip
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
         return _finish(
-            steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw
+            steps,
+            collector,
+            tracker,
+            callback,
+            layout,
+            velocity,
+            chosen.name,
+            began,
+            throw,
+            _bar(progress, all_times[0], all_times[-1]),
         )
     clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
     times = _times(t, "t", open_ended=events is not None)
@@ -335,7 +349,18 @@ def solve(
         )  # fmt: skip
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
     tracker = _tracker(events, layout, state)
-    return _finish(steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw)
+    return _finish(
+        steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw,
+        _bar(progress, times[0], times[-1]),
+    )  # fmt: skip
+
+
+def _bar(progress: bool, t0: Any, t1: Any) -> Any:
+    if not progress:
+        return None
+    from .progress import ProgressBar
+
+    return ProgressBar(t0, t1)
 
 
 def _finish(
@@ -348,17 +373,21 @@ def _finish(
     name: str,
     began: float,
     throw: bool,
+    bar: Any,
 ) -> Solution:
     """The loop over the steps, and the solution of what they reached."""
     status, message = Status.SUCCESS, ""
-    for result in steps:
-        stop = None if tracker is None else tracker.step(result)
-        collector.take(result, stop)
-        if callback is not None:
-            callback(result.state.t, layout.split(result.state.y))
-        if stop is not None:
-            status, message = Status.EVENT, f"a terminal event ended the solve at t={stop:.9g}"
-            break
+    with bar or contextlib.nullcontext():
+        for result in steps:
+            stop = None if tracker is None else tracker.step(result)
+            collector.take(result, stop)
+            if bar is not None:
+                bar.take(result, steps)
+            if callback is not None:
+                callback(result.state.t, layout.split(result.state.y))
+            if stop is not None:
+                status, message = Status.EVENT, f"a terminal event ended the solve at t={stop:.9g}"
+                break
     if status is not Status.EVENT:
         status, message = steps.status, steps.message
     if status in (Status.SUCCESS, Status.EVENT):

@@ -36,8 +36,8 @@ no more than some hundred steps, and an implicit method gains little."""
 EVERY = 10
 """Accepted steps between two estimates while nothing looks stiff."""
 
-WINDOW = 40
-"""Accepted steps over which h·L over its limit must be 1 on average."""
+WINDOW, ENOUGH = 40, 0.8
+"""Accepted steps over which h·L over its limit must be so much on average."""
 
 OWN_RATES = {SweepsMethod: (5.0, 10.0), VariableOrderMethod: (4.0, 50.0)}
 """Plans whose limits are so small that loose tolerances meet them on any problem: how much faster
@@ -53,9 +53,9 @@ def adams_limit(k: int) -> float:
     """h·L above which steps of variable order count as limited by stability, on average.
 
     In a stiff problem the order wanders through all of 1 … 12 and the steps with it; over 40 steps
-    h·L is then 1.4 to 2.6 times the larger of its limit and 0.3, and at most 1.1 times elsewhere.
+    h·L is then 1.4 to 2.6 times the larger of its limit and 0.3, and at most 1.3 times elsewhere.
     """
-    return 1.5 * max(0.3, PECE_LIMITS[k - 1])
+    return 1.7 * max(0.3, PECE_LIMITS[k - 1])
 
 
 @functools.lru_cache(maxsize=64)
@@ -79,8 +79,8 @@ def real_limit(method: Method) -> float | None:
     if isinstance(method, AnchorsMethod):
         k = method.interpolant.anchors
         known = isinstance(method.interpolant, PolynomialInterpolant) and k <= len(PECE_LIMITS)
-        # steps that stability limits are never quite equal, which costs a fifth of the interval
-        return 0.8 * PECE_LIMITS[k - 1] if known and method.correction == "PECE" else None
+        # steps that stability limits are never quite equal, which costs a tenth of the interval
+        return 0.9 * PECE_LIMITS[k - 1] if known and method.correction == "PECE" else None
     return None
 
 
@@ -217,7 +217,7 @@ class StiffnessMonitor:
         # a few samples tell what sweeps do, whose estimate costs as much as half a step
         self._since, self._suspect = 0, share >= 0.5 and (slower >= 0 or self._adams)
         shares, slower_ones = zip(*self._window, strict=True)
-        limited = len(shares) == WINDOW and sum(shares) >= 0.9 * WINDOW
+        limited = len(shares) == WINDOW and sum(shares) >= ENOUGH * WINDOW
         if not (self._suspect and limited and sum(slower_ones) >= 0):  # not with a NaN either
             return False
         self.stiff_at = t
