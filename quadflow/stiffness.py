@@ -36,14 +36,8 @@ no more than some hundred steps, and an implicit method gains little."""
 EVERY = 10
 """Accepted steps between two estimates while nothing looks stiff."""
 
-WINDOW, ENOUGH = 40, 0.8
+WINDOW, ENOUGH = 40, 0.9
 """Accepted steps over which h·L over its limit must be so much on average."""
-
-OWN_RATES = {SweepsMethod: (5.0, 10.0), VariableOrderMethod: (4.0, 50.0)}
-"""Plans whose limits are so small that loose tolerances meet them on any problem: how much faster
-the stiff part must be than the solution itself turns, and how many tolerances a step may move the
-state by and still be at rest: noise of the stiff part, which turns without end (the variable-order
-method lets it grow to some tens of tolerances)."""
 
 PECE_LIMITS = (2.0, 2.4, 1.93, 1.41, 1.03, 0.77, 0.58, 0.43, 0.33, 0.26, 0.21, 0.06)
 """Real stability interval of Adams PECE with k = 1 … 12 anchors (k+1 correct), equal steps."""
@@ -55,7 +49,25 @@ def adams_limit(k: int) -> float:
     In a stiff problem the order wanders through all of 1 … 12 and the steps with it; over 40 steps
     h·L is then 1.4 to 2.6 times the larger of its limit and 0.3, and at most 1.3 times elsewhere.
     """
-    return 1.7 * max(0.3, PECE_LIMITS[k - 1])
+    return 1.5 * max(0.3, PECE_LIMITS[k - 1])
+
+
+def own_rates(method: Method) -> tuple[float, float] | None:
+    """How much faster the stiff part must be than the solution itself turns, and how many
+    tolerances a step may move the state by and still be at rest: noise of the stiff part, which
+    turns without end (the variable-order method lets it grow to some tens of tolerances).
+
+    For plans whose limits are so small that loose tolerances meet them on any problem, and for
+    stages none of which are at one time, which see f jump in time; None for the others.
+    """
+    if isinstance(method, VariableOrderMethod):
+        return 4.0, 50.0
+    if isinstance(method, SweepsMethod):
+        return 5.0, 10.0
+    if isinstance(method, StagesMethod) and method.tableau.probe is not None:
+        weights = np.array(method.tableau.probe[0])
+        return (5.0, 10.0) if np.count_nonzero(weights) > 2 else None
+    return None
 
 
 @functools.lru_cache(maxsize=64)
@@ -79,8 +91,8 @@ def real_limit(method: Method) -> float | None:
     if isinstance(method, AnchorsMethod):
         k = method.interpolant.anchors
         known = isinstance(method.interpolant, PolynomialInterpolant) and k <= len(PECE_LIMITS)
-        # steps that stability limits are never quite equal, which costs a tenth of the interval
-        return 0.9 * PECE_LIMITS[k - 1] if known and method.correction == "PECE" else None
+        # steps that stability limits are never quite equal, which costs a fifth of the interval
+        return 0.8 * PECE_LIMITS[k - 1] if known and method.correction == "PECE" else None
     return None
 
 
@@ -123,7 +135,7 @@ class StiffnessMonitor:
         on_stiff: "warn", "stop" or "ignore"; "ignore" looks at nothing.
 
     It looks at every tenth accepted step, at every one once h·L is half its limit (in sweeps: and
-    the solution itself slow, see `OWN_RATES`), and at none while what is left of the span is too
+    the solution itself slow, see `own_rates`), and at none while what is left of the span is too
     short for stiffness to matter (`FEW_TIMES`).
 
     Attributes:
@@ -136,7 +148,7 @@ class StiffnessMonitor:
         self.message = ""
         self.stiff_at: float | None = None
         self._adams = isinstance(method, VariableOrderMethod)
-        self._own = OWN_RATES.get(type(method))
+        self._own = own_rates(method)
         self._limit = adams_limit(MAX_ORDER) if self._adams else None
         self._known = False
         self._since, self._suspect, self._due = 0, False, False
@@ -165,7 +177,7 @@ class StiffnessMonitor:
         )
 
     def quantities(self, result: StepResult) -> list[Tensor]:
-        """h·L and, where `OWN_RATES` asks for it, the like of the solution itself, that many times;
+        """h·L and, where `own_rates` asks for it, the like of the solution itself, that many times;
         0-dimensional. None where no estimate is due or there is nothing to compare."""
         self._numbers = ()
         if not self._due or result.spread is None:
@@ -192,6 +204,8 @@ class StiffnessMonitor:
         if self._adams:
             assert result.start is not None
             return result.start.v - result.previous.history[-1].v
+        if result.state.anchor is not None and result.start is not None:
+            return result.state.anchor.v - result.start.v
         nodes = result.segment().velocities
         return nodes[-1] - nodes[0]
 

@@ -13,7 +13,7 @@ import torch
 from host_waits import CountWaits
 
 import quadflow as qf
-from quadflow import progress
+from quadflow import extras, progress
 
 Y0 = torch.tensor([[1.0], [0.5]], dtype=torch.float64)
 
@@ -91,7 +91,15 @@ def test_samples_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert states[-1].startswith("t=2 of 2 (sample 2 of 3) 100%|")
 
 
-def test_an_error_closes_the_bar() -> None:
+def test_an_error_closes_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = []  # kept alive: a bar without an owner closes itself
+
+    def kept(*arguments, **layout):
+        bars.append(extras.progress(*arguments, **layout))
+        return bars[-1]
+
+    monkeypatch.setattr(progress, "progress", kept)
+
     def breaks(t, y):
         if t > 0.5:
             raise ZeroDivisionError
@@ -99,7 +107,7 @@ def test_an_error_closes_the_bar() -> None:
 
     with shown() as states, pytest.raises(ZeroDivisionError):
         qf.solve(breaks, Y0, (0.0, 1.0), method="rk4", step_size=0.125, progress=True)
-    assert "t=0.5 of 1  50%|" in states[-1]
+    assert "t=0.5 of 1  50%|" in states[-1] and len(bars) == 1
 
 
 def test_updates_are_seldom_and_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
