@@ -1,30 +1,7 @@
-"""Optional packages, asked for where they are needed, with an error that says how to get them."""
+"""Optional packages, asked for where they are needed: the core's helpers under their older name."""
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-from typing import Any
+from quadflow.extras import MissingExtraError, progress, require
 
-
-class MissingExtraError(ImportError):
-    """A package that belongs to an extra of quadflow is not installed."""
-
-
-def require(package: str, extra: str) -> ModuleType:
-    """Import `package`, or raise `MissingExtraError` naming the extra that brings it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = package.partition(".")[0]
-        raise MissingExtraError(
-            f"this needs the package {name!r}: pip install 'quadflow[{extra}]'"
-        ) from error
-
-
-def progress(total: int | None, description: str, extra: str = "generative") -> Any:
-    """A tqdm bar of `total` steps (None: not known) on standard error.
-
-    extra: the extra that brings tqdm to who calls this, for the error where it is missing.
-    """
-    return require("tqdm", extra).tqdm(total=total, desc=description, dynamic_ncols=True)
+__all__ = ["MissingExtraError", "progress", "require"]

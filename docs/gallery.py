@@ -1,7 +1,7 @@
 """Run the studies of docs/laboratory.md and docs/reliability.md, each by the command shown there.
 
 Run by `make laboratory`, in some twenty minutes on two cores. Pictures and `laboratory.json`
-(commands with what they print) go to docs/figures; `update_figures.py` puts the texts into the pages.
+(commands with what they print) go to docs/figures; `update_figures.py` puts them into the pages.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def build(names: Sequence[str]) -> None:
             "text": text,
             "seconds": round(time.perf_counter() - began, 1),
         }
-    record["studies"] = {name: record["studies"][name] for name in COMMANDS}
+    record["studies"] = {
+        name: record["studies"][name] for name in COMMANDS if name in record["studies"]
+    }
     record["machine"] = machine()
     write_json(file, record)
 

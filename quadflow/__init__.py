@@ -2,7 +2,7 @@
 
 from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
-from .errors import VelocityError
+from .errors import StiffnessWarning, VelocityError
 from .events import Event
 from .interpolation import (
     Anchor,
@@ -72,6 +72,7 @@ __all__ = [
     "Statistics",
     "Status",
     "StepController",
+    "StiffnessWarning",
     "SweepsMethod",
     "Tableau",
     "VariableOrderMethod",

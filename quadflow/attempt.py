@@ -206,14 +206,15 @@ def sweeps(
     v0: Tensor | None,
     guess: Tensor,
     count: int,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Node velocities after `count` sweeps from a guess (n, numel), those one sweep earlier, and
-    the velocity at the start where it is known by then."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Node velocities after `count` sweeps from a guess (n, numel), those one sweep earlier, those
+    two sweeps earlier where there are so many, and the velocity at the start where it is known."""
     values = previous = guess
-    for _ in range(count):
-        previous = values
+    earlier: Tensor | None = None
+    for done in range(count):
+        earlier, previous = previous if done else None, values
         values, v0 = sweep(rule, f, t0, h, y0, v0, previous)
-    return values, previous, v0
+    return values, previous, earlier, v0
 
 
 def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:

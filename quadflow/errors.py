@@ -31,3 +31,7 @@ def real_number(value: Any, name: str) -> float:
 
 class VelocityError(ValueError):
     """The user's function returned something that is no velocity of the given state."""
+
+
+class StiffnessWarning(UserWarning):
+    """Stability, not accuracy, holds the steps of an explicit method small (`solve`: on_stiff)."""

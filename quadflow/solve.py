@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import math
 import time
@@ -42,6 +43,7 @@ from .steps import (
     Steps,
     adaptive_stepper,
 )
+from .stiffness import check_action
 
 DEFAULT_METHOD = "dopri5"
 
@@ -54,7 +56,8 @@ class Statistics:
     sequential calls of func. probe_nfe: the part of nfe that node_evaluation="auto" spent on
     finding its mode. accepted, rejected: steps. refined: further sweeps of steps whose estimate was
     too large after the first. wall_time: seconds. node_evaluation: the mode in use ("auto" where no
-    nodes were evaluated together). method: name.
+    nodes were evaluated together). method: name. stiff_at: the time at which the problem was found
+    to be stiff, see on_stiff of `solve`; None where it was not, or nothing looked.
     """
 
     method: str
@@ -66,6 +69,7 @@ class Statistics:
     refined: int = 0
     wall_time: float = 0.0
     node_evaluation: str = "auto"
+    stiff_at: float | None = None
 
 
 class SolveError(RuntimeError):
@@ -185,6 +189,8 @@ def solve(
     reject_callback: Callable[[float, Any, float], None] | None = None,
     accumulation_dtype: torch.dtype | None = None,
     record_steps: bool = True,
+    on_stiff: str = "warn",
+    progress: bool = False,
     throw: bool = True,
 ) -> Solution:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and give y at every time in t.
@@ -235,6 +241,14 @@ def solve(
             the solution have y0's.
         record_steps: keep the times of all steps; without, and without dense output, the memory
             does not grow with their number.
+        on_stiff: what to do once adaptive steps are held small by stability on a smooth solution,
+            with hundreds of them to come: "warn" (a `StiffnessWarning`, once), "stop"
+            (Status.STIFF) or "ignore" (not looked for). It costs no evaluation of func but for
+            "gauss" and like methods of one sweep: in long solves they are swept again every tenth
+            step. Not looked for with batch_dims=1, in fixed steps and by PEC methods.
+        progress: show a bar on standard error: time reached, accepted steps a second, step size;
+            with batch_dims=1 of the sample that has come least far. Wants tqdm (the extra
+            "progress").
         throw: raise `SolveError` if the end is not reached; otherwise the solution's status says
             why and holds what was reached.
 
@@ -248,11 +262,13 @@ def solve(
     Raises:
         TypeError, ValueError: a bad argument, named with its value.
         VelocityError: func returned something of another type, shape, dtype or device.
-        SolveError: non-finite values, collapsed step, step cap (unless throw=False).
+        SolveError: non-finite values, collapsed step, step cap, stiff with on_stiff="stop" (unless
+            throw=False).
     """
     began = time.perf_counter()
     if batch_dims not in (0, 1) or isinstance(batch_dims, bool):
         raise ValueError(f"batch_dims must be 0 or 1, got {batch_dims!r}")
+    check_action(on_stiff)
     layout = StateLayout(y0, accumulation_dtype, batch_dims)
     chosen = get_method(DEFAULT_METHOD if method is None else method)
     rtol, atol = _positive(rtol, "rtol"), _positive(atol, "atol")
@@ -273,6 +289,7 @@ def solve(
             "breakpoints": _points(breakpoints, "breakpoints") or None,
             "land_on": _points(land_on, "land_on") or None,
             "attempt_callback": attempt_callback, "reject_callback": reject_callback,
+            "on_stiff='stop'": True if on_stiff == "stop" else None,
         }  # fmt: skip
         for name, value in unused.items():
             if value is not None:
@@ -293,7 +310,16 @@ def solve(
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
         tracker = _tracker(events, layout, all_times[0], y_start)
         return _finish(
-            steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw
+            steps,
+            collector,
+            tracker,
+            callback,
+            layout,
+            velocity,
+            chosen.name,
+            began,
+            throw,
+            _bar(progress, all_times[0], all_times[-1]),
         )
     clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
     times = _times(t, "t", open_ended=events is not None)
@@ -329,6 +355,8 @@ def solve(
         )
     if fixed is None and perturb:
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
+    if fixed is not None and on_stiff == "stop":
+        raise ValueError("on_stiff='stop' belongs to adaptive steps: leave out step_size and grid")
 
     state = State(times[0], layout.join(y0))
     _fits(rtol, "rtol", state.y)
@@ -342,11 +370,22 @@ def solve(
     else:
         steps = AdaptiveSteps(
             adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance, controller,
-            limits, hooks=hooks,
+            limits, hooks=hooks, on_stiff=on_stiff,
         )  # fmt: skip
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
     tracker = _tracker(events, layout, state.t, state.y, clock)
-    return _finish(steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw)
+    return _finish(
+        steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw,
+        _bar(progress, times[0], times[-1]),
+    )  # fmt: skip
+
+
+def _bar(progress: bool, t0: Any, t1: Any) -> Any:
+    if not progress:
+        return None
+    from .progress import ProgressBar
+
+    return ProgressBar(t0, t1)
 
 
 def _finish(
@@ -359,20 +398,24 @@ def _finish(
     name: str,
     began: float,
     throw: bool,
+    bar: Any,
 ) -> Solution:
     """The loop over the steps, and the solution of what they reached."""
-    for result in steps:
-        stop = None if tracker is None else tracker.step(result)
-        collector.take(result, stop)
-        if stop is not None:
-            steps.stop(stop.t)
-        if callback is not None:
-            at, y = result.state.t, result.state.y
-            if stop is not None and stop.y is not None:
-                at, y = stop.t, stop.y
-            callback(at, layout.split(y))
-        if steps.stopped:
-            break
+    with bar or contextlib.nullcontext():
+        for result in steps:
+            stop = None if tracker is None else tracker.step(result)
+            collector.take(result, stop)
+            if stop is not None:
+                steps.stop(stop.t)
+            if bar is not None:
+                bar.take(result, steps)
+            if callback is not None:
+                at, y = result.state.t, result.state.y
+                if stop is not None and stop.y is not None:
+                    at, y = stop.t, stop.y
+                callback(at, layout.split(y))
+            if steps.stopped:
+                break
     status, message = steps.status, steps.message
     if status in (Status.SUCCESS, Status.EVENT):
         bad = collector.check_finite()
@@ -386,6 +429,7 @@ def _finish(
         stats=Statistics(
             name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
             steps.rejected, steps.refined, time.perf_counter() - began, velocity.mode,
+            steps.stiff_at,
         ),
         status=status,
         message=message,

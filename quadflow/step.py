@@ -32,9 +32,10 @@ class State:
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
     last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
-    the next interval where it varies. t may be a tensor that broadcasts against y: a time for every
-    sample. unfinished: see `Unfinished`; samples that have no interval behind them have f at their
-    start as `last`, at all nodes.
+    the next interval where it varies. twin: another evaluation of f at t, at a state nearby, that
+    an adaptive solve made on its way here (a predicted end). t may be a tensor that broadcasts
+    against y: a time for every sample. unfinished: see `Unfinished`; samples that have no interval
+    behind them have f at their start as `last`, at all nodes.
     """
 
     t: float
@@ -44,6 +45,7 @@ class State:
     last: Segment | None = None
     order: int = 1
     unfinished: Unfinished | None = None
+    twin: Callable[[], Anchor] | None = None
 
 
 class NotContracting(RuntimeError):
@@ -94,7 +96,9 @@ class StepResult:
     chooses between them. samples: of steps that every sample has for itself. refine: called with no
     arguments, the same interval with one sweep more (a call of f); None where the method has none.
     sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
-    then how often it may in all, one a sample.
+    then how often it may in all, one a sample. spread: called with no arguments, the difference of
+    two states (or of combinations of more) at which f was evaluated anyway, and that of f there;
+    None where there are none. See `stiffness`.
     """
 
     state: State
@@ -108,6 +112,7 @@ class StepResult:
     refine: Callable[[], StepResult] | None = None
     sweeps_left: Any = 0
     swept: Tensor | None = None
+    spread: Callable[[], tuple[Tensor, Tensor]] | None = None
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -154,6 +159,10 @@ class Stepper:
             return self._stages(self.method.tableau, state, t1)
         raise TypeError(f"{self.method!r} has no evaluation plan")
 
+    def _twin(self, make: Callable[[], Anchor]) -> Callable[[], Anchor] | None:
+        """`State.twin`: only adaptive steps look at it."""
+        return make if self.adaptive else None
+
     # -- anchors ---------------------------------------------------------------------------------
 
     def _anchors(self, method: AnchorsMethod, state: State, t1: float, is_last: bool) -> StepResult:
@@ -172,6 +181,7 @@ class Stepper:
         y1 = along(y0, inside.mean, h)
         end: Anchor | None = None
         error: Tensor | None = None
+        twin: Callable[[], Anchor] | None = None
         if method.correction is not None and not (is_last and method.forward_last):
             v1, detail = self.velocity(t1, y1)
             reached = Anchor(t1, y1, v1, detail)
@@ -181,10 +191,13 @@ class Stepper:
             inside = corrected
             if method.correction == "PEC":
                 end = Anchor(t1, y1, v1, detail)
+            else:
+                twin = self._twin(lambda: reached)
         segment = Segment(t0, t1, y0, inside.values, inside.weights)
         return StepResult(
-            State(t1, y1, end, known), error, len(known) + 1, lambda _: segment, start, state
-        )
+            State(t1, y1, end, known, twin=twin), error, len(known) + 1, lambda _: segment, start,
+            state, spread=_between_twins(state, start),
+        )  # fmt: skip
 
     # -- anchors, variable order -----------------------------------------------------------------
 
@@ -207,9 +220,11 @@ class Stepper:
             t0, t1, y0, velocities[: k + 1].reshape(-1, *shape),
             lagrange_weights([1.0, *weights.positions[:k].tolist()]), y1,
         )  # fmt: skip
+        twin = self._twin(lambda: Anchor(t1, predicted, v1))
         return StepResult(
-            State(t1, y1, history=known, order=k), errors[-1], k + 1,
+            State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1,
             lambda _: segment, start, state, OrderErrors(weights, errors),
+            spread=_between_twins(state, start),
         )  # fmt: skip
 
     # -- sweeps ----------------------------------------------------------------------------------
@@ -247,30 +262,45 @@ class Stepper:
         f, v0 = self.velocity.nodes, None if anchor is None else anchor.v
         if method.converged:
             values, previous, v0 = self._until_converged(tensors, t0, h, y0, v0, guess, sweeps)
+            earlier = None
         else:
-            values, previous, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
+            values, previous, earlier, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
         if v0 is not None and anchor is None:
             anchor = Anchor(t0, y0, v0)
 
-        def result(values: Tensor, previous: Tensor, further: int) -> StepResult:
+        def result(
+            values: Tensor, previous: Tensor, further: int, earlier: Tensor | None
+        ) -> StepResult:
+            """The last sweep's values, those before it, and those before these."""
             y1, error = attempt.swept(
                 tensors, h, y0, values, previous, guess if extrapolated else None
             )
 
             def refine() -> StepResult:
                 more, _ = attempt.sweep(tensors, f, t0, h, y0, v0, values)
-                return result(more, values, further - 1)
+                return result(more, values, further - 1, previous)
+
+            def twin() -> Anchor:  # where the last sweep evaluated f at the end
+                moved = tensors.matrix[-1] @ previous * h
+                return Anchor(t1, y0 + moved.reshape(shape), values[-1].reshape(shape))
+
+            spread = _between_twins(state, anchor)
+            if earlier is not None:
+
+                def spread() -> tuple[Tensor, Tensor]:
+                    return tensors.matrix @ (previous - earlier) * h, values - previous
 
             order = method.error_order
             if order is not None and not extrapolated:
                 order = min(order, n)
             segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
             return StepResult(
-                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
-                refine=refine if further > 0 else None, sweeps_left=further,
+                State(t1, y1, last=segment, twin=self._twin(twin) if rule.has_right else None),
+                error, order, lambda _: segment, anchor, state,
+                refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
             )  # fmt: skip
 
-        return result(values, previous, further)
+        return result(values, previous, further, earlier)
 
     def _sweeps_of_samples(self, method: SweepsMethod, state: State, t1: Any) -> StepResult:
         """As `_sweeps`, with an interval of its own for every sample: see `Unfinished`."""
@@ -368,8 +398,15 @@ class Stepper:
         tensors = None if isinstance(h, Tensor) else self._stage_tensors(tableau, y0)
         y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, tensors)
         end: Anchor | None = None
+        twin: Callable[[], Anchor] | None = None
         if tableau.first_same_as_last:
             end = Anchor(t1, y1, velocities[-1], detail)
+        elif tableau.c[-1] == 1.0:
+            twin = self._twin(
+                lambda: Anchor(
+                    t1, along(y0, combine(tableau.a[-1], velocities[:-1]), h), velocities[-1]
+                )
+            )
 
         def segment(result: StepResult) -> Segment:
             known = list(velocities)
@@ -382,7 +419,32 @@ class Stepper:
                 known.append(self.velocity(t0 + node * h, inner)[0])
             return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
 
-        return StepResult(State(t1, y1, end), error, tableau.error_order, segment, start, state)
+        spread = _between_twins(state, start)
+        if tableau.probe is not None:
+            v_weights, y_weights = tableau.probe
+
+            def spread() -> tuple[Tensor, Tensor]:
+                return combine(y_weights, velocities) * h, combine(v_weights, velocities)
+
+        return StepResult(
+            State(t1, y1, end, twin=twin), error, tableau.error_order, segment, start, state,
+            spread=spread,
+        )  # fmt: skip
+
+
+def _between_twins(
+    state: State, start: Anchor | None
+) -> Callable[[], tuple[Tensor, Tensor]] | None:
+    """What `StepResult.spread` needs, of two evaluations of f at the start of an interval."""
+    make = state.twin
+    if make is None or start is None:
+        return None
+
+    def spread() -> tuple[Tensor, Tensor]:
+        twin = make()
+        return start.y - twin.y, start.v - twin.v
+
+    return spread
 
 
 def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
-from .errors import real_number
+from .errors import StiffnessWarning, real_number
 from .evaluation import Velocity
 from .host import worst
 from .methods import Method, VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
+from .stiffness import StiffnessMonitor
 from .variable_order import OrderControl
 
 
@@ -31,6 +33,7 @@ class Status(enum.Enum):
     STEP_COLLAPSE = "step collapse"
     MAX_STEPS = "step cap"
     NOT_CONTRACTING = "sweeps do not contract"
+    STIFF = "stiff"
 
 
 @dataclass
@@ -114,6 +117,11 @@ class Steps(Iterator[StepResult]):
         self._result: StepResult | None = None
         self.statuses: list[Status] | None = None
         self.messages: list[str] | None = None
+
+    @property
+    def stiff_at(self) -> float | None:
+        """When the problem was found to be stiff, where that is looked for."""
+        return None
 
     def _take(self, result: StepResult) -> None:
         self.accepted += 1
@@ -212,6 +220,7 @@ class AdaptiveSteps(Steps):
             may be infinite).
         controller: keeps a memory; it is copied. Methods of variable order bring their own
             `OrderControl` instead.
+        on_stiff: see `StiffnessMonitor`.
 
     Raises:
         TypeError: a controller that a method of variable order would not use.
@@ -227,9 +236,11 @@ class AdaptiveSteps(Steps):
         limits: Limits,
         *,
         hooks: Hooks = Hooks(),
+        on_stiff: str = "warn",
     ) -> None:
         super().__init__(stepper, state, hooks)
         self.tolerance, self.limits = tolerance, limits
+        self._monitor = StiffnessMonitor(stepper.method, tolerance, on_stiff)
         self._controller = copy.copy(controller)
         method = stepper.method
         self._orders: OrderControl | None = None
@@ -246,6 +257,10 @@ class AdaptiveSteps(Steps):
         self._jumps = any(landing.restart for landing in landings[:-1])
         self._size: float | None = None
         self._finite, self._entered = True, True
+
+    @property
+    def stiff_at(self) -> float | None:
+        return self._monitor.stiff_at
 
     def _begin(self) -> None:
         """The first step's size."""
@@ -299,6 +314,7 @@ class AdaptiveSteps(Steps):
                 raise self._end(Status.NON_FINITE, endless(state.t))
             if self.hooks.attempt is not None:
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
+            self._monitor.expect(size, abs(self._landings[-1].t - state.t))
             result = self.stepper.step(state, t1)
             assert result.error is not None and result.error_order is not None
             order = result.error_order
@@ -314,6 +330,11 @@ class AdaptiveSteps(Steps):
                 judged = ratio
             self._finite = math.isfinite(ratio)
             if self._finite and ratio <= 1:
+                if self._monitor.wants_sweep(result) and result.refine is not None:
+                    self.refined += 1
+                    swept = result.refine()
+                    if self._ratios(swept, state.y)[0] <= 1:
+                        result = swept
                 break
             self.rejected += 1
             if self.hooks.reject is not None:
@@ -334,6 +355,8 @@ class AdaptiveSteps(Steps):
         else:
             factor = self._controller.accept(judged, order)
         self._take(result)
+        if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
+            warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
         planned = limits.bound(size * factor)
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
@@ -350,19 +373,31 @@ class AdaptiveSteps(Steps):
     def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
-        y1 = result.state.y
+        y1, extra = result.state.y, self._monitor.quantities(result)
         if result.orders is None:
             assert result.error is not None
-            return worst(self.tolerance.ratio(result.error, y0, y1)), {}
+            ratio = self.tolerance.ratio(result.error, y0, y1)
+            if not extra:
+                return worst(ratio), {}
+            first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
+            self._monitor.read(numbers)
+            return first, {}
         weights = result.orders.weights
         ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
-        errors = dict(zip(weights.orders, worst(ratios), strict=True))
+        if extra:
+            ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
+        found = worst(ratios)
+        self._monitor.read(found[len(weights.orders) :])
+        errors = dict(zip(weights.orders, found, strict=False))
         return errors[weights.order], errors
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
+        stiff = self._monitor.message
+        if stiff and self._monitor.on_stiff == "stop":
+            raise self._end(Status.STIFF, stiff)
         if self.accepted + self.rejected >= limits.max_steps:
-            raise self._end(Status.MAX_STEPS, steps_used_up(limits.max_steps, t, size))
+            raise self._end(Status.MAX_STEPS, steps_used_up(limits.max_steps, t, size, stiff))
         least = max(limits.min_step, 16 * math.ulp(abs(t)))
         if size >= least:
             return
@@ -372,12 +407,17 @@ class AdaptiveSteps(Steps):
         raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
 
 
-def steps_used_up(max_steps: int, t: float, size: float) -> str:
-    """The message of Status.MAX_STEPS."""
+def steps_used_up(max_steps: int, t: float, size: float, stiff: str | None = None) -> str:
+    """The message of Status.MAX_STEPS. stiff: what was found of stiffness ("" for nothing), None
+    where nobody looked."""
+    used = f"max_steps={max_steps} steps were used up at t={t:.9g}, step size {size:.3g}: "
+    if stiff:
+        return used + stiff
+    if stiff == "":
+        return used + "raise max_steps or loosen the tolerances (no stiffness was seen)"
     return (
-        f"max_steps={max_steps} steps were used up at t={t:.9g}, step size {size:.3g}: raise "
-        "max_steps, loosen the tolerances, or (if the steps stay this small on a smooth solution) "
-        "the problem is stiff and wants an implicit method"
+        used + "raise max_steps, loosen the tolerances, or (if the steps stay this small on a "
+        "smooth solution) the problem is stiff and wants an implicit method"
     )
 
 

@@ -48,6 +48,30 @@ class Tableau:
         """c, b and errors as Python's numbers, which a step multiplies tensors with."""
         return self.c.tolist(), self.b.tolist(), [row.tolist() for row in self.errors]
 
+    @functools.cached_property
+    def probe(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Weights (s,) of the stage velocities, and those (s,) that make h times the matching
+        difference of the stage states, to see how f changes with the state; None without any.
+
+        The difference of the last two stages where both are at the end of the step (Hairer &
+        Wanner, Solving ODEs II, section IV.2), else the highest divided difference over the stages
+        of a method with four, of which little is left of f's change with time.
+        """
+        s, c = len(self.a), self.c
+        if not self.first_same_as_last:
+            return None
+        weights = np.zeros(s)
+        if abs(c[-2] - 1) < 1e-12:
+            weights[-2:] = -1.0, 1.0
+        elif len(set(c)) == s:
+            weights[:] = [1 / np.prod(np.delete(c[i] - c, i)) for i in range(s)]
+        else:
+            return None
+        rows = np.zeros((s, s))
+        for i, row in enumerate(self.a):
+            rows[i, :i] = row
+        return tuple(weights.tolist()), tuple((weights @ rows).tolist())
+
     def __post_init__(self) -> None:
         for i, row in enumerate(self.a):
             if len(row) != i:
