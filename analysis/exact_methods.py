@@ -16,8 +16,8 @@ from fractions import Fraction
 import numpy as np
 
 import quadflow as qf
+from quadflow.attempt import CONTRACTION
 from quadflow.methods import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
-from quadflow.step import CONTRACTION
 from quadflow.tableaus import Tableau
 
 from .exact_rules import (

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import quadflow as qf
-from quadflow import dense, interpolation, lagrange, step
+from quadflow import attempt, dense, interpolation, lagrange, step
 from quadflow.adapters.files import write_json
 from quadflow.methods import StagesMethod
 from quadflow.quadrature import FAMILIES
@@ -52,9 +52,12 @@ STEPS: tuple[str | qf.Method, ...] = (
 FORMULAS = {
     "step formula": (
         (step, "Stepper._anchors"),
-        (step, "Stepper._sweeps"),
         (step, "Stepper._extrapolate"),
-        (step, "Stepper._stages"),
+        (attempt, "stages"),
+        (attempt, "sweep"),
+        (attempt, "sweeps"),
+        (attempt, "integrated"),
+        (attempt, "swept"),
         (step, "_embedded"),
         (dense, "combine"),
         (dense, "along"),

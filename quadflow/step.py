@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import attempt
+from .attempt import RuleTensors
 from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
@@ -20,12 +22,6 @@ from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, Variable
 from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
-
-CONTRACTION = 0.25
-"""The share of an increment that the estimate takes for the error left after the sweep, from an
-extrapolated guess. Measured on nonlinear problems at the steps that tolerances of 1e-3 to 1e-9 lead
-to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where sweeps hardly
-contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +106,7 @@ class Stepper:
     velocity: Velocity
     adaptive: bool = False
     _constants: dict[Any, Tensor] = field(default_factory=dict)
+    _rules: dict[Any, RuleTensors] = field(default_factory=dict)
 
     def start(self, state: State) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
@@ -202,11 +199,7 @@ class Stepper:
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
         rule, t0, y0, h = method.rule, state.t, state.y, t1 - state.t
         n, shape = rule.n, y0.shape
-        matrix = self._constant("A", lambda: rule.integration_matrix, y0)
-        weights = self._constant("b", lambda: rule.weights, y0)
-        nodes = self._constant(
-            "c", lambda: rule.nodes, torch.empty(0, dtype=torch.float64, device=y0.device)
-        )
+        tensors = self._rule_tensors(method, y0)
         sweeps, extra = method.sweeps, max(0, method.most_sweeps - method.sweeps)
         extrapolated = method.guess == "extrapolated" and state.last is not None
         if extrapolated:
@@ -221,55 +214,64 @@ class Stepper:
                 sweeps = max(sweeps, (method.order or 1) - 1)
                 if extra and self.adaptive:  # the estimate says when there are enough
                     sweeps, extra = 2, 2 * sweeps
-        flat = y0.reshape(1, -1)
+        f, v0 = self.velocity.nodes, None if anchor is None else anchor.v
+        if method.converged:
+            values, previous, v0 = self._until_converged(tensors, t0, h, y0, v0, guess, sweeps)
+        else:
+            values, previous, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
+        if v0 is not None and anchor is None:
+            anchor = Anchor(t0, y0, v0)
 
-        def sweep(values: Tensor) -> Tensor:
-            """Node velocities at the states that the given ones lead to."""
-            nonlocal anchor
-            # a node at the start has the start's velocity in every sweep: it is evaluated once
-            first = 1 if anchor is not None and rule.has_left else 0
-            times = torch.add(nodes[first:] * h, t0)
-            states = torch.addmm(flat, matrix[first:], values, alpha=h)
-            new = self.velocity.nodes(times, states.reshape(-1, *shape)).reshape(n - first, -1)
-            if anchor is not None and first:
-                return torch.cat((anchor.v.reshape(1, -1), new))
-            if rule.has_left:
-                anchor = Anchor(t0, y0, new[0].reshape(shape))
-            return new
-
-        def result(values: Tensor, change: Tensor, extra: int) -> StepResult:
-            y1 = torch.addmv(flat[0], values.T, weights, alpha=h).reshape(shape)
-            error, order = None, method.error_order
-            if order is not None:
-                embedded = self._constant("e", lambda: _embedded(rule), y0)
-                increment = torch.mv(change.T, weights)
-                if extrapolated:
-                    increment = increment * CONTRACTION
-                    missed = torch.mv((values - guess).T, embedded)
-                else:
-                    order, missed = min(order, n), torch.mv(values.T, embedded)
-                error = ((increment.abs() + missed.abs()) * h).reshape(shape)
+        def result(values: Tensor, previous: Tensor, extra: int) -> StepResult:
+            y1, error = attempt.swept(
+                tensors, h, y0, values, previous, guess if extrapolated else None
+            )
 
             def refine() -> StepResult:
-                new = sweep(values)
-                return result(new, new - values, extra - 1)
+                return result(
+                    attempt.sweep(tensors, f, t0, h, y0, v0, values)[0], values, extra - 1
+                )
 
+            order = method.error_order
+            if order is not None and not extrapolated:
+                order = min(order, n)
             segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
             return StepResult(
                 State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
                 refine=refine if extra > 0 else None, sweeps_left=extra,
             )  # fmt: skip
 
+        return result(values, previous, extra)
+
+    def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
+        key = (y0.dtype, y0.device)
+        if key not in self._rules:
+            rule, estimated = method.rule, method.error_order is not None
+            exact = torch.empty(0, dtype=torch.float64, device=y0.device)
+            self._rules[key] = RuleTensors(
+                self._constant("A", lambda: rule.integration_matrix, y0),
+                self._constant("b", lambda: rule.weights, y0),
+                self._constant("c", lambda: rule.nodes, exact),
+                self._constant("e", lambda: _embedded(rule), y0) if estimated else None,
+                rule.has_left,
+            )
+        return self._rules[key]
+
+    def _until_converged(
+        self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
+        guess: Tensor, most: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        """As `attempt.sweeps`, until the sweeps move the states by rounding alone."""
         values = previous = guess
         change = least = math.inf
-        for count in range(1, sweeps + 1):
-            previous, values = values, sweep(values)
-            if method.converged:
-                before, change = change, _rounding_units(values - previous, h, y0)
-                if _converged(change, before, least, count == sweeps, t0, h):
-                    break
-                least = min(least, change)
-        return result(values, values - previous, extra)
+        for count in range(1, most + 1):
+            previous = values
+            values, v0 = attempt.sweep(rule, self.velocity.nodes, t0, h, y0, v0, previous)
+            before, change = change, _rounding_units(values - previous, h, y0)
+            if _converged(change, before, least, count == most, t0, h):
+                break
+            least = min(least, change)
+        return values, previous, v0
 
     def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
         ratio = h / (last.t1 - last.t0)
@@ -292,28 +294,17 @@ class Stepper:
         t0, y0 = state.t, state.y
         h: Any = t1 - t0
         start = self.start(state)
-        velocities, detail = [start.v], start.detail
-        y, c = y0, tableau.c.tolist()
-        for i in range(1, len(tableau.a)):
-            y = along(y0, combine(tableau.a[i], velocities), h)
-            # c = 1 means t1 itself: t0 + h may miss it by rounding
-            v, detail = self.velocity(t1 if c[i] == 1.0 else t0 + c[i] * h, y)
-            velocities.append(v)
+        detail = start.detail
+
+        def f(t: Any, y: Tensor) -> Tensor:
+            nonlocal detail
+            v, detail = self.velocity(t, y)
+            return v
+
+        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v)
+        end: Anchor | None = None
         if tableau.first_same_as_last:
-            end: Anchor | None = Anchor(t1, y, velocities[-1], detail)
-            y1 = y
-        else:
-            end = None
-            y1 = along(y0, combine(tableau.b.tolist(), velocities), h)
-        error: Tensor | None = None
-        if tableau.errors:
-            size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
-            parts = [combine(row.tolist(), velocities) * size for row in tableau.errors]
-            error = parts[0]
-            if len(parts) == 2:
-                fifth, third = parts[0].abs(), parts[1].abs()
-                total = torch.sqrt(fifth**2 + 0.01 * third**2)
-                error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), 0.0)
+            end = Anchor(t1, y1, velocities[-1], detail)
 
         def segment(result: StepResult) -> Segment:
             known = list(velocities)

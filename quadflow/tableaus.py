@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,11 @@ class Tableau:
     def c(self) -> np.ndarray:
         """Nodes (s,): the row sums of a."""
         return np.array([sum(row) for row in self.a])
+
+    @functools.cached_property
+    def numbers(self) -> tuple[list[float], list[float], list[list[float]]]:
+        """c, b and errors as Python's numbers, which a step multiplies tensors with."""
+        return self.c.tolist(), self.b.tolist(), [row.tolist() for row in self.errors]
 
     def __post_init__(self) -> None:
         for i, row in enumerate(self.a):

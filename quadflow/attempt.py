@@ -1,0 +1,138 @@
+"""The arithmetic of one interval as pure functions of tensors: run as it is, or compiled.
+
+`Stepper` calls them; see `compiled` for how torch.compile does. h is a float, or a tensor that
+broadcasts against the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dense import along, combine
+from .tableaus import Tableau
+
+Evaluate = Callable[[Any, Tensor], Tensor]
+"""(t, y) -> f(t, y), for one state or for several nodes together."""
+
+CONTRACTION = 0.25
+"""The share of an increment that the estimate takes for the error left after the sweep, from an
+extrapolated guess. Measured on nonlinear problems at the steps that tolerances of 1e-3 to 1e-9 lead
+to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where sweeps hardly
+contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
+
+
+def stages(
+    tableau: Tableau, f: Evaluate, t0: Any, t1: Any, h: Any, y0: Tensor, v0: Tensor
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate."""
+    velocities = [v0]
+    y, c, b, errors = y0, *tableau.numbers
+    for i in range(1, len(tableau.a)):
+        y = along(y0, combine(tableau.a[i], velocities), h)
+        # c = 1 means t1 itself: t0 + h may miss it by rounding
+        velocities.append(f(t1 if c[i] == 1.0 else t0 + c[i] * h, y))
+    y1 = y if tableau.first_same_as_last else along(y0, combine(b, velocities), h)
+    if not errors:
+        return y1, velocities, None
+    size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
+    parts = [combine(row, velocities) * size for row in errors]
+    error = parts[0]
+    if len(parts) == 2:
+        fifth, third = parts[0].abs(), parts[1].abs()
+        total = torch.sqrt(fifth**2 + 0.01 * third**2)
+        error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), 0.0)
+    return y1, velocities, error
+
+
+@dataclass(frozen=True)
+class RuleTensors:
+    """A rule with n nodes as tensors of the state's dtype (the nodes: float64) and device.
+
+    matrix: (n, n). weights, nodes: (n,). embedded: the weights less those of the rule without its
+    middle node, (n,); None where no error is to be estimated.
+    """
+
+    matrix: Tensor
+    weights: Tensor
+    nodes: Tensor
+    embedded: Tensor | None
+    has_left: bool
+
+
+def sweep(
+    rule: RuleTensors,
+    f: Evaluate,
+    t0: Any,
+    h: Any,
+    y0: Tensor,
+    v0: Tensor | None,
+    values: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """Node velocities (n, numel) at the states that the given ones lead to, and the one at the
+    start where the rule has it.
+
+    A node at the start has the start's velocity in every sweep: with v0 it is not evaluated.
+    """
+    first = 1 if v0 is not None and rule.has_left else 0
+    times = torch.add(rule.nodes[first:] * h, t0)
+    states = integrated(rule.matrix[first:], y0, values, h).reshape(-1, *y0.shape)
+    new = f(times, states).reshape(len(states), -1)
+    if v0 is not None and first:
+        return torch.cat((v0.reshape(1, -1), new)), v0
+    return new, new[0].reshape(y0.shape) if rule.has_left else v0
+
+
+def sweeps(
+    rule: RuleTensors,
+    f: Evaluate,
+    t0: Any,
+    h: Any,
+    y0: Tensor,
+    v0: Tensor | None,
+    guess: Tensor,
+    count: int,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Node velocities after `count` sweeps from a guess (n, numel), those one sweep earlier, and
+    the velocity at the start where it is known by then."""
+    values = previous = guess
+    for _ in range(count):
+        previous = values
+        values, v0 = sweep(rule, f, t0, h, y0, v0, previous)
+    return values, previous, v0
+
+
+def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
+    """The states y0 + h·matrix·values, (m, numel), of weights (m, n) and velocities (n, numel)."""
+    flat = y0.reshape(1, -1)
+    if isinstance(h, Tensor):
+        return along(flat, matrix @ values, h)
+    return torch.addmm(flat, matrix, values, alpha=h)
+
+
+def swept(
+    rule: RuleTensors, h: Any, y0: Tensor, values: Tensor, previous: Tensor, guess: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The state at the end of the interval and its error's estimate, both of y0's shape.
+
+    values, previous: node velocities after the last sweep, and before it. guess: that which the
+    sweeps started from where it was extrapolated; None after a constant one.
+    """
+    if isinstance(h, Tensor):
+        y1 = integrated(rule.weights.reshape(1, -1), y0, values, h).reshape(y0.shape)
+        h = h.to(y0.real.dtype)
+    else:
+        y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
+    if rule.embedded is None:
+        return y1, None
+    increment = torch.mv((values - previous).T, rule.weights)
+    if guess is None:
+        missed = torch.mv(values.T, rule.embedded)
+    else:
+        increment = increment * CONTRACTION
+        missed = torch.mv((values - guess).T, rule.embedded)
+    return y1, ((increment.abs() + missed.abs()) * h).reshape(y0.shape)
