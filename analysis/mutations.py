@@ -52,7 +52,8 @@ STEPS: tuple[str | qf.Method, ...] = (
 FORMULAS = {
     "step formula": (
         (step, "Stepper._anchors"),
-        (step, "Stepper._extrapolate"),
+        (attempt, "RuleTensors.extrapolation"),
+        (attempt, "extrapolated"),
         (attempt, "stages"),
         (attempt, "sweep"),
         (attempt, "sweeps"),

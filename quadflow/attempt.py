@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .dense import along, combine
+from .lagrange import barycentric_weights
+from .quadrature import QuadratureRule
 from .tableaus import Tableau
 
 Evaluate = Callable[[Any, Tensor], Tensor]
@@ -54,7 +57,8 @@ class RuleTensors:
     """A rule with n nodes as tensors of the state's dtype (the nodes: float64) and device.
 
     matrix: (n, n). weights, nodes: (n,). embedded: the weights less those of the rule without its
-    middle node, (n,); None where no error is to be estimated.
+    middle node, (n,); None where no error is to be estimated. barycentric: the weights of the nodes
+    times `scale`, float64.
     """
 
     matrix: Tensor
@@ -62,6 +66,40 @@ class RuleTensors:
     nodes: Tensor
     embedded: Tensor | None
     has_left: bool
+    scale: float
+    barycentric: Tensor
+
+    @classmethod
+    def of(cls, rule: QuadratureRule, embedded: np.ndarray | None, like: Tensor) -> RuleTensors:
+        """Those of a rule, with the state's dtype and device."""
+        span = float(rule.nodes.max() - rule.nodes.min())
+
+        def tensor(array: np.ndarray, dtype: torch.dtype = like.dtype) -> Tensor:
+            return torch.tensor(array).to(like.device, dtype)
+
+        return cls(
+            tensor(rule.integration_matrix),
+            tensor(rule.weights),
+            tensor(rule.nodes, torch.float64),
+            None if embedded is None else tensor(embedded),
+            rule.has_left,
+            4.0 / span if span else 1.0,
+            tensor(barycentric_weights(rule.nodes), torch.float64),
+        )
+
+    def extrapolation(self, ratio: float | Tensor) -> Tensor:
+        """The Lagrange basis of the last interval at the nodes of the next one, which is `ratio`
+        times as long: (n, n), float64; row i times the old velocities is the guess at node i."""
+        distances = ((1 - self.nodes + ratio * self.nodes.unsqueeze(1)) * self.scale).unsqueeze(1)
+        n = len(self.nodes)
+        own = torch.eye(n, dtype=torch.bool, device=distances.device)
+        product: Tensor = torch.where(own, 1.0, distances).prod(2)
+        return product * self.barycentric
+
+
+def extrapolated(move: Tensor, old: Tensor) -> Tensor:
+    """Node velocities (n, numel) of those of the last interval, (n, *shape), by the matrix."""
+    return move.to(old.dtype) @ old.reshape(len(old), -1)
 
 
 def sweep(

@@ -17,7 +17,7 @@ from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
 from .interpolation import Anchor, Interval
-from .lagrange import lagrange_integrals, lagrange_matrix
+from .lagrange import lagrange_integrals
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
 from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
@@ -105,8 +105,8 @@ class Stepper:
     method: Method
     velocity: Velocity
     adaptive: bool = False
-    _constants: dict[Any, Tensor] = field(default_factory=dict)
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
+    _uniform: Tensor | None = None
 
     def start(self, state: State) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
@@ -129,12 +129,6 @@ class Stepper:
         if isinstance(self.method, StagesMethod):
             return self._stages(self.method.tableau, state, t1)
         raise TypeError(f"{self.method!r} has no evaluation plan")
-
-    def _constant(self, key: Any, make: Callable[[], np.ndarray], like: Tensor) -> Tensor:
-        key = (key, like.dtype, like.device)
-        if key not in self._constants:
-            self._constants[key] = torch.tensor(make()).to(like.device, like.dtype)
-        return self._constants[key]
 
     # -- anchors ---------------------------------------------------------------------------------
 
@@ -204,7 +198,7 @@ class Stepper:
         extrapolated = method.guess == "extrapolated" and state.last is not None
         if extrapolated:
             assert state.last is not None
-            guess = self._extrapolate(rule, state.last, t0, h)
+            guess = self._extrapolate(tensors, state.last, h)
             # without an anchor the first sweep evaluates the start with the other nodes
             anchor = state.anchor if rule.has_left else None
         else:
@@ -246,15 +240,8 @@ class Stepper:
     def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
         key = (y0.dtype, y0.device)
         if key not in self._rules:
-            rule, estimated = method.rule, method.error_order is not None
-            exact = torch.empty(0, dtype=torch.float64, device=y0.device)
-            self._rules[key] = RuleTensors(
-                self._constant("A", lambda: rule.integration_matrix, y0),
-                self._constant("b", lambda: rule.weights, y0),
-                self._constant("c", lambda: rule.nodes, exact),
-                self._constant("e", lambda: _embedded(rule), y0) if estimated else None,
-                rule.has_left,
-            )
+            embedded = _embedded(method.rule) if method.error_order is not None else None
+            self._rules[key] = RuleTensors.of(method.rule, embedded, y0)
         return self._rules[key]
 
     def _until_converged(
@@ -273,20 +260,17 @@ class Stepper:
             least = min(least, change)
         return values, previous, v0
 
-    def _extrapolate(self, rule: QuadratureRule, last: Segment, t0: float, h: float) -> Tensor:
+    def _extrapolate(self, rule: RuleTensors, last: Segment, h: float) -> Tensor:
         ratio = h / (last.t1 - last.t0)
         old = last.velocities
         assert isinstance(old, Tensor)
-
-        def matrix() -> np.ndarray:
-            return lagrange_matrix(rule.nodes, 1 + ratio * rule.nodes)
-
         if abs(ratio - 1) < 1e-9:  # uniform steps: one matrix for all of them
-            ratio = 1.0
-            move = self._constant("extrapolate", matrix, old)
+            if self._uniform is None:
+                self._uniform = rule.extrapolation(1.0)
+            move = self._uniform
         else:
-            move = torch.tensor(matrix()).to(old.device, old.dtype, non_blocking=True)
-        return move @ old.reshape(rule.n, -1)
+            move = rule.extrapolation(ratio)
+        return attempt.extrapolated(move, old)
 
     # -- stages ----------------------------------------------------------------------------------
 
