@@ -53,7 +53,7 @@ FORMULAS = {
     "step formula": (
         (step, "Stepper._anchors"),
         (attempt, "RuleTensors.extrapolation"),
-        (attempt, "extrapolated"),
+        (attempt, "guessed"),
         (attempt, "stages"),
         (attempt, "sweep"),
         (attempt, "sweeps"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class RuleTensors:
 
     matrix: (n, n). weights, nodes: (n,). embedded: the weights less those of the rule without its
     middle node, (n,); None where no error is to be estimated. barycentric: the weights of the nodes
-    times `scale`, float64.
+    times `scale`, float64. key: the same for the same rule.
     """
 
     matrix: Tensor
@@ -68,6 +68,7 @@ class RuleTensors:
     has_left: bool
     scale: float
     barycentric: Tensor
+    key: tuple[Any, ...]
 
     @classmethod
     def of(cls, rule: QuadratureRule, embedded: np.ndarray | None, like: Tensor) -> RuleTensors:
@@ -85,6 +86,12 @@ class RuleTensors:
             rule.has_left,
             4.0 / span if span else 1.0,
             tensor(barycentric_weights(rule.nodes), torch.float64),
+            (
+                rule.nodes.tobytes(),
+                rule.integration_matrix.tobytes(),
+                rule.weights.tobytes(),
+                embedded is None,
+            ),
         )
 
     def extrapolation(self, ratio: float | Tensor) -> Tensor:
@@ -97,9 +104,31 @@ class RuleTensors:
         return product * self.barycentric
 
 
-def extrapolated(move: Tensor, old: Tensor) -> Tensor:
-    """Node velocities (n, numel) of those of the last interval, (n, *shape), by the matrix."""
-    return move.to(old.dtype) @ old.reshape(len(old), -1)
+def guessed(
+    from_: str,
+    rule: RuleTensors,
+    v0: Tensor | None,
+    old: Tensor | None,
+    guess: Tensor | None,
+    move: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The node velocities (n, numel) that sweeps start from, and those that the estimate takes for
+    extrapolated (None after a constant guess).
+
+    from_: "constant", v0 at all nodes; "extrapolated", by the matrix `move` from `old`, the node
+    velocities of the last interval (n, *shape); "given", where earlier sweeps led to `old` from
+    `guess`.
+    """
+    if from_ == "constant":
+        assert v0 is not None
+        return v0.reshape(1, -1).expand(len(rule.nodes), -1), None
+    assert old is not None
+    flat = old.reshape(len(old), -1)
+    if from_ == "given":
+        return flat, guess
+    assert move is not None
+    guess = move.to(flat.dtype) @ flat
+    return guess, guess
 
 
 def sweep(
@@ -152,25 +181,50 @@ def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
     return torch.addmm(flat, matrix, values, alpha=h)
 
 
-def swept(
-    rule: RuleTensors, h: Any, y0: Tensor, values: Tensor, previous: Tensor, guess: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """The state at the end of the interval and its error's estimate, both of y0's shape.
+class Swept(NamedTuple):
+    """An interval after some sweeps.
 
-    values, previous: node velocities after the last sweep, and before it. guess: that which the
-    sweeps started from where it was extrapolated; None after a constant one.
+    y1: the state at its end. values: node velocities (n, *shape). error: estimate, of y0's shape.
+    guess: see `guessed`. v0: the velocity at the start where it is known by then. ratio: of error
+    and tolerance, where a compiled step brings it instead of the error.
     """
+
+    y1: Tensor
+    values: Tensor
+    error: Tensor | None
+    guess: Tensor | None
+    v0: Tensor | None
+    ratio: Tensor | None = None
+
+    def completed(self, v0: Tensor | None, guess: Tensor | None) -> Swept:
+        """With what was known before."""
+        return self._replace(
+            v0=self.v0 if v0 is None else v0, guess=self.guess if guess is None else guess
+        )
+
+
+def swept(
+    rule: RuleTensors,
+    h: Any,
+    y0: Tensor,
+    values: Tensor,
+    previous: Tensor,
+    v0: Tensor | None,
+    guess: Tensor | None,
+) -> Swept:
+    """The end of the interval: values, previous, v0 as `sweeps` gives them, guess of `guessed`."""
     if isinstance(h, Tensor):
         y1 = integrated(rule.weights.reshape(1, -1), y0, values, h).reshape(y0.shape)
         h = h.to(y0.real.dtype)
     else:
         y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
-    if rule.embedded is None:
-        return y1, None
-    increment = torch.mv((values - previous).T, rule.weights)
-    if guess is None:
-        missed = torch.mv(values.T, rule.embedded)
-    else:
-        increment = increment * CONTRACTION
-        missed = torch.mv((values - guess).T, rule.embedded)
-    return y1, ((increment.abs() + missed.abs()) * h).reshape(y0.shape)
+    error: Tensor | None = None
+    if rule.embedded is not None:
+        increment = torch.mv((values - previous).T, rule.weights)
+        if guess is None:
+            missed = torch.mv(values.T, rule.embedded)
+        else:
+            increment = increment * CONTRACTION
+            missed = torch.mv((values - guess).T, rule.embedded)
+        error = ((increment.abs() + missed.abs()) * h).reshape(y0.shape)
+    return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0)

@@ -16,3 +16,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 class VelocityError(ValueError):
     """The user's function returned something that is no velocity of the given state."""
+
+
+class CompileError(RuntimeError):
+    """The step could not be compiled with the user's function."""

@@ -6,7 +6,7 @@ import bisect
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from .clock import Clock
+from .compiled import CompiledAttempts
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
 from .evaluation import StateLayout, Velocity
 from .grids import per_sample_grid
 from .host import worst
-from .methods import AnchorsMethod, Method, get_method
+from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
 from .per_sample import (
     PerSampleCollector,
     PerSampleSteps,
@@ -173,6 +174,7 @@ def solve(
     reject_callback: Callable[[float, Any, float], None] | None = None,
     accumulation_dtype: torch.dtype | None = None,
     record_steps: bool = True,
+    compile: bool | Mapping[str, Any] = False,
     throw: bool = True,
 ) -> Solution:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and give y at every time in t.
@@ -221,6 +223,9 @@ def solve(
             the solution have y0's.
         record_steps: keep the times of all steps; without, and without dense output, the memory
             does not grow with their number.
+        compile: run the step as one graph made by torch.compile, for methods of the stages and the
+            sweeps plan; a dict gives its keywords (backend, mode, options). Compiling takes
+            seconds, once for every func and method; see the docs.
         throw: raise `SolveError` if the end is not reached; otherwise the solution's status says
             why and holds what was reached.
 
@@ -234,6 +239,7 @@ def solve(
     Raises:
         TypeError, ValueError: a bad argument, named with its value.
         VelocityError: func returned something of another type, shape, dtype or device.
+        CompileError: func cannot be compiled as one graph.
         SolveError: non-finite values, collapsed step, step cap (unless throw=False).
     """
     began = time.perf_counter()
@@ -264,9 +270,11 @@ def solve(
         span = (float(all_times.min()), float(all_times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
         tracker = None
+        tolerance = Tolerance(rtol, atol, norm, per_sample=True)
+        compiled = _compiled(compile, chosen, func, args, None, velocity, tolerance, not callback)
         steps = PerSampleSteps(
-            Stepper(chosen, velocity), y_start, all_times,
-            Tolerance(rtol, atol, norm, per_sample=True), controller, limits,
+            Stepper(chosen, velocity, compiled=compiled), y_start, all_times, tolerance,
+            controller, limits,
         )  # fmt: skip
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
         return _finish(
@@ -310,7 +318,12 @@ def solve(
     if fixed is None:
         strictest = worst(rtol.min()) if isinstance(rtol, Tensor) else float(rtol)
         chosen = chosen.for_tolerance(strictest)
+    told = (callback, attempt_callback, reject_callback, events)
     stepper = Stepper(chosen, velocity)
+    stepper.compiled = _compiled(
+        compile, chosen, func, args, clock, velocity, tolerance if fixed is None else None,
+        all(one is None for one in told),
+    )  # fmt: skip
     state = State(times[0], layout.join(y0))
     if fixed is not None:
         steps = FixedSteps(stepper, state, fixed, landings=landings, perturb=perturb, hooks=hooks)
@@ -374,6 +387,34 @@ def _finish(
     if throw and not solution.success:
         raise SolveError(message, solution)
     return solution
+
+
+def _compiled(
+    compile: bool | Mapping[str, Any],
+    method: Method,
+    func: Any,
+    args: tuple[Any, ...],
+    clock: Clock | None,
+    velocity: Velocity,
+    tolerance: Tolerance | None,
+    alone: bool,
+) -> CompiledAttempts | None:
+    if compile is False:
+        return None
+    if not isinstance(method, (StagesMethod, SweepsMethod)):
+        raise ValueError(
+            f"compile: method {method.name!r} looks back on a varying number of anchors and has no "
+            "compiled step; take a Runge-Kutta method such as 'dopri5' or a collocation method "
+            "such as 'gauss'"
+        )
+    if isinstance(method, SweepsMethod) and method.converged:
+        raise ValueError(
+            f"compile: method {method.name!r} sweeps until it has converged, which a compiled step "
+            "cannot decide; give the number of sweeps"
+        )
+    if clock is not None:
+        raise ValueError("compile: t requires grad; detach t, or leave out compile")
+    return CompiledAttempts(func, args, velocity, tolerance, compile, alone)
 
 
 def _bound(func: Any, args: Any, clock: Clock | None) -> Any:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from . import attempt
-from .attempt import RuleTensors
+from .attempt import RuleTensors, Swept
+from .compiled import Attempt, CompiledAttempts, counts
+from .control import Tolerance
 from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
@@ -73,7 +75,8 @@ class StepResult:
     the start, where the plan evaluated one: a rejected step need not evaluate it again. orders: the
     errors of several orders, where the method chooses between them. samples: of steps that every
     sample has for itself. refine: called with no arguments, the same interval with one sweep more
-    (a call of f); None where the method has none. sweeps_left: how often that may go on.
+    (a call of f); None where the method has none. sweeps_left: how often that may go on. ratio:
+    of error and tolerance, where a compiled step brings it instead of the error.
     """
 
     state: State
@@ -86,6 +89,14 @@ class StepResult:
     samples: SamplesStep | None = None
     refine: Callable[[], StepResult] | None = None
     sweeps_left: int = 0
+    ratio: Tensor | None = None
+
+    def error_ratio(self, tolerance: Tolerance) -> Tensor:
+        """Norm of the error over the tolerance."""
+        if self.ratio is not None:
+            return self.ratio
+        assert self.error is not None
+        return tolerance.ratio(self.error, self.previous.y, self.state.y)
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -99,12 +110,14 @@ class Stepper:
 
     The constants of the method are kept here as tensors of the state's dtype and device, so that
     nothing is moved between host and device inside the loop. adaptive: the error estimate is
-    looked at, and `StepResult.refine` asked for what is wanting.
+    looked at, and `StepResult.refine` asked for what is wanting. compiled: runs the tries, those
+    of the stages and the sweeps plan.
     """
 
     method: Method
     velocity: Velocity
     adaptive: bool = False
+    compiled: CompiledAttempts | None = None
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
     _uniform: Tensor | None = None
 
@@ -191,51 +204,71 @@ class Stepper:
     # -- sweeps ----------------------------------------------------------------------------------
 
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
-        rule, t0, y0, h = method.rule, state.t, state.y, t1 - state.t
-        n, shape = rule.n, y0.shape
+        rule, t0, y0, last = method.rule, state.t, state.y, state.last
         tensors = self._rule_tensors(method, y0)
         sweeps, extra = method.sweeps, max(0, method.most_sweeps - method.sweeps)
-        extrapolated = method.guess == "extrapolated" and state.last is not None
-        if extrapolated:
-            assert state.last is not None
-            guess = self._extrapolate(tensors, state.last, h)
+        order = method.error_order
+        if method.guess == "extrapolated" and last is not None:
+            assert isinstance(last.velocities, Tensor)
+            from_, old = "extrapolated", last.velocities
             # without an anchor the first sweep evaluates the start with the other nodes
-            anchor = state.anchor if rule.has_left else None
+            v0 = state.anchor.v if state.anchor is not None and rule.has_left else None
         else:
-            anchor = self.start(state)
-            guess = anchor.v.reshape(1, -1).expand(n, -1)
+            from_, old, v0 = "constant", None, None if state.anchor is None else state.anchor.v
+            order = None if order is None else min(order, rule.n)
             if method.guess == "extrapolated":
                 sweeps = max(sweeps, (method.order or 1) - 1)
                 if extra and self.adaptive:  # the estimate says when there are enough
                     sweeps, extra = 2, 2 * sweeps
-        f, v0 = self.velocity.nodes, None if anchor is None else anchor.v
-        if method.converged:
-            values, previous, v0 = self._until_converged(tensors, t0, h, y0, v0, guess, sweeps)
-        else:
-            values, previous, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
-        if v0 is not None and anchor is None:
-            anchor = Anchor(t0, y0, v0)
 
-        def result(values: Tensor, previous: Tensor, extra: int) -> StepResult:
-            y1, error = attempt.swept(
-                tensors, h, y0, values, previous, guess if extrapolated else None
-            )
+        def result(done: Swept, extra: int) -> StepResult:
+            anchor = state.anchor
+            if anchor is None and done.v0 is not None:
+                anchor = Anchor(t0, y0, done.v0)
 
             def refine() -> StepResult:
-                return result(
-                    attempt.sweep(tensors, f, t0, h, y0, v0, values)[0], values, extra - 1
+                again = self._swept(
+                    method, tensors, state, t1, "given", done.values, done.guess, done.v0, 1
                 )
+                return result(again, extra - 1)
 
-            order = method.error_order
-            if order is not None and not extrapolated:
-                order = min(order, n)
-            segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+            segment = Segment(t0, t1, y0, done.values, lagrange_weights(rule.nodes))
             return StepResult(
-                State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
-                refine=refine if extra > 0 else None, sweeps_left=extra,
+                State(t1, done.y1, last=segment), done.error, order, lambda _: segment, anchor,
+                state, refine=refine if extra > 0 else None, sweeps_left=extra, ratio=done.ratio,
             )  # fmt: skip
 
-        return result(values, previous, extra)
+        return result(self._swept(method, tensors, state, t1, from_, old, None, v0, sweeps), extra)
+
+    def _swept(
+        self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float, from_: str,
+        old: Tensor | None, guess: Tensor | None, v0: Tensor | None, count: int,
+    ) -> Swept:  # fmt: skip
+        """`count` sweeps over an interval, compiled or not; arguments as of `attempt.swept`."""
+        t0, y0, last = state.t, state.y, state.last
+        stretch = 1.0 if last is None else (t1 - t0) / (last.t1 - last.t0)
+        compiled = None
+        # a first interval is swept in a way of its own, once
+        if self.compiled is not None and (last is not None or method.guess == "constant"):
+            compiled = self.compiled.sweeps(rule, count, from_, v0 is not None, guess is not None)
+        if compiled is not None and compiled.known:
+            times = compiled.owner.times(t0, t1, stretch)
+            done: Swept = compiled(y0, v0, old, guess, times)
+            return done.completed(v0, guess)
+        before, velocity = counts(self.velocity), self.velocity
+        if from_ == "constant" and v0 is None:
+            v0, _ = velocity(t0, y0)
+        move = self._extrapolation(rule, stretch) if from_ == "extrapolated" else None
+        start, guess = attempt.guessed(from_, rule, v0, old, guess, move)
+        h = t1 - t0
+        if method.converged:
+            swept = self._until_converged(rule, t0, h, y0, v0, start, count)
+        else:
+            swept = attempt.sweeps(rule, velocity.nodes, t0, h, y0, v0, start, count)
+        done = attempt.swept(rule, h, y0, *swept, guess)
+        if compiled is not None:
+            compiled.measure(before)
+        return done
 
     def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
         key = (y0.dtype, y0.device)
@@ -260,23 +293,22 @@ class Stepper:
             least = min(least, change)
         return values, previous, v0
 
-    def _extrapolate(self, rule: RuleTensors, last: Segment, h: float) -> Tensor:
-        ratio = h / (last.t1 - last.t0)
-        old = last.velocities
-        assert isinstance(old, Tensor)
-        if abs(ratio - 1) < 1e-9:  # uniform steps: one matrix for all of them
-            if self._uniform is None:
-                self._uniform = rule.extrapolation(1.0)
-            move = self._uniform
-        else:
-            move = rule.extrapolation(ratio)
-        return attempt.extrapolated(move, old)
+    def _extrapolation(self, rule: RuleTensors, stretch: float) -> Tensor:
+        if abs(stretch - 1) >= 1e-9:
+            return rule.extrapolation(stretch)
+        if self._uniform is None:  # uniform steps: one matrix for all of them
+            self._uniform = rule.extrapolation(1.0)
+        return self._uniform
 
     # -- stages ----------------------------------------------------------------------------------
 
     def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        t0, y0 = state.t, state.y
-        h: Any = t1 - t0
+        compiled = None
+        if self.compiled is not None:
+            compiled = self.compiled.stages(tableau, state.anchor is not None)
+        if compiled is not None and compiled.known:
+            return self._staged(tableau, state, t1, *self._compiled_stages(compiled, state, t1))
+        before = counts(self.velocity)
         start = self.start(state)
         detail = start.detail
 
@@ -285,7 +317,31 @@ class Stepper:
             v, detail = self.velocity(t, y)
             return v
 
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v)
+        t0: Any = state.t
+        y1, velocities, error = attempt.stages(tableau, f, t0, t1, t1 - t0, state.y, start.v)
+        if compiled is not None:
+            compiled.measure(before)
+        return self._staged(tableau, state, t1, start, y1, velocities, error, detail)
+
+    def _compiled_stages(
+        self, compiled: Attempt, state: State, t1: Any
+    ) -> tuple[Anchor, Tensor, list[Tensor], None, None, Tensor | None]:
+        t0: Any = state.t
+        start = state.anchor
+        times = (t0, t1, None, None) if isinstance(t0, Tensor) else compiled.owner.times(t0, t1)
+        v0 = None if start is None else start.v
+        y1, velocities, ratio = compiled(state.y, v0, times)
+        if start is None:
+            start = Anchor(t0, state.y, velocities[0])
+        else:
+            velocities.insert(0, v0)
+        return start, y1, velocities, None, None, ratio
+
+    def _staged(
+        self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
+        velocities: list[Tensor], error: Tensor | None, detail: Any, ratio: Tensor | None = None,
+    ) -> StepResult:  # fmt: skip
+        t0, y0, h = state.t, state.y, t1 - state.t
         end: Anchor | None = None
         if tableau.first_same_as_last:
             end = Anchor(t1, y1, velocities[-1], detail)
@@ -301,7 +357,9 @@ class Stepper:
                 known.append(self.velocity(t0 + node * h, inner)[0])
             return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
 
-        return StepResult(State(t1, y1, end), error, tableau.error_order, segment, start, state)
+        return StepResult(
+            State(t1, y1, end), error, tableau.error_order, segment, start, state, ratio=ratio
+        )
 
 
 def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:

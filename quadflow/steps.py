@@ -264,7 +264,7 @@ class AdaptiveSteps(Steps):
             if self.hooks.attempt is not None:
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
             result = self.stepper.step(state, t1)
-            assert result.error is not None and result.error_order is not None
+            assert result.error_order is not None
             order = result.error_order
             ratio, errors = self._ratios(result, state.y)
             judged, before = ratio, None
@@ -316,8 +316,7 @@ class AdaptiveSteps(Steps):
         some. The one host synchronisation of a try."""
         y1 = result.state.y
         if result.orders is None:
-            assert result.error is not None
-            return worst(self.tolerance.ratio(result.error, y0, y1)), {}
+            return worst(result.error_ratio(self.tolerance)), {}
         weights = result.orders.weights
         ratios = [self.tolerance.ratio(error, y0, y1) for error in result.orders.errors]
         errors = dict(zip(weights.orders, worst(torch.stack(ratios)), strict=True))

@@ -1,0 +1,346 @@
+"""The step compiled by torch.compile: the functions of `attempt`, kept for every func.
+
+A kernel is one try of an interval as one graph, from the start's velocity to the ratio of error and
+tolerance, so that a try costs one call and the host reads one number. It holds what a method and
+a state's layout fix; func, its further arguments and all numbers that change come as arguments, the
+numbers as tensors, so that no step compiles anew. Counting happens outside: what a kernel costs is
+what its first try cost, which runs uncompiled and so checks func's output as well.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import weakref
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import attempt
+from .attempt import RuleTensors, Swept
+from .control import Norm, Tolerance
+from .errors import CompileError
+from .evaluation import DetailedVelocity, StateLayout, Velocity
+from .tableaus import Tableau
+
+GUARDED_CALLS = 2
+"""How many calls of a kernel in a solve check whether it still fits, where nothing but the solve
+runs between the calls."""
+
+
+class _Traced(Velocity):
+    """func as a graph sees it: nothing is counted, and times are tensors."""
+
+    def __init__(self, func: Any, further: tuple[Any, ...], layout: StateLayout) -> None:
+        self.layout, self.window = layout, None
+        self._plain = (lambda t, y: func(t, y, *further)) if further else func
+
+    def at(self, t: Tensor, y: Tensor) -> Tensor:
+        """f at one time (or one a sample)."""
+        value = self._plain(t.to(self.layout.time_dtype), self.layout.split(y))
+        return self._checked(value, y, 0)
+
+    def at_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
+        """f at several nodes."""
+        return self._evaluate_nodes(mode, times.to(self.layout.time_dtype), states)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """The norm of error / tolerance, without the tolerance's numbers. norm: None in fixed steps."""
+
+    norm: Norm | None
+    per_sample: bool
+
+    def ratio(
+        self, error: Tensor | None, y0: Tensor, y1: Tensor, rtol: Tensor | None, atol: Tensor | None
+    ) -> Tensor | None:
+        if self.norm is None or error is None:
+            return None
+        assert rtol is not None and atol is not None
+        tolerance = Tolerance(rtol, atol, self.norm, self.per_sample)
+        return tolerance.ratio(error.detach(), y0.detach(), y1.detach())
+
+
+def _stages_kernel(tableau: Tableau, layout: StateLayout, measure: _Measure) -> Callable[..., Any]:
+    def stages(
+        func: Any, further: Any, y0: Tensor, v0: Tensor | None, times: Any, rtol: Any, atol: Any
+    ) -> Any:
+        velocity = _Traced(func, further, layout)
+        t0, t1, low, high = times
+
+        def f(t: Tensor, y: Tensor) -> Tensor:
+            return velocity.at(t if low is None else torch.clamp(t, low, high), y)
+
+        start = f(t0, y0) if v0 is None else v0
+        y1, velocities, error = attempt.stages(tableau, f, t0, t1, t1 - t0, y0, start)
+        # an input that is an output as well would be copied
+        known = velocities if v0 is None else velocities[1:]
+        return y1, known, measure.ratio(error, y0, y1, rtol, atol)
+
+    return stages
+
+
+def _sweeps_kernel(
+    rule: RuleTensors, count: int, from_: str, mode: str, layout: StateLayout, measure: _Measure
+) -> Callable[..., Any]:
+    def sweeps(
+        func: Any, further: Any, y0: Tensor, v0: Tensor | None, old: Tensor | None,
+        guess: Tensor | None, times: Any, rtol: Any, atol: Any,
+    ) -> Any:  # fmt: skip
+        velocity = _Traced(func, further, layout)
+        t0, t1, low, high, stretch = times
+        h, given = t1 - t0, (v0, guess)
+
+        def f(t: Tensor, y: Tensor) -> Tensor:
+            return velocity.at_nodes(mode, torch.clamp(t, low, high), y)
+
+        if from_ == "constant" and v0 is None:
+            v0 = velocity.at(torch.clamp(t0, low, high), y0)
+        move = rule.extrapolation(stretch) if from_ == "extrapolated" else None
+        start, guess = attempt.guessed(from_, rule, v0, old, guess, move)
+        done = attempt.swept(
+            rule, h, y0, *attempt.sweeps(rule, f, t0, h, y0, v0, start, count), guess
+        )
+        # an input that is an output as well would be copied
+        return Swept(
+            done.y1, done.values, None,
+            done.guess if given[1] is None else None, done.v0 if given[0] is None else None,
+            measure.ratio(done.error, y0, done.y1, rtol, atol),
+        )  # fmt: skip
+
+    return sweeps
+
+
+@dataclass
+class _Kernel:
+    """A compiled function. cost: evaluations and calls of f, once they are known."""
+
+    run: Callable[..., Any]
+    plain: Callable[..., Any]
+    cost: tuple[int, int] | None = None
+    worked: bool = False
+
+    def direct(self) -> Callable[..., Any]:
+        """The compiled code itself, without the checks that choose between several such codes:
+        where there is one alone. They would cost as much as a small step."""
+        try:
+            from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+            (entry,) = _debug_get_cache_entry_list(self.plain.__code__)
+            code = entry.code
+        except Exception:  # several codes, or a torch that keeps them elsewhere
+            return self.run
+        return types.FunctionType(
+            code, self.plain.__globals__, self.plain.__name__, None, self.plain.__closure__
+        )
+
+
+_KERNELS: MutableMapping[Any, dict[Any, _Kernel]] = weakref.WeakKeyDictionary()
+"""Kernels of every func (or object of a bound method) that is alive, by what they are made for."""
+
+
+def _options(compile: bool | Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of torch.compile.
+
+    Raises:
+        TypeError: neither a bool nor a mapping.
+        ValueError: keywords that would change what is compiled.
+    """
+    if compile is True:
+        compile = {}
+    if not isinstance(compile, Mapping):
+        raise TypeError(
+            f"compile must be True, False or a dict of torch.compile's keywords, got {compile!r}"
+        )
+    chosen = {"dynamic": False, "fullgraph": True, **compile}
+    if chosen["fullgraph"] is not True or chosen["dynamic"] is not False:
+        raise ValueError(
+            f"compile={dict(compile)!r}: a step is one graph of fixed shapes (fullgraph=True, "
+            "dynamic=False); leave these out, or leave out compile"
+        )
+    if chosen.get("backend", "inductor") == "inductor" and "mode" not in chosen:
+        # joined tensors (torch.stack in func) are computed in place, without buffers of their own
+        chosen["options"] = {"force_pointwise_cat": True, **(chosen.get("options") or {})}
+    return chosen
+
+
+class CompiledAttempts:
+    """The kernels of one solve.
+
+    Args:
+        func, args: the user's function and its further arguments, as `solve` has them.
+        velocity: the same, counted.
+        tolerance: None for fixed steps.
+        compile: True, or keywords of torch.compile.
+        alone: nothing but the solve runs between the steps (no callback that might change func).
+
+    Raises:
+        TypeError, ValueError: what cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        velocity: Velocity,
+        tolerance: Tolerance | None,
+        compile: bool | Mapping[str, Any],
+        alone: bool,
+    ) -> None:
+        if isinstance(func, DetailedVelocity):
+            raise TypeError(
+                f"func is a {type(func).__name__}, whose `evaluate` decides on float times: it "
+                "cannot be compiled; leave out compile"
+            )
+        self.options = _options(compile)
+        self.velocity, self._alone = velocity, alone
+        self._func, self._further = func, tuple(args)
+        layout = velocity.layout
+        norm, per_sample = (None, False) if tolerance is None else (
+            tolerance.norm, tolerance.per_sample
+        )  # fmt: skip
+        self._measure = _Measure(norm, per_sample)
+        self._tolerances: tuple[Any, Any] = (None, None)
+        if tolerance is not None:
+            self._tolerances = (
+                _on_device(tolerance.rtol, layout), _on_device(tolerance.atol, layout)
+            )  # fmt: skip
+        # what the kernels are made for, beside the method
+        self._key = (
+            layout.kind, tuple(map(repr, layout.keys)), tuple(layout.shapes), layout.batch,
+            layout.func_dtype, layout.dtype, layout.device, norm, per_sample,
+            repr(sorted(self.options.items(), key=lambda item: item[0])),
+        )  # fmt: skip
+        self._mine: dict[Any, tuple[_Kernel, list[Any]]] = {}
+        self._store = _kernels_of(func)
+
+    def stages(self, tableau: Tableau, known: bool) -> Attempt:
+        """A try of a Runge-Kutta step; known: with the start's velocity given."""
+        return self._attempt(
+            ("stages", tableau, known),
+            lambda: _stages_kernel(tableau, self.velocity.layout, self._measure),
+        )
+
+    def sweeps(
+        self, rule: RuleTensors, count: int, from_: str, known: bool, guessed: bool
+    ) -> Attempt:
+        """A try of `count` sweeps, see `attempt.guessed`; known, guessed: with the start's
+        velocity, and the guess, given."""
+        mode = self.velocity.mode
+        if mode == "auto":  # it is decided in a first try, which runs uncompiled
+            return Attempt(self, _Kernel(_never, _never), [])
+        return self._attempt(
+            ("sweeps", rule.key, count, from_, known, guessed, mode),
+            lambda: _sweeps_kernel(
+                rule, count, from_, mode, self.velocity.layout, self._measure
+            ),
+        )  # fmt: skip
+
+    def _attempt(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Attempt:
+        found = self._mine.get(key)
+        if found is None:
+            kernels, full = self._store, (key, self._key)
+            if full not in kernels:
+                plain = _own_code(make())
+                run: Callable[..., Any] = torch.compile(plain, **self.options)
+                kernels[full] = _Kernel(run, plain)
+            found = self._mine[key] = (kernels[full], [0, kernels[full].run])
+        return Attempt(self, *found)
+
+    def times(self, *numbers: float) -> tuple[Tensor, ...]:
+        """Float64 numbers on the state's device, 0-dimensional: t0, t1, the window of times in
+        which func may be evaluated, and further ones."""
+        t0, t1, *others = numbers
+        low, high = self.velocity.window or (-math.inf, math.inf)
+        packed = torch.tensor((t0, t1, low, high, *others), dtype=torch.float64)
+        return packed.to(self.velocity.layout.device, non_blocking=True).unbind()
+
+
+@dataclass
+class Attempt:
+    """A kernel as one try of a solve uses it."""
+
+    owner: CompiledAttempts
+    kernel: _Kernel
+    calls: list[Any] = field(default_factory=list)
+
+    @property
+    def known(self) -> bool:
+        """Whether the cost is known; else the try is to run as it is, within `measuring`."""
+        return self.kernel.cost is not None
+
+    def measure(self, before: tuple[int, int, int]) -> None:
+        """Keep the cost of the try that began when the velocity's counts were `before`."""
+        now = counts(self.owner.velocity)
+        probed = now[2] - before[2]
+        if not probed:
+            self.kernel.cost = (now[0] - before[0], now[1] - before[1])
+
+    def __call__(self, *arguments: Any) -> Any:
+        owner, kernel = self.owner, self.kernel
+        assert kernel.cost is not None
+        try:
+            result = self.calls[1](
+                owner._func, owner._further, *arguments, *owner._tolerances
+            )  # fmt: skip
+        except Exception as failure:
+            if kernel.worked and not _of_compiler(failure):
+                raise
+            raise CompileError(
+                f"compile={owner.options!r}: the step could not be compiled with func "
+                f"{getattr(owner._func, '__name__', owner._func)!r}; func must be traceable as one "
+                "graph (no decisions on values, no numbers read out of tensors, no Python state "
+                "that changes from call to call). Leave out compile, or see the cause: "
+                f"{type(failure).__name__}: {str(failure).strip().splitlines()[:1]}"
+            ) from failure
+        kernel.worked = True
+        owner.velocity.nfe += kernel.cost[0]
+        owner.velocity.calls += kernel.cost[1]
+        self.calls[0] += 1
+        if self.calls[0] == GUARDED_CALLS and owner._alone:
+            self.calls[1] = kernel.direct()
+        return result
+
+
+def counts(velocity: Velocity) -> tuple[int, int, int]:
+    """What a velocity has counted so far."""
+    return velocity.nfe, velocity.calls, velocity.probe_nfe
+
+
+def _never(*arguments: Any) -> Any:
+    raise AssertionError("a try without a cost runs uncompiled")
+
+
+def _on_device(value: float | Tensor, layout: StateLayout) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.float64).to(layout.device)
+
+
+def _kernels_of(func: Any) -> dict[Any, _Kernel]:
+    """The kernels of func, kept as long as it lives."""
+    key, name = func, None
+    if isinstance(func, types.MethodType):  # made anew each time it is looked up
+        key, name = func.__self__, func.__func__
+    try:
+        kept = _KERNELS.setdefault(key, {})
+    except TypeError:  # neither hashable nor weakly referable: nothing to keep them by
+        return {}
+    return kept if name is None else kept.setdefault(name, {})  # type: ignore[return-value,arg-type]
+
+
+def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a code object of its own, by which torch.compile keeps what it made."""
+    assert isinstance(function, types.FunctionType)
+    return types.FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__,
+        function.__defaults__, function.__closure__,
+    )  # fmt: skip
+
+
+def _of_compiler(failure: Exception) -> bool:
+    return type(failure).__module__.startswith(("torch._dynamo", "torch._inductor"))
