@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dense import along, combine
+from .dense import WeightFunction, along, combine, lagrange_weights
 from .lagrange import barycentric_weights
 from .quadrature import QuadratureRule
 from .tableaus import Tableau
@@ -59,6 +59,7 @@ class RuleTensors:
     matrix: (n, n). weights, nodes: (n,). embedded: the weights less those of the rule without its
     middle node, (n,); None where no error is to be estimated. barycentric: the weights of the nodes
     times `scale`, float64. key: the same for the same rule.
+    dense: the weights of the velocity polynomial.
     """
 
     matrix: Tensor
@@ -69,6 +70,7 @@ class RuleTensors:
     scale: float
     barycentric: Tensor
     key: tuple[Any, ...]
+    dense: WeightFunction
 
     @classmethod
     def of(cls, rule: QuadratureRule, embedded: np.ndarray | None, like: Tensor) -> RuleTensors:
@@ -92,6 +94,7 @@ class RuleTensors:
                 rule.weights.tobytes(),
                 embedded is None,
             ),
+            lagrange_weights(rule.nodes),
         )
 
     def extrapolation(self, ratio: float | Tensor) -> Tensor:
@@ -127,7 +130,7 @@ def guessed(
     if from_ == "given":
         return flat, guess
     assert move is not None
-    guess = move.to(flat.dtype) @ flat
+    guess = product(move.to(flat.dtype), flat)
     return guess, guess
 
 
@@ -173,11 +176,19 @@ def sweeps(
     return values, previous, v0
 
 
+def product(matrix: Tensor, values: Tensor) -> Tensor:
+    """matrix (m, n) times values (n, numel). In a graph it is written out as a sum, which is joined
+    with what comes before and after, where a matrix product would be a call of its own."""
+    if torch.compiler.is_compiling():
+        return (matrix.unsqueeze(2) * values).sum(1)
+    return matrix @ values
+
+
 def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
     """The states y0 + h·matrix·values, (m, numel), of weights (m, n) and velocities (n, numel)."""
     flat = y0.reshape(1, -1)
     if isinstance(h, Tensor):
-        return along(flat, matrix @ values, h)
+        return along(flat, product(matrix, values), h)
     return torch.addmm(flat, matrix, values, alpha=h)
 
 
@@ -220,11 +231,11 @@ def swept(
         y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
     error: Tensor | None = None
     if rule.embedded is not None:
-        increment = torch.mv((values - previous).T, rule.weights)
+        increment = product(rule.weights.unsqueeze(0), values - previous)
         if guess is None:
-            missed = torch.mv(values.T, rule.embedded)
+            missed = product(rule.embedded.unsqueeze(0), values)
         else:
             increment = increment * CONTRACTION
-            missed = torch.mv((values - guess).T, rule.embedded)
+            missed = product(rule.embedded.unsqueeze(0), values - guess)
         error = ((increment.abs() + missed.abs()) * h).reshape(y0.shape)
     return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0)

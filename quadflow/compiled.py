@@ -26,6 +26,8 @@ from .errors import CompileError
 from .evaluation import DetailedVelocity, StateLayout, Velocity
 from .tableaus import Tableau
 
+_GRAPH = "__compiled_fn"
+
 GUARDED_CALLS = 2
 """How many calls of a kernel in a solve check whether it still fits, where nothing but the solve
 runs between the calls."""
@@ -70,7 +72,7 @@ def _stages_kernel(tableau: Tableau, layout: StateLayout, measure: _Measure) -> 
         func: Any, further: Any, y0: Tensor, v0: Tensor | None, times: Any, rtol: Any, atol: Any
     ) -> Any:
         velocity = _Traced(func, further, layout)
-        t0, t1, low, high = times
+        t0, t1, low, high = times if isinstance(times, tuple) else times.unbind()
 
         def f(t: Tensor, y: Tensor) -> Tensor:
             return velocity.at(t if low is None else torch.clamp(t, low, high), y)
@@ -92,7 +94,7 @@ def _sweeps_kernel(
         guess: Tensor | None, times: Any, rtol: Any, atol: Any,
     ) -> Any:  # fmt: skip
         velocity = _Traced(func, further, layout)
-        t0, t1, low, high, stretch = times
+        t0, t1, low, high, stretch = times.unbind()
         h, given = t1 - t0, (v0, guess)
 
         def f(t: Tensor, y: Tensor) -> Tensor:
@@ -131,11 +133,13 @@ class _Kernel:
             from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
             (entry,) = _debug_get_cache_entry_list(self.plain.__code__)
-            code = entry.code
+            code, names = entry.code, self.plain.__globals__
+            graphs = {name: names[name] for name in code.co_names if name.startswith(_GRAPH)}
+            bare = {name: g._torchdynamo_orig_callable for name, g in graphs.items()}
         except Exception:  # several codes, or a torch that keeps them elsewhere
             return self.run
         return types.FunctionType(
-            code, self.plain.__globals__, self.plain.__name__, None, self.plain.__closure__
+            code, {**names, **bare}, self.plain.__name__, None, self.plain.__closure__
         )
 
 
@@ -196,7 +200,7 @@ class CompiledAttempts:
                 f"func is a {type(func).__name__}, whose `evaluate` decides on float times: it "
                 "cannot be compiled; leave out compile"
             )
-        self.options = _options(compile)
+        self.asked, self.options = compile, _options(compile)
         self.velocity, self._alone = velocity, alone
         self._func, self._further = func, tuple(args)
         layout = velocity.layout
@@ -251,13 +255,13 @@ class CompiledAttempts:
             found = self._mine[key] = (kernels[full], [0, kernels[full].run])
         return Attempt(self, *found)
 
-    def times(self, *numbers: float) -> tuple[Tensor, ...]:
-        """Float64 numbers on the state's device, 0-dimensional: t0, t1, the window of times in
-        which func may be evaluated, and further ones."""
-        t0, t1, *others = numbers
+    def times(self, t0: float, t1: float, *others: float) -> Tensor:
+        """t0, t1, the window of times in which func may be evaluated, and further numbers, as one
+        float64 tensor on the state's device."""
         low, high = self.velocity.window or (-math.inf, math.inf)
         packed = torch.tensor((t0, t1, low, high, *others), dtype=torch.float64)
-        return packed.to(self.velocity.layout.device, non_blocking=True).unbind()
+        device = self.velocity.layout.device
+        return packed if device.type == "cpu" else packed.to(device, non_blocking=True)
 
 
 @dataclass
@@ -291,11 +295,11 @@ class Attempt:
             if kernel.worked and not _of_compiler(failure):
                 raise
             raise CompileError(
-                f"compile={owner.options!r}: the step could not be compiled with func "
-                f"{getattr(owner._func, '__name__', owner._func)!r}; func must be traceable as one "
+                f"compile={owner.asked!r}: the step could not be compiled with func="
+                f"{getattr(owner._func, '__name__', owner._func)}: it must be traceable as one "
                 "graph (no decisions on values, no numbers read out of tensors, no Python state "
-                "that changes from call to call). Leave out compile, or see the cause: "
-                f"{type(failure).__name__}: {str(failure).strip().splitlines()[:1]}"
+                "that changes from call to call); else leave out compile. The cause: "
+                f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
             ) from failure
         kernel.worked = True
         owner.velocity.nfe += kernel.cost[0]

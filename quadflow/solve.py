@@ -414,6 +414,8 @@ def _compiled(
         )
     if clock is not None:
         raise ValueError("compile: t requires grad; detach t, or leave out compile")
+    if torch._C._functorch.maybe_current_level() is not None:
+        raise ValueError("compile: not inside a transform of torch.func (vmap, grad); leave it out")
     return CompiledAttempts(func, args, velocity, tolerance, compile, alone)
 
 

@@ -232,7 +232,7 @@ class Stepper:
                 )
                 return result(again, extra - 1)
 
-            segment = Segment(t0, t1, y0, done.values, lagrange_weights(rule.nodes))
+            segment = Segment(t0, t1, y0, done.values, tensors.dense)
             return StepResult(
                 State(t1, done.y1, last=segment), done.error, order, lambda _: segment, anchor,
                 state, refine=refine if extra > 0 else None, sweeps_left=extra, ratio=done.ratio,
