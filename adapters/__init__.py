@@ -1,4 +1,4 @@
-"""quadflow.adapters: flow-matching models, the Bi-Anchor solver, and the command line."""
+"""quadflow.adapters: flow-matching models, the Bi-Anchor solver, the command line; solve_ivp."""
 
 from .editing import Edited, edit, invert
 from .exponential import DataPredictionInterpolant

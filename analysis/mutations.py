@@ -52,14 +52,13 @@ STEPS: tuple[str | qf.Method, ...] = (
 FORMULAS = {
     "step formula": (
         (step, "Stepper._anchors"),
-        (attempt, "RuleTensors.extrapolation"),
-        (attempt, "guessed"),
         (attempt, "stages"),
         (attempt, "sweep"),
         (attempt, "sweeps"),
         (attempt, "integrated"),
         (attempt, "swept"),
-        (step, "_embedded"),
+        (attempt, "extrapolated"),
+        (attempt, "_embedded"),
         (dense, "combine"),
         (dense, "along"),
     ),

@@ -22,11 +22,16 @@ from .gradients import (
     solve_with_adjoint,
 )
 from .methods import Method
-from .odeint import _norm, _times, _tolerance, odeint, solve_arguments
+from .odeint import (
+    CALLBACKS,
+    odeint,
+    requested_times,
+    solve_arguments,
+    solver_norm,
+    solver_tolerance,
+)
 from .solve import solve
 from .torchdiffeq_names import Kind, named_method
-
-_CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
 
 def odeint_adjoint(
@@ -93,20 +98,21 @@ def odeint_adjoint(
                 "those of both, give adjoint_options as well"
             )
         adjoint_options = {}
-    ends = _times(t)
-    if len(ends) == 1:
+    ends = requested_times(t)
+    if event_fn is None and len(ends) == 1:
         return odeint(func, y0, t, rtol=rtol, atol=atol, method=method, options=options)
     when = t if isinstance(t, Tensor) else torch.tensor(ends, dtype=torch.float64)
     layout = StateLayout(y0)
     fixed_y0 = layout.split(layout.join(y0).detach())
     fixed_t = when.detach()
-    chosen = named_method(method, options or {})[1]
+    named = named_method(method, options or {})
+    chosen = named[1]
     own = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, event_fn)
     forward: SolveForward
     backward: SolveBackward
     if chosen is not None and has_exact_adjoint(chosen) and all(given is None for given in own):
         keywords = solve_arguments(
-            func, y0, fixed_t, rtol=rtol, atol=atol, method=method, options=options
+            func, y0, fixed_t, named, rtol=rtol, atol=atol, options=options
         ).keywords
         forward, backward = _exact(func, layout, fixed_y0, ends, keywords)
     else:
@@ -146,8 +152,10 @@ def _forward(
 ) -> SolveForward:
     def forward() -> tuple[list[float], Tensor]:
         if event_fn is None:
-            return _times(t), layout.join(odeint(func, y0, t, **keywords), 1)
-        event_t, states = odeint(func, y0, t, event_fn=event_fn, **keywords)
+            return requested_times(t), layout.join(odeint(func, y0, t, **keywords), 1)
+        # in float64, where t's dtype may round the time to start backward from
+        start = t.to(torch.float64)
+        event_t, states = odeint(func, y0, start, event_fn=event_fn, **keywords)
         return [float(t[0]), float(event_t)], layout.join(states, 1)
 
     return forward
@@ -171,11 +179,11 @@ def _backward(
         for name, value in (("rtol", rtol), ("atol", atol))
     }
     if kind is Kind.ADAPTIVE:
-        options["norm"] = _augmented_norm(options.get("norm"), layout, _norm(state_norm, y0))
+        options["norm"] = _augmented_norm(options.get("norm"), layout, solver_norm(state_norm, y0))
     options.pop("node_evaluation", None)
     callbacks = {
         name: getattr(func, f"{name}_adjoint")
-        for name in _CALLBACKS
+        for name in CALLBACKS[Kind.ADAPTIVE]
         if callable(getattr(func, f"{name}_adjoint", None))
     }
 
@@ -199,7 +207,7 @@ def _backward(
 def _augmented_tolerance(value: Any, y0: Any, layout: StateLayout, count: int, name: str) -> Any:
     """One tolerance for every part of the augmented state: y's for the adjoint as well, and the
     least of them for the gradients in times and parameters."""
-    spread = _tolerance(value, y0, name)
+    spread = solver_tolerance(value, y0, name)
     if not isinstance(spread, Tensor) or spread.dim() == 0:
         return spread
     like = layout.join(y0).detach()

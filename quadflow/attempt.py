@@ -6,7 +6,7 @@ broadcasts against the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dense import WeightFunction, along, combine, lagrange_weights
-from .lagrange import barycentric_weights
+from .dense import along, combine
+from .lagrange import lagrange_integrals, lagrange_taylor
 from .quadrature import QuadratureRule
 from .tableaus import Tableau
 
@@ -29,21 +29,69 @@ to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where 
 contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
 
 
+STACKED = 4096
+"""Most entries of a state whose stages are summed by matrix products: fewer operations, but a copy
+of the velocities, which large states are spared."""
+
+
+@dataclass(frozen=True)
+class StageTensors:
+    """A tableau with s stages as tensors of the state's dtype and device: the rows of a, b (s,),
+    errors (1 or 2, s) or None."""
+
+    a: list[Tensor]
+    b: Tensor
+    errors: Tensor | None
+
+
+def stage_tensors(tableau: Tableau, like: Tensor) -> StageTensors:
+    """The tableau's tensors for a state `like` this one."""
+
+    def tensor(values: Any) -> Tensor:
+        return torch.tensor(np.asarray(values, dtype=np.float64)).to(like.device, like.dtype)
+
+    errors = tensor(np.stack(tableau.errors)) if tableau.errors else None
+    return StageTensors([tensor(row) for row in tableau.a], tensor(tableau.b), errors)
+
+
 def stages(
-    tableau: Tableau, f: Evaluate, t0: Any, t1: Any, h: Any, y0: Tensor, v0: Tensor
+    tableau: Tableau,
+    f: Evaluate,
+    t0: Any,
+    t1: Any,
+    h: Any,
+    y0: Tensor,
+    v0: Tensor,
+    tensors: StageTensors | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate."""
+    """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate.
+
+    tensors: of the tableau, for a float h: sums of many stages then are matrix products.
+    """
+
+    def advanced(weights: Sequence[float], row: Tensor | None) -> Tensor:
+        if row is None or len(velocities) < 4:
+            return along(y0, combine(weights, velocities), h)
+        stacked = torch.stack(velocities).reshape(len(velocities), -1)
+        return torch.addmv(y0.reshape(-1), stacked.T, row, alpha=h).reshape(y0.shape)
+
     velocities = [v0]
     y, c, b, errors = y0, *tableau.numbers
     for i in range(1, len(tableau.a)):
-        y = along(y0, combine(tableau.a[i], velocities), h)
+        y = advanced(tableau.a[i], None if tensors is None else tensors.a[i])
         # c = 1 means t1 itself: t0 + h may miss it by rounding
         velocities.append(f(t1 if c[i] == 1.0 else t0 + c[i] * h, y))
-    y1 = y if tableau.first_same_as_last else along(y0, combine(b, velocities), h)
+    y1 = y
+    if not tableau.first_same_as_last:
+        y1 = advanced(b, None if tensors is None else tensors.b)
     if not errors:
         return y1, velocities, None
     size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
-    parts = [combine(row, velocities) * size for row in errors]
+    if tensors is None or tensors.errors is None:
+        parts = [combine(row, velocities) * size for row in errors]
+    else:
+        sums = tensors.errors @ torch.stack(velocities).reshape(len(velocities), -1)
+        parts = list((sums * size).reshape(-1, *y0.shape).unbind(0))
     error = parts[0]
     if len(parts) == 2:
         fifth, third = parts[0].abs(), parts[1].abs()
@@ -57,69 +105,99 @@ class RuleTensors:
     """A rule with n nodes as tensors of the state's dtype (the nodes: float64) and device.
 
     matrix: (n, n). weights, nodes: (n,). embedded: the weights less those of the rule without its
-    middle node, (n,); None where no error is to be estimated. barycentric: the weights of the nodes
-    times `scale`, float64. key: the same for the same rule.
-    dense: the weights of the velocity polynomial.
+    middle node, (n,); None where no error is to be estimated. estimates: (2, n), the weights times
+    `CONTRACTION` and embedded. taylor, powers: (n, n) and exponents (n,), see `extrapolated`.
+    key: equal for equal rules.
     """
 
     matrix: Tensor
     weights: Tensor
     nodes: Tensor
     embedded: Tensor | None
+    estimates: Tensor | None
+    taylor: Tensor
+    powers: Tensor
+    exponents: Tensor
     has_left: bool
-    scale: float
-    barycentric: Tensor
     key: tuple[Any, ...]
-    dense: WeightFunction
 
-    @classmethod
-    def of(cls, rule: QuadratureRule, embedded: np.ndarray | None, like: Tensor) -> RuleTensors:
-        """Those of a rule, with the state's dtype and device."""
-        span = float(rule.nodes.max() - rule.nodes.min())
 
-        def tensor(array: np.ndarray, dtype: torch.dtype = like.dtype) -> Tensor:
-            return torch.tensor(array).to(like.device, dtype)
+def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> RuleTensors:
+    """The rule's tensors for a state `like` this one. estimated: an error is to be estimated."""
 
-        return cls(
-            tensor(rule.integration_matrix),
-            tensor(rule.weights),
-            tensor(rule.nodes, torch.float64),
-            None if embedded is None else tensor(embedded),
-            rule.has_left,
-            4.0 / span if span else 1.0,
-            tensor(barycentric_weights(rule.nodes), torch.float64),
-            (
-                rule.nodes.tobytes(),
-                rule.integration_matrix.tobytes(),
-                rule.weights.tobytes(),
-                embedded is None,
-            ),
-            lagrange_weights(rule.nodes),
-        )
+    def tensor(values: np.ndarray, dtype: torch.dtype = like.dtype) -> Tensor:
+        return torch.tensor(values).to(like.device, dtype)
 
-    def extrapolation(self, ratio: float | Tensor) -> Tensor:
-        """The Lagrange basis of the last interval at the nodes of the next one, which is `ratio`
-        times as long: (n, n), float64; row i times the old velocities is the guess at node i."""
-        distances = ((1 - self.nodes + ratio * self.nodes.unsqueeze(1)) * self.scale).unsqueeze(1)
-        n = len(self.nodes)
-        own = torch.eye(n, dtype=torch.bool, device=distances.device)
-        product: Tensor = torch.where(own, 1.0, distances).prod(2)
-        return product * self.barycentric
+    degrees = np.arange(rule.n)
+    embedded = _embedded(rule) if estimated else None
+    return RuleTensors(
+        matrix=tensor(rule.integration_matrix),
+        weights=tensor(rule.weights),
+        nodes=tensor(rule.nodes, torch.float64),
+        embedded=None if embedded is None else tensor(embedded),
+        estimates=None
+        if embedded is None
+        else tensor(np.stack((CONTRACTION * rule.weights, embedded))),
+        taylor=tensor(lagrange_taylor(rule.nodes, 1.0)),
+        powers=tensor(rule.nodes[:, None] ** degrees),
+        exponents=tensor(degrees, like.real.dtype),
+        has_left=rule.has_left,
+        key=(rule.nodes.tobytes(), rule.integration_matrix.tobytes(), rule.weights.tobytes(),
+             estimated),
+    )  # fmt: skip
+
+
+def _embedded(rule: QuadratureRule) -> np.ndarray:
+    """Weights b - b̂, b̂ being interpolatory on the nodes without the middle one: (n,), O(h^n)."""
+    drop = rule.n // 2
+    keep = np.delete(np.arange(rule.n), drop)
+    difference: np.ndarray = rule.weights.copy()
+    difference[keep] -= lagrange_integrals(rule.nodes[keep], np.array([1.0]))[0]
+    return difference
+
+
+def product(matrix: Tensor, values: Tensor) -> Tensor:
+    """matrix (m, n) times values (n, numel). In a graph it is written out as a sum, which is joined
+    with what comes before and after, where a matrix product would be a call of its own."""
+    if torch.compiler.is_compiling():
+        return (matrix.unsqueeze(2) * values).sum(1)
+    return torch.mm(matrix, values)
+
+
+def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Tensor) -> Tensor:
+    """The velocity polynomial of the interval before, at the nodes of the next, (n, numel).
+
+    h, width: sizes of the next interval and of that before. old: velocities at the latter's nodes,
+    (n, numel). In powers of the way past its end, of which the ratio of the two sizes takes a power
+    each: the matrices are the same for all steps and samples. Past the nodes all terms of a basis
+    polynomial have one sign, so nothing cancels.
+    """
+    terms = product(rule.taylor, old)
+    if isinstance(h, Tensor):
+        ratio = (h / torch.where(width == 0, 1.0, width)).to(rule.exponents.dtype)
+        scales = ratio ** rule.exponents.reshape(-1, *(1,) * ratio.dim())
+        # one ratio, or one for each sample, which are the leading axis of the state
+        terms = (terms.reshape(len(terms), *ratio.shape[:1], -1) * scales.reshape(
+            len(terms), *ratio.shape[:1], 1)).reshape(old.shape)  # fmt: skip
+    else:
+        terms = terms * ((h / width) ** rule.exponents).unsqueeze(1)
+    return product(rule.powers, terms)
 
 
 def guessed(
     from_: str,
     rule: RuleTensors,
+    h: Any,
+    width: Any,
     v0: Tensor | None,
     old: Tensor | None,
     guess: Tensor | None,
-    move: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """The node velocities (n, numel) that sweeps start from, and those that the estimate takes for
     extrapolated (None after a constant guess).
 
-    from_: "constant", v0 at all nodes; "extrapolated", by the matrix `move` from `old`, the node
-    velocities of the last interval (n, *shape); "given", where earlier sweeps led to `old` from
+    from_: "constant", v0 at all nodes; "extrapolated" from `old`, the node velocities (n, *shape)
+    of the interval before, of size `width`; "given", where earlier sweeps led to `old` from
     `guess`.
     """
     if from_ == "constant":
@@ -129,8 +207,7 @@ def guessed(
     flat = old.reshape(len(old), -1)
     if from_ == "given":
         return flat, guess
-    assert move is not None
-    guess = product(move.to(flat.dtype), flat)
+    guess = extrapolated(rule, h, width, flat)
     return guess, guess
 
 
@@ -149,9 +226,12 @@ def sweep(
     A node at the start has the start's velocity in every sweep: with v0 it is not evaluated.
     """
     first = 1 if v0 is not None and rule.has_left else 0
-    times = torch.add(rule.nodes[first:] * h, t0)
-    states = integrated(rule.matrix[first:], y0, values, h).reshape(-1, *y0.shape)
-    new = f(times, states).reshape(len(states), -1)
+    nodes = rule.nodes[first:] if first else rule.nodes
+    if isinstance(h, Tensor) and h.dim():  # one for each sample
+        nodes = nodes.reshape(-1, *(1,) * h.dim())
+    times = torch.add(nodes * h, t0)
+    matrix = rule.matrix[first:] if first else rule.matrix
+    new = f(times, integrated(matrix, y0, values, h)).reshape(len(nodes), -1)
     if v0 is not None and first:
         return torch.cat((v0.reshape(1, -1), new)), v0
     return new, new[0].reshape(y0.shape) if rule.has_left else v0
@@ -176,20 +256,51 @@ def sweeps(
     return values, previous, v0
 
 
-def product(matrix: Tensor, values: Tensor) -> Tensor:
-    """matrix (m, n) times values (n, numel). In a graph it is written out as a sum, which is joined
-    with what comes before and after, where a matrix product would be a call of its own."""
-    if torch.compiler.is_compiling():
-        return (matrix.unsqueeze(2) * values).sum(1)
-    return matrix @ values
-
-
 def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
-    """The states y0 + h·matrix·values, (m, numel), of weights (m, n) and velocities (n, numel)."""
-    flat = y0.reshape(1, -1)
+    """The states y0 + h·matrix·values, (m, *shape), of weights (m, n), velocities (n, numel)."""
     if isinstance(h, Tensor):
-        return along(flat, product(matrix, values), h)
-    return torch.addmm(flat, matrix, values, alpha=h)
+        return along(y0, product(matrix, values).reshape(-1, *y0.shape), h)
+    states = torch.addmm(y0.reshape(1, -1), matrix, values, alpha=h)
+    return states.reshape(-1, *y0.shape)
+
+
+def swept(
+    rule: RuleTensors,
+    h: Any,
+    y0: Tensor,
+    values: Tensor,
+    previous: Tensor,
+    guess: Tensor | None,
+    first: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The state at the end of the interval and its error's estimate, both of y0's shape.
+
+    values, previous: node velocities after the last sweep, and before it. guess: that which the
+    sweeps started from where it was extrapolated; None after a constant one. first: entries
+    (numel,) whose guess was a constant all the same, of samples in their first interval.
+    """
+    if isinstance(h, Tensor):
+        mean = product(rule.weights.unsqueeze(0), values)
+        y1 = along(y0, mean.reshape(y0.shape), h)
+        h = h.to(y0.real.dtype)
+    else:
+        y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
+    if rule.embedded is None or rule.estimates is None:
+        return y1, None
+    if guess is None:
+        increment = product(rule.weights.unsqueeze(0), values - previous)
+        missed = product(rule.embedded.unsqueeze(0), values)
+        error = increment.abs() + missed.abs()
+    elif guess is previous and first is None:
+        error = product(rule.estimates, values - guess).abs().sum(0)
+    else:
+        increment = product(rule.estimates[:1], values - previous)
+        beyond = values - guess
+        if first is not None:
+            increment = torch.where(first, increment / CONTRACTION, increment)
+            beyond = torch.where(first, values, beyond)
+        error = increment.abs() + product(rule.embedded.unsqueeze(0), beyond).abs()
+    return y1, error.reshape(y0.shape) * h
 
 
 class Swept(NamedTuple):
@@ -206,36 +317,3 @@ class Swept(NamedTuple):
     guess: Tensor | None
     v0: Tensor | None
     ratio: Tensor | None = None
-
-    def completed(self, v0: Tensor | None, guess: Tensor | None) -> Swept:
-        """With what was known before."""
-        return self._replace(
-            v0=self.v0 if v0 is None else v0, guess=self.guess if guess is None else guess
-        )
-
-
-def swept(
-    rule: RuleTensors,
-    h: Any,
-    y0: Tensor,
-    values: Tensor,
-    previous: Tensor,
-    v0: Tensor | None,
-    guess: Tensor | None,
-) -> Swept:
-    """The end of the interval: values, previous, v0 as `sweeps` gives them, guess of `guessed`."""
-    if isinstance(h, Tensor):
-        y1 = integrated(rule.weights.reshape(1, -1), y0, values, h).reshape(y0.shape)
-        h = h.to(y0.real.dtype)
-    else:
-        y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
-    error: Tensor | None = None
-    if rule.embedded is not None:
-        increment = product(rule.weights.unsqueeze(0), values - previous)
-        if guess is None:
-            missed = product(rule.embedded.unsqueeze(0), values)
-        else:
-            increment = increment * CONTRACTION
-            missed = product(rule.embedded.unsqueeze(0), values - guess)
-        error = ((increment.abs() + missed.abs()) * h).reshape(y0.shape)
-    return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0)

@@ -5,6 +5,7 @@ A solve's steps lie at floats τ. Where the requested times t_0, …, t_N requir
 s_i = (t_(i+1) - t_i) / (τ_(i+1) - τ_i), and dy/dτ = s_i · func(time, y) is solved. In value the
 line is the identity and s_i = 1; its derivatives make every step stretch in proportion as the
 requested times move. So what is differentiated is the discretisation itself, whatever the method.
+After the last finite time, in a solve that an event ends, the line has slope 1.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Clock:
         # both are zero in value, so that func's time is bit for bit the time of the step
         self._shifts = (exact - fixed).unbind(0)
         lengths = exact.diff()
-        slopes = lengths / lengths.detach()
+        # of an interval without an end only the start moves
+        slopes = torch.where(lengths.isinf(), 1.0, lengths / lengths.detach())
         self._slopes = slopes.unbind(0)
         self._stretches = (slopes - 1).unbind(0)
 

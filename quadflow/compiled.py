@@ -26,6 +26,11 @@ from .errors import CompileError
 from .evaluation import DetailedVelocity, StateLayout, Velocity
 from .tableaus import Tableau
 
+FUSED = 1024
+"""Most entries of a state for which tensors that func joins (torch.stack) are computed in place,
+without buffers of their own: a cheaper call, but more work for every entry. The two are equal at
+about 1500 entries (rings of van der Pol oscillators, one core)."""
+
 _GRAPH = "__compiled_fn"
 
 GUARDED_CALLS = 2
@@ -42,7 +47,8 @@ class _Traced(Velocity):
 
     def at(self, t: Tensor, y: Tensor) -> Tensor:
         """f at one time (or one a sample)."""
-        value = self._plain(t.to(self.layout.time_dtype), self.layout.split(y))
+        t = self._against_parts(t).to(self.layout.time_dtype)
+        value = self._plain(t, self.layout.split(y))
         return self._checked(value, y, 0)
 
     def at_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ def _sweeps_kernel(
         guess: Tensor | None, times: Any, rtol: Any, atol: Any,
     ) -> Any:  # fmt: skip
         velocity = _Traced(func, further, layout)
-        t0, t1, low, high, stretch = times.unbind()
+        t0, t1, low, high, width = times.unbind()
         h, given = t1 - t0, (v0, guess)
 
         def f(t: Tensor, y: Tensor) -> Tensor:
@@ -102,16 +108,13 @@ def _sweeps_kernel(
 
         if from_ == "constant" and v0 is None:
             v0 = velocity.at(torch.clamp(t0, low, high), y0)
-        move = rule.extrapolation(stretch) if from_ == "extrapolated" else None
-        start, guess = attempt.guessed(from_, rule, v0, old, guess, move)
-        done = attempt.swept(
-            rule, h, y0, *attempt.sweeps(rule, f, t0, h, y0, v0, start, count), guess
-        )
+        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
+        values, previous, v0 = attempt.sweeps(rule, f, t0, h, y0, v0, start, count)
+        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
         # an input that is an output as well would be copied
         return Swept(
-            done.y1, done.values, None,
-            done.guess if given[1] is None else None, done.v0 if given[0] is None else None,
-            measure.ratio(done.error, y0, done.y1, rtol, atol),
+            y1, values.reshape(-1, *y0.shape), None, guess if given[1] is None else None,
+            v0 if given[0] is None else None, measure.ratio(error, y0, y1, rtol, atol),
         )  # fmt: skip
 
     return sweeps
@@ -147,8 +150,8 @@ _KERNELS: MutableMapping[Any, dict[Any, _Kernel]] = weakref.WeakKeyDictionary()
 """Kernels of every func (or object of a bound method) that is alive, by what they are made for."""
 
 
-def _options(compile: bool | Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of torch.compile.
+def _options(compile: bool | Mapping[str, Any], entries: int) -> dict[str, Any]:
+    """Keywords of torch.compile, for a state of so many entries.
 
     Raises:
         TypeError: neither a bool nor a mapping.
@@ -166,8 +169,8 @@ def _options(compile: bool | Mapping[str, Any]) -> dict[str, Any]:
             f"compile={dict(compile)!r}: a step is one graph of fixed shapes (fullgraph=True, "
             "dynamic=False); leave these out, or leave out compile"
         )
-    if chosen.get("backend", "inductor") == "inductor" and "mode" not in chosen:
-        # joined tensors (torch.stack in func) are computed in place, without buffers of their own
+    inductor = chosen.get("backend", "inductor") == "inductor" and "mode" not in chosen
+    if inductor and entries <= FUSED:
         chosen["options"] = {"force_pointwise_cat": True, **(chosen.get("options") or {})}
     return chosen
 
@@ -200,7 +203,7 @@ class CompiledAttempts:
                 f"func is a {type(func).__name__}, whose `evaluate` decides on float times: it "
                 "cannot be compiled; leave out compile"
             )
-        self.asked, self.options = compile, _options(compile)
+        self.asked, self.options = compile, _options(compile, _entries(velocity.layout))
         self.velocity, self._alone = velocity, alone
         self._func, self._further = func, tuple(args)
         layout = velocity.layout
@@ -313,6 +316,10 @@ class Attempt:
 def counts(velocity: Velocity) -> tuple[int, int, int]:
     """What a velocity has counted so far."""
     return velocity.nfe, velocity.calls, velocity.probe_nfe
+
+
+def _entries(layout: StateLayout) -> int:
+    return sum(layout.sizes) * math.prod(layout.batch)
 
 
 def _never(*arguments: Any) -> Any:

@@ -43,19 +43,33 @@ class Tolerance:
 
         With per_sample, one for every entry of the leading axis: (B,).
         """
-        scale = torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
-        return self.measure(error / scale)
+        return self.measure(error / self._scale(y0, y1))
+
+    @property
+    def strictest(self) -> float:
+        """The least relative tolerance (one host synchronisation where it is a tensor)."""
+        return float(-worst(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol)
+
+    def ratios(self, errors: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
+        """`ratio` of each of k errors (k, *shape) of one step: (k,)."""
+        return _each(self.norm, errors / self._scale(y0, y1))
+
+    def _scale(self, y0: Tensor, y1: Tensor) -> Tensor:
+        return torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
 
     def measure(self, x: Tensor) -> Tensor:
         """The norm of x, or of every sample of it."""
-        if not self.per_sample:
-            return self.norm(x)
-        if self.norm is rms_norm:
-            flat = x.reshape(len(x), -1)
-            root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
-            return root
-        each: Tensor = torch.func.vmap(self.norm)(x)
-        return each
+        return _each(self.norm, x) if self.per_sample else self.norm(x)
+
+
+def _each(norm: Norm, x: Tensor) -> Tensor:
+    """The norm of every entry of x's leading axis."""
+    if norm is rms_norm:  # in one operation
+        flat = x.reshape(len(x), -1)
+        root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
+        return root
+    each: Tensor = torch.func.vmap(norm)(x)
+    return each
 
 
 def first_step(
@@ -119,9 +133,13 @@ class StepController:
                 f"max_factor, got min_factor={self.min_factor}, max_factor={self.max_factor}"
             )
 
-    def growth(self, ratio: Any, previous: Any, order: int) -> Any:
+    def growth(self, ratio: Any, previous: Any, order: Any) -> Any:
         """The factor before its limits, of numbers or of arrays."""
         return self.safety * ratio ** (-0.7 / order) * previous ** (0.4 / order)
+
+    def shrinkage(self, ratio: Any, order: Any) -> Any:
+        """The factor after a rejection before its limits, of numbers or of arrays."""
+        return self.safety * ratio ** (-1 / order)
 
     def accept(self, ratio: float, order: int) -> float:
         """Factor for the next step after an accepted one."""
@@ -138,16 +156,17 @@ class StepController:
         self._rejected = True
         if not math.isfinite(ratio):
             return self.min_factor
-        factor: float = self.safety * ratio ** (-1 / order)
+        factor: float = self.shrinkage(ratio, order)
         return min(0.9, max(self.min_factor, factor))
 
 
-def worth_a_sweep(ratio: float, before: float | None, left: int) -> bool:
+def worth_a_sweep(ratio: Any, before: Any, left: Any) -> Any:
     """Whether more sweeps are likely to bring an error ratio above 1 down to 1.
 
-    ratio: after the last sweep. before: after the one before it, None where that is not known: a
-    sweep is then taken to gain a digit, else what the last one gained. left: sweeps still allowed.
+    Of numbers, or of arrays (B,) with one a sample. ratio: after the last sweep. before: after the
+    one before it, None where that is not known: a sweep is then taken to gain a digit, else what
+    the last one gained. left: sweeps still allowed.
     """
-    if left < 1 or not 1 < ratio < math.inf:
-        return False
-    return ratio <= (10.0 if before is None else before / ratio) ** left
+    # ratio <= gain^left with gain = before/ratio, but no division: either may be 0 or infinite
+    reach = (10 * ratio if before is None else before) ** (left / (left + 1))
+    return (left >= 1) & (ratio > 1) & (ratio < math.inf) & (ratio <= reach)

@@ -46,7 +46,9 @@ class Segment:
     t0, t1: its ends (per-sample times: tensors that broadcast against the state). y0: the state at
     t0. velocities: the m velocities that the polynomial is made of, a sequence of m tensors or one
     tensor (m, *shape). weights: θ -> m numbers, the integrals from 0 to θ of the basis functions;
-    weights(1) gives the step itself.
+    weights(1) gives the step itself. end: the state at t1, given where the weights are so large
+    that their rounding shows: what the polynomial misses it by is then taken off in proportion to
+    θ, which keeps the solution continuous (float ends alone).
     """
 
     t0: float
@@ -54,6 +56,7 @@ class Segment:
     y0: Tensor
     velocities: Sequence[Tensor] | Tensor
     weights: WeightFunction
+    end: Tensor | None = None
 
     def __call__(self, t: float | Tensor) -> Tensor:
         """The state at time t, of the state's shape; t a float, or float64 times, one a sample."""
@@ -63,7 +66,11 @@ class Segment:
             theta: Any = (t - self.t0) / torch.where(width == 0, 1.0, width)
         else:
             theta = (t - self.t0) / h
-        return along(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
+        y = along(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
+        if self.end is None:
+            return y
+        at_end = along(self.y0, combine(self.weights(1.0), tuple(self.velocities)), h)
+        return torch.add(y, self.end - at_end, alpha=theta)
 
     def at(self, times: Sequence[float]) -> Tensor:
         """The states at several times (floats) of an interval with float ends: (T, *shape).
@@ -71,13 +78,20 @@ class Segment:
         Each is the same to the last bit whatever the other times are.
         """
         h = self.t1 - self.t0
-        columns = np.array([self.weights((when - self.t0) / h) for when in times]).T
-        shape = (len(times), *(1,) * self.y0.dim())
+        thetas = [(when - self.t0) / h for when in times]
+        if self.end is not None:
+            thetas.append(1.0)
+        columns = np.array([self.weights(theta) for theta in thetas]).T
+        shape = (len(thetas), *(1,) * self.y0.dim())
         like = self.y0.real
         # elementwise, not by a matrix product, whose rounding depends on the number of rows
         weights = [torch.tensor(column).to(like).reshape(shape) for column in columns]
         mean = combine(weights, [v.unsqueeze(0) for v in self.velocities])
-        return along(self.y0, mean, h)
+        states = along(self.y0, mean, h)
+        if self.end is None:
+            return states
+        parts = torch.tensor(thetas[:-1]).to(like).reshape(-1, *shape[1:])
+        return states[:-1] + parts * (self.end - states[-1])
 
 
 @functools.lru_cache(maxsize=64)
@@ -105,23 +119,23 @@ def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> Weight
     Nodes inside the interval are summed in Legendre's basis, which is stable there; nodes that lie
     outside (anchors of earlier intervals) in Lagrange's own.
     """
-    points = np.asarray(nodes, dtype=np.float64)
-    inside = bool(points.min() >= 0 and points.max() <= 1)
 
     def weights(theta: Any) -> Sequence[Any]:
-        if isinstance(theta, Tensor):
-            if not inside or fold is not None:
+        points = np.asarray(nodes, dtype=np.float64)
+        if points.min() < 0 or points.max() > 1:
+            if isinstance(theta, Tensor):
                 raise ValueError("per-sample times need nodes inside the interval")
-            integrals = torch.stack(_legendre_integrals(theta, len(points)))
-            matrix = torch.tensor(_legendre_fold(tuple(points.tolist()))).to(theta)
-            return torch.tensordot(matrix, integrals, 1).unbind(0)
-        if inside:
-            row = _legendre_fold(tuple(points.tolist())) @ np.array(
-                _legendre_integrals(float(theta), len(points))
-            )
-        else:
             row = lagrange_integrals(points, np.array([theta]))[0]
-        values: list[float] = (row if fold is None else row @ fold).tolist()
+            outside: list[float] = (row if fold is None else row @ fold).tolist()
+            return outside
+        matrix = _legendre_fold(tuple(points.tolist()))
+        if fold is not None:
+            matrix = fold.T @ matrix
+        integrals = _legendre_integrals(theta, len(points))
+        if isinstance(theta, Tensor):
+            on_device = torch.tensor(matrix).to(theta, non_blocking=True)
+            return torch.tensordot(on_device, torch.stack(integrals), 1).unbind(0)
+        values: list[float] = (matrix @ np.array(integrals)).tolist()
         return values
 
     return weights

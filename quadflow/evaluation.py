@@ -212,6 +212,8 @@ class Velocity:
         layout = self.layout
         self.nfe += 1
         self.calls += 1
+        if isinstance(t, Tensor):
+            t = self._against_parts(t)
         if self._detailed:
             value, detail = self.func.evaluate(t, layout.split(y))
         else:
@@ -227,7 +229,7 @@ class Velocity:
     def nodes(self, times: Tensor, states: Tensor) -> Tensor:
         """Velocities (n, *shape) at n nodes: states (n, *shape), times (n,) float64, or with a
         time for every sample (n, B, 1, …, 1)."""
-        times = times.to(self.layout.time_dtype)
+        times = self._against_parts(times).to(self.layout.time_dtype)
         if self.window is not None:
             times = times.clamp(*self.window)
         if self.mode == "auto":
@@ -235,6 +237,13 @@ class Velocity:
         self.nfe += len(states)
         self.calls += len(states) if self.mode == "loop" else 1
         return self._evaluate_nodes(self.mode, times, states)
+
+    def _against_parts(self, t: Tensor) -> Tensor:
+        """Times (…, B, 1), one a sample, with the axes of a state that was joined from several."""
+        layout = self.layout
+        if not (layout.joined and layout.batch and t.dim() > 1):
+            return t
+        return t.reshape(*t.shape[:-1], *(1,) * (layout.rank - 1))
 
     def _evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         layout = self.layout
@@ -277,7 +286,9 @@ class Velocity:
         # times spread over the whole span expose a func that mixes them; where func is not
         # finite that far from its trajectory, the nodes' own times must do
         low, high = self.span
-        spread_out = torch.linspace(low, high if math.isfinite(high) else low + 1.0, n)
+        if not math.isfinite(high):  # an event ends the solve
+            high = low + math.copysign(1.0, high)
+        spread_out = torch.linspace(low, high, n)
         spread_out = spread_out.reshape(-1, *(1,) * (node_times.dim() - 1)).to(node_times)
         for times in (spread_out.expand_as(node_times), node_times):
             try:

@@ -10,7 +10,8 @@ leaving it is another. Its sign afterwards is looked at just behind it.
 Times and states of events are differentiable. Where p is anything that the solve is differentiable
 in, g(t_e, y(t_e; p); p) = 0 gives dt_e/dp = -(∂g/∂p + ∂g/∂y ∂y/∂p) / (dg/dt), and the state there
 moves by ∂y/∂p + y' dt_e/dp, with dg/dt and y' those of the polynomial: the derivatives of what was
-computed, to rounding. First derivatives alone.
+computed, to rounding. First derivatives alone: a second one is an error in backward mode. Where
+dg/dt is zero they are infinite or NaN.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from numpy.polynomial import chebyshev
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .bracketing import bracketed_zeros
 from .clock import Clock
 from .dense import Segment, combine
 from .evaluation import StateLayout
@@ -36,7 +38,6 @@ EventFunction = Callable[[Tensor, Any], Tensor]
 
 # where the sign behind an exact zero is looked at, as a part of the interval that it starts
 _BEHIND = 2.0**-10
-_MOST_ITERATIONS = 200  # bisection alone needs 64
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,18 @@ def as_events(events: Any) -> list[Event]:
     return found
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Where terminal events end a solve.
+
+    t: a float for shared steps; a float64 array (B,) for steps of every sample, NaN for those that
+    go on. y: the state there, in shared steps.
+    """
+
+    t: Any
+    y: Tensor | None = None
+
+
 class EventTracker:
     """Finds the events of one solve, step by step: `start`, then `step` for every accepted step.
 
@@ -156,6 +169,10 @@ class EventTracker:
         self._high = np.concatenate([(k + 1) / n for k, n in places] or none)[:, None]
         self._lanes_of = np.split(np.arange(len(self._event_of)), np.cumsum(parts)[:-1])
         self._direction = np.array([self._events[i].direction for i in self._event_of])[:, None]
+        # without parts only the ends of steps are looked at, and dense output made only for a zero
+        self._whole = all(n == 1 for n in parts)
+        self._first = np.array([own[0] for own in self._lanes_of if len(own)], int)
+        self._last = np.array([own[-1] for own in self._lanes_of if len(own)], int)
         self._found: list[list[_Occurrence]] = [[] for _ in self._events]
 
     def start(self, t0: Any, y0: Tensor) -> None:
@@ -175,23 +192,27 @@ class EventTracker:
             events = range(len(self._events))
             self._g = self._read(events, [times] * len(events), [y0] * len(events), self._fresh)
 
-    def step(self, result: StepResult) -> Any:
+    def step(self, result: StepResult) -> Stop | None:
         """Look for events in an accepted step.
 
         Returns:
-            The time of the terminal event that ends the solve, or None: a float for shared steps,
-            a float64 array (B,) for steps of every sample, NaN where there is none.
+            Where terminal events end the solve; None where none does.
 
         Raises:
             TypeError, ValueError: a function that gives no number, or NaN.
         """
+        if not self._events:
+            return None
         interval = _Interval(result, self._t, self._samples)
-        stop = np.full(len(self._t), np.nan)
-        if self._events:
-            stop = self._look(interval)
+        final = self._look(interval)
+        self._t = np.where(interval.good, interval.t1, interval.t0)
+        if final is None or np.isnan(final).all():
+            return None
         if self._samples is not None:
-            return stop
-        return None if np.isnan(stop[0]) else float(stop[0])
+            return Stop(final)
+        ended = next(own[-1] for event, own in zip(self._events, self._found, strict=True)
+                     if event.terminal and own and own[-1].when == final[0])  # fmt: skip
+        return Stop(float(final[0]), ended.y[0])
 
     @property
     def t_events(self) -> list[Any]:
@@ -207,15 +228,28 @@ class EventTracker:
 
     # -- finding -----------------------------------------------------------------------------
 
-    def _look(self, interval: _Interval) -> Array:
-        t0, t1, good = interval.t0, interval.t1, interval.good
-        lanes = np.arange(len(self._event_of))
-        first, last = (np.array([own[i] for own in self._lanes_of]) for i in (0, -1))
+    def _look(self, interval: _Interval) -> Array | None:
+        """Record the events of a step; their end of the solve (B,), NaN or None without one."""
+        t0, t1, good, lanes = interval.t0, interval.t1, interval.good, np.arange(len(self._low))
+        first, last = self._first, self._last
+        started = self._g
+        if self._whole:
+            y1 = interval.result.state.y
+            after = self._read(lanes, [t1] * len(lanes), [y1] * len(lanes), good)
+            before = started.copy()
+        else:
+            high = t0 + self._high * (t1 - t0)
+            high[last] = t1
+            after = self._at(interval, lanes, high)
+            before = np.concatenate((after[:1], after[:-1]))
+            before[first] = started
+        self._g = np.where(good, after[last], started)
+        quiet = ((before > 0) & (after > 0)) | ((before < 0) & (after < 0)) | ~good
+        if quiet.all():
+            self._fresh &= ~good
+            return None
         low, high = (t0 + place * (t1 - t0) for place in (self._low, self._high))
         high[last] = t1
-        after = self._at(interval, lanes, high)
-        before = np.roll(after, 1, axis=0)
-        before[first] = self._g
         zero = good & (before == 0)
         if zero.any():
             which = lanes[zero.any(1)]
@@ -248,16 +282,14 @@ class EventTracker:
         # what lies behind the start, for zeros there
         leaving = np.where(before[first] == 0, after[first], before[first])
         wanted = self._direction[first]
-        at_start = good & self._fresh & (self._g == 0)
+        at_start = good & self._fresh & (started == 0)
         at_start &= (wanted == 0) | (np.sign(leaving) == wanted)
+        self._fresh &= ~good
         for i, own in enumerate(self._lanes_of):
             if at_start[i].any():
                 self._keep(i, interval, np.where(at_start[i], t0, np.nan), is_start=True)
             for lane in own[~np.isnan(times[own]).all(1)]:
                 self._keep(i, interval, times[lane])
-        self._g = np.where(good, after[last], self._g)
-        self._t = np.where(good, t1, t0)
-        self._fresh &= ~good
         return stop
 
     def _ended(self, times: Array, sign: Array, near: Array) -> tuple[Array, Array]:
@@ -319,24 +351,25 @@ class EventTracker:
         Raises:
             ValueError: NaN, of a finite state and where `asked`.
         """
-        events, moments = list(events), np.array(list(times))
+        events, times = list(events), list(times)
         with torch.no_grad():
             rows = [
-                self._value(i, self._moment(when), y).detach().to(torch.float64).reshape(-1)
-                for i, when, y in zip(events, moments, states, strict=True)
+                self._value(i, self._moment(when), y).to(torch.float64)
+                for i, when, y in zip(events, times, states, strict=True)
             ]
             try:
-                values = np.array(torch.stack(rows).tolist())
+                values = np.array(torch.stack(rows).tolist()).reshape(len(rows), -1)
             except RuntimeError as error:
                 raise RuntimeError(
                     "the values of the events could not be read; under torch.func.vmap there are "
                     "no events: take batch_dims=1, where every sample has its own"
                 ) from error
-        for k, sample in np.argwhere(np.isnan(values) & asked).tolist():
+        missing = np.isnan(values)
+        for k, sample in np.argwhere(missing & asked).tolist() if missing.any() else ():
             state = states[k].detach()
             if bool(torch.isfinite(state if self._samples is None else state[sample]).all()):
                 where = "" if self._samples is None else f" in sample {sample}"
-                raise ValueError(f"events[{events[k]}] is NaN at t={moments[k, sample]:.9g}{where}")
+                raise ValueError(f"events[{events[k]}] is NaN at t={times[k][sample]:.9g}{where}")
         return values
 
     def _moment(self, when: Array) -> float | Tensor:
@@ -357,17 +390,17 @@ class EventTracker:
         y = interval.result.previous.y if is_start else interval.state(times)
         tau = torch.tensor(times).to(self._layout.device)
         if not is_start:
-            value = self._value(i, self._through_clock(moment, interval), y)
-            if value.requires_grad or forward_ad.unpack_dual(value).tangent is not None:
+            value = self._value(i, self._through_clock(moment), y)
+            if differentiated(value):
                 tau, y = self._moved(i, interval, times, tau, y, value, hit)
-        tau = self._through_clock(tau, interval)
+        tau = self._through_clock(tau)
         if self._samples is None:
             y = y.unsqueeze(0)
         rows = np.flatnonzero(hit)
         if not hit.all():
             index = torch.tensor(rows).to(self._layout.device)
             tau, y = tau[index], y[index]
-        self._found[i].append(_Occurrence(rows, tau, y))
+        self._found[i].append(_Occurrence(rows, tau, y, float(when[0])))
 
     def _moved(
         self, i: int, interval: _Interval, times: Array, tau: Tensor, y: Tensor, value: Tensor,
@@ -377,30 +410,17 @@ class EventTracker:
         interval.prepare(None)
         with torch.no_grad():
             velocity = interval.velocity(times)
-            moment = self._moment(times)
-            time = torch.full_like(tau[0], moment) if isinstance(moment, float) else moment
-            pull = torch.func.vjp(lambda t, x: self._value(i, t, x), time, y.detach())[1]
-            by_time, by_state = pull(torch.ones_like(value))
-            along = (by_state.conj() * velocity).real.to(torch.float64)
-            slope = by_time.reshape(-1) + along.reshape(len(tau), -1).sum(1)
-            # a sample without the event must not turn its zero gradient into 0/0
-            slope = torch.where(torch.tensor(hit).to(slope.device), slope, 1.0)
-        shift = -(value - value.detach()).reshape(-1) / slope
+        moment = self._moment(times)
+        time = torch.full_like(tau[0], moment) if isinstance(moment, float) else moment
+        shift = shift_of_zero(
+            lambda t, x: self._value(i, t, x), value, time, y, velocity, torch.tensor(hit)
+        ).reshape(-1)
         column = shift.reshape(-1, *(1,) * (y.dim() - 1)) if self._samples else shift.reshape(())
         return tau + shift, y + velocity * column.to(y.real.dtype)
 
-    def _through_clock(self, tau: Any, interval: _Interval) -> Any:
+    def _through_clock(self, tau: Any) -> Any:
         """The user's time, which carries gradients where t does."""
-        if self._clock is None:
-            return tau
-        clock, now = self._clock, self._clock.interval
-        # the steps may have entered the next interval already
-        middle = float(interval.t0[0] + interval.t1[0]) / 2
-        clock.enter(int(sum(_between(clock.times, end, middle) for end in clock.times[1:-1])))
-        try:
-            return clock.time(tau)
-        finally:
-            clock.enter(now)
+        return tau if self._clock is None else self._clock.time(tau)
 
     def _gathered(self, found: list[_Occurrence], states: bool) -> Any:
         layout, width = self._layout, 1 if self._samples is None else self._samples
@@ -419,18 +439,101 @@ class EventTracker:
         return [layout.split(own) for own in rows.split(counts)]
 
 
-def _between(times: Sequence[float], end: float, moment: float) -> bool:
-    """Whether `end` lies before the moment, in the direction of the times."""
-    return end < moment if times[-1] > times[0] else end > moment
-
-
 @dataclass(frozen=True)
 class _Occurrence:
-    """An event at once in some samples (k,): times t (k,) and states y (k, *shape)."""
+    """An event at once in some samples (k,): times t (k,) and states y (k, *shape).
+
+    when: the time on the host, of the first sample.
+    """
 
     samples: Array
     t: Tensor
     y: Tensor
+    when: float
+
+
+def differentiated(x: Tensor) -> bool:
+    """Whether derivatives of x are wanted, by backward or forward mode."""
+    return x.requires_grad or forward_ad.unpack_dual(x).tangent is not None
+
+
+def shift_of_zero(
+    function: EventFunction,
+    value: Tensor,
+    t: Tensor,
+    y: Tensor,
+    velocity: Tensor,
+    hit: Tensor | None = None,
+) -> Tensor:
+    """How a zero of g along y(t) moves: zeros, with the first derivative of its time.
+
+    Args:
+        function: g(t, y) -> () or, one number a sample, (B,).
+        value: g at the zero, with all that it is differentiable in but t.
+        t, y, velocity: the zero, the state and dy/dt there.
+        hit: (B,) or (1,), where there is a zero at all; elsewhere the derivative is left out.
+
+    Source: the implicit function theorem, as in Chen, Amos & Nickel 2021.
+    """
+    with torch.no_grad():
+        y, velocity = y.detach(), velocity.detach()
+        pull = torch.func.vjp(function, t.detach(), y)[1]
+        by_time, by_state = pull(torch.ones_like(value))
+        along = (by_state.conj() * velocity).real.to(torch.float64)
+        slope = by_time.to(torch.float64).reshape(value.shape)
+        slope = slope + along.reshape(*value.shape, -1).sum(-1)
+        if hit is not None:
+            # a sample without the event must not turn its zero gradient into 0/0
+            slope = torch.where(hit.to(slope.device).reshape(value.shape), slope, 1.0)
+    value = _first_derivative_alone(value)
+    shift = -(value - value.detach()) / slope
+    # at a slope of zero the derivative is not finite, the time is
+    return torch.where(shift.isnan(), 0.0, shift)
+
+
+class _Once(torch.autograd.Function):
+    """Identity in its first argument, that cannot be differentiated."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, source: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        raise RuntimeError("the time of an event has first derivatives alone, not a second one")
+
+
+class _FirstDerivativeAlone(torch.autograd.Function):
+    """Identity, of which a second derivative is an error."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return _Once.apply(gradient, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.clone()
+
+
+def _first_derivative_alone(x: Tensor) -> Tensor:
+    result: Tensor = _FirstDerivativeAlone.apply(x)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Interval:
@@ -485,55 +588,3 @@ class _Interval:
     @staticmethod
     def _column(row: Array, like: Tensor) -> Tensor:
         return torch.tensor(row).to(like.device).reshape(-1, *(1,) * (like.dim() - 1))
-
-
-def bracketed_zeros(
-    function: Callable[[Array, Array], Array],
-    low: Array,
-    high: Array,
-    at_low: Array,
-    at_high: Array,
-    tolerance: Array,
-    searched: Array,
-) -> Array:
-    """A zero in each of many brackets, all searched together.
-
-    Args:
-        function: function(x, searched) -> values at x, of x's shape; only those where `searched`
-            are used.
-        low, high: ends of the brackets; at_low, at_high: values there, not zero and of opposite
-            signs where `searched`.
-        tolerance: the zero is bracketed to within twice this, positive; broadcasts against low.
-        searched: which of the brackets are there at all.
-
-    Returns:
-        The zeros, of low's shape: the end of the last bracket where |value| is smaller.
-
-    Source: Chandrupatla 1997, A new hybrid quadratic/bisection algorithm for finding the zero of a
-    nonlinear function without using derivatives, Advances in Engineering Software 28.
-    """
-    # newest point; the other end of the bracket; the one left before
-    x1, x2, f1, f2 = high.copy(), low.copy(), at_high.copy(), at_low.copy()
-    x3, f3 = x2, f2
-    part = np.full(low.shape, 0.5)
-    searched, best = searched.copy(), np.where(searched, high, np.nan)
-    for _ in range(_MOST_ITERATIONS):
-        x = np.where(searched, x1 + part * (x2 - x1), x1)
-        f = np.where(searched, function(x, searched), f1)
-        same = np.sign(f) == np.sign(f1)
-        x3, f3 = np.where(same, x1, x2), np.where(same, f1, f2)
-        x2, f2 = np.where(same, x2, x1), np.where(same, f2, f1)
-        x1, f1 = x, f
-        best = np.where(searched, np.where(np.abs(f2) < np.abs(f1), x2, x1), best)
-        with np.errstate(all="ignore"):
-            least = tolerance / np.abs(x2 - x1)
-            searched &= (least <= 0.5) & (f1 != 0) & (f2 != 0)
-            if not searched.any():
-                break
-            xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
-            quadratic = f1 / (f2 - f1) * (f3 / (f2 - f3)) + (x3 - x1) / (x2 - x1) * (
-                f1 / (f3 - f1)
-            ) * (f2 / (f3 - f2))
-            trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi) & np.isfinite(quadratic)
-            part = np.clip(np.where(trusted, quadratic, 0.5), least, 1 - least)
-    return best

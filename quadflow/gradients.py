@@ -96,6 +96,9 @@ class _Adjoint(torch.autograd.Function):
         by_time = torch.zeros(len(times), dtype=torch.float64, device=states.device)
         adjoint, by_params = grad[-1], [torch.zeros_like(p) for p in params]
         for i in range(len(times) - 1, 0, -1):
+            if times[i] == times[i - 1]:  # an event at the very start
+                adjoint = adjoint + grad[i - 1]
+                continue
             augmented.enter(times[i - 1], times[i])
             start = augmented.join(states[i], adjoint, by_params)
             try:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from .quadrature import MAX_NODES, Array, gauss_arrays
 
-__all__ = ["barycentric_weights", "lagrange_integrals", "lagrange_matrix"]
+__all__ = ["barycentric_weights", "lagrange_integrals", "lagrange_matrix", "lagrange_taylor"]
 
 
 def _scaled_weights(nodes: Array) -> tuple[float, Array]:
@@ -121,6 +121,43 @@ def lagrange_matrix(nodes: ArrayLike, points: ArrayLike) -> Array:
     x = _vector(nodes, "nodes")
     scale, weights = _scaled_weights(x)
     return _basis_values(x, scale, weights, _vector(points, "points"))
+
+
+def lagrange_taylor(nodes: ArrayLike, centre: float) -> Array:
+    """Taylor coefficients of the Lagrange basis polynomials of the nodes.
+
+    Parameters
+    ----------
+    nodes : array_like, shape (n,)
+        Distinct and finite, in any order, anywhere on the real line.
+    centre : float
+        Where they are expanded.
+
+    Returns
+    -------
+    float64, shape (n, n)
+        Row m times the values at the nodes is the coefficient of ``(x - centre)**m`` in the
+        interpolant.
+
+    Raises
+    ------
+    ValueError
+        If nodes are not finite or not distinct.
+
+    Notes
+    -----
+    With all nodes on one side of the centre the coefficients of a basis polynomial have one sign on
+    the other side: the sum over m there is as accurate as `lagrange_matrix`.
+    """
+    x = _vector(nodes, "nodes")
+    scale, weights = _scaled_weights(x)
+    factors = scale * (centre - x)
+    rows = [
+        weight * np.atleast_1d(np.poly(-np.delete(factors, j)))[::-1]
+        for j, weight in enumerate(weights.tolist())
+    ]
+    result: Array = np.array(rows).T * scale ** np.arange(x.size)[:, None]
+    return result
 
 
 def _basis_values(nodes: Array, scale: float, weights: Array, points: Array) -> Array:

@@ -124,11 +124,29 @@ class SweepsMethod(Method):
         """The same on the number of nodes that suits the tolerance, if it is to be chosen."""
         if self.family is None:
             return self
-        method = collocation(
-            self.family(nodes_for_tolerance(rtol)), self.sweeps, guess=self.guess,
-            most_sweeps=self.most_sweeps,
-        )  # fmt: skip
+        method = self.on_nodes(nodes_for_tolerance(rtol))
         return replace(method, name=self.name, family=self.family)
+
+    def on_nodes(self, n: int) -> SweepsMethod:
+        """The same on n nodes of its family, 2 to 8, whatever the tolerance.
+
+        Raises:
+            ValueError: there is no family, or another n.
+        """
+        if self.family is None:
+            raise ValueError(f"method {self.name!r} has no family of rules to take {n} nodes of")
+        if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MOST_NODES:
+            raise ValueError(
+                f"nodes must be an integer from 2 (for an error estimate) to {MOST_NODES} (beyond, "
+                f"rounding spoils the start guess), got {n!r}"
+            )
+        return collocation(
+            self.family(n), self.sweeps, guess=self.guess, most_sweeps=self.most_sweeps
+        )
+
+
+MOST_NODES = 8
+"""Of one sweep from an extrapolated guess, see `nodes_for_tolerance`."""
 
 
 def nodes_for_tolerance(rtol: float) -> int:
@@ -139,7 +157,7 @@ def nodes_for_tolerance(rtol: float) -> int:
     cost measured on seven problems. No more than 8: extrapolation amplifies rounding by
     (3 + 2√2)^n, which is 1e6 there.
     """
-    return min(8, max(4, 5 + math.floor(-math.log10(rtol) / 2 + 1e-9)))
+    return min(MOST_NODES, max(4, 5 + math.floor(-math.log10(rtol) / 2 + 1e-9)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

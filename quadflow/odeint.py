@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from .control import Norm, StepController, rms_norm
 from .evaluation import StateLayout, Velocity
+from .events import differentiated, event_of_any, shift_of_zero
+from .host import worst
 from .methods import Method
-from .solve import Solution, _fixed_grid, solve
+from .solve import Solution, fixed_grid, solve
 from .through_scipy import solve_by_scipy
 from .torchdiffeq_names import Kind, named_method
 
@@ -49,8 +52,10 @@ def odeint(
             "heun" at fixed steps and "adaptive_heun" at adaptive ones, "explicit_adams" and
             "implicit_adams" are `adams` of max_order.
         options: those that the method has a use for; see below.
-        event_fn: event_fn(t, y) -> tensor. The solve ends where one of its entries first changes
-            its sign.
+        event_fn: event_fn(t, y) -> real tensor. The solve ends where one of its entries first
+            changes its sign, at once where one is zero at the start, and is given up after
+            max_num_steps (then 100 000 by default, of fixed steps as well). Fixed steps need
+            step_size.
 
     Options of adaptive steps: first_step, min_step, max_step, max_num_steps (over the whole solve),
     safety, ifactor, dfactor, norm (for a tuple state it gets the tuple), step_t (steps land on
@@ -66,7 +71,8 @@ def odeint(
 
     Returns:
         Tensor (len(t), *y0.shape), or a tuple of such for a tuple state. With event_fn a pair: the
-        time of the event (0-dimensional, of t's dtype), and the states at t[0] and there.
+        time of the event (0-dimensional, of t's dtype), and the states at t[0] and there; their
+        gradients are those at a fixed time of the event, `odeint_event` has those of its moving.
 
     Raises:
         As `solve`; TypeError for times that are not floating; ValueError for an unknown option or
@@ -74,20 +80,24 @@ def odeint(
 
     The contract is torchdiffeq's (Chen 2018).
     """
-    if event_fn is not None:
-        raise NotImplementedError("event_fn is not available yet: solve to given times")
-    times = _times(t)
-    if len(times) == 1:
+    times = requested_times(t)
+    if event_fn is None and len(times) == 1:
         return tuple(y[None] for y in y0) if isinstance(y0, tuple) else y0[None]
-    given = {option: value for option, value in (options or {}).items() if value is not None}
-    name, _, kind = named_method(method, options or {})
+    named = named_method(method, options or {})
+    name, _, kind = named
     if kind is Kind.SCIPY:
+        if event_fn is not None:
+            raise ValueError(f"method={name!r} has no events: take another, or SciPy itself")
         if isinstance(t, Tensor) and t.requires_grad:
             raise ValueError(f"method={name!r} gives no gradients and t requires grad: detach it")
         _callbacks(func, y0, kind, name)
-        rtol, atol = _tolerance(rtol, y0, "rtol"), _tolerance(atol, y0, "atol")
-        return solve_by_scipy(func, y0, times, rtol=rtol, atol=atol, options=given)
-    found = solve_arguments(func, y0, t, rtol=rtol, atol=atol, method=method, options=options)
+        rtol, atol = solver_tolerance(rtol, y0, "rtol"), solver_tolerance(atol, y0, "atol")
+        return solve_by_scipy(func, y0, times, rtol=rtol, atol=atol, options=_given(options))
+    if event_fn is not None:
+        _refuse_with_event(times, kind, _given(options))
+    found = solve_arguments(func, y0, t, named, rtol=rtol, atol=atol, options=options)
+    if event_fn is not None:
+        return _until_event(func, y0, t, times, event_fn, found)
     if found.interp is not None:
         return _interpolated(func, y0, t, times, found)
     return solve(func, y0, t, **found.keywords).y
@@ -110,7 +120,8 @@ def odeint_dense(
         `Solution`: called with a time or a 1-d sequence of times it gives the states there.
     """
     t = torch.stack([torch.as_tensor(end, dtype=torch.float64).reshape(()) for end in (t0, t1)])
-    found = solve_arguments(func, y0, t, rtol=rtol, atol=atol, method=method, options=options)
+    named = named_method(method, options or {})
+    found = solve_arguments(func, y0, t, named, rtol=rtol, atol=atol, options=options)
     if found.interp is not None:
         raise ValueError(f"options['interp']={found.interp!r}: this is the method's dense output")
     return solve(func, y0, t, **found.keywords, dense_output=True)
@@ -144,28 +155,23 @@ def odeint_event(
     the state there moves by f dT (Chen, Amos & Nickel 2021).
     """
     start = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64).reshape(1)
-    ends = torch.cat((start, start.detach() + (-1.0 if reverse_time else 1.0)))
+    ahead = start.detach().abs().clamp(min=1.0)
+    ends = torch.cat((start, start.detach() + (-ahead if reverse_time else ahead)))
     event_t, states = odeint_interface(func, y0, ends, event_fn=event_fn, **kwargs)
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or worst(event_t) == worst(start[0]):
         return event_t, states
     layout = StateLayout(y0)
-    crossing = _first_crossing(event_fn, start[0], y0)
+    crossing = event_of_any(event_fn, _start_time(start[0], layout), y0).function
     parts = states if isinstance(y0, tuple) else (states,)
     end = layout.join(tuple(part[-1] for part in parts) if isinstance(y0, tuple) else states[-1])
-    at = event_t.detach()
-    when, where = at.clone().requires_grad_(), end.detach().requires_grad_()
-    by_time, by_state = torch.autograd.grad(
-        crossing(when, layout.split(where)), (when, where), allow_unused=True
-    )
+    time = event_t.detach().to(layout.time_dtype)
     with torch.no_grad():
-        time = at.to(layout.time_dtype)
-        v = layout.join(func(time, layout.split(where)))
-        slope = torch.zeros_like(time) if by_time is None else by_time.to(time.dtype)
-        if by_state is not None:
-            slope = slope + (by_state.conj() * v).sum().real
-    value = crossing(at, layout.split(end))
-    event_t = at - ((value - value.detach()) / slope).to(at.dtype)
-    end = end + v * (event_t - at).to(layout.time_dtype)
+        v = layout.join(func(time, layout.split(end)))
+    shift = shift_of_zero(
+        lambda t, y: crossing(t, layout.split(y)), crossing(time, layout.split(end)), time, end, v
+    )
+    event_t = event_t.detach() + shift.to(event_t.dtype)
+    end = end + v * shift.to(layout.time_dtype)
     last = layout.split(end)
     moved = tuple(
         torch.cat((part[:-1], state[None]))
@@ -174,15 +180,54 @@ def odeint_event(
     return event_t, moved if isinstance(y0, tuple) else moved[0]
 
 
-def _first_crossing(event_fn: Callable[..., Tensor], t0: Tensor, y0: Any) -> Callable[..., Tensor]:
-    """One event function for all entries of event_fn: positive at first, 0 where one crosses."""
-    with torch.no_grad():
-        signs = torch.sign(event_fn(t0, y0))
+def _refuse_with_event(times: list[float], kind: Kind, given: Mapping[str, Any]) -> None:
+    if len(times) != 2:
+        raise ValueError(f"with event_fn t must hold two times, got {len(times)}")
+    if times[0] == times[1] or not math.isfinite(times[0]):
+        raise ValueError(f"with event_fn t must say where to start and which way, got {times}")
+    if kind is not Kind.ADAPTIVE and given.get("step_size") is None:
+        raise ValueError("with event_fn fixed steps need options['step_size']: t has no end")
+    if "interp" in given:
+        raise ValueError(
+            f"options['interp']={given['interp']!r} has no use with event_fn: the event is found "
+            "on the method's dense output"
+        )
 
-    def crossing(t: Tensor, y: Any) -> Tensor:
-        return (event_fn(t, y) * signs).min()
 
-    return crossing
+def _start_time(t0: Tensor, layout: StateLayout) -> Tensor:
+    return t0.detach().to(layout.device, layout.time_dtype)
+
+
+def _until_event(
+    func: Callable[..., Any],
+    y0: Any,
+    t: Any,
+    times: list[float],
+    event_fn: Callable[..., Tensor],
+    found: SolveArguments,
+) -> tuple[Tensor, Any]:
+    """The time of the event and the states at t[0] and there, differentiated at a fixed time."""
+    layout = StateLayout(y0)
+    t = t if isinstance(t, Tensor) else torch.tensor(times, dtype=torch.float64)
+    event = event_of_any(event_fn, _start_time(t[0], layout), y0)
+    if worst(event.function(_start_time(t[0], layout), y0)) == 0:
+        y = layout.join(y0)
+        return t[0].detach(), layout.split(torch.stack((y, y)), 1)
+    end = math.copysign(math.inf, times[1] - times[0])
+    ends = torch.cat((t[:1].to(torch.float64), torch.full_like(t[:1], end, dtype=torch.float64)))
+    keywords = dict(found.keywords)
+    if keywords.get("max_steps") == _MANY_STEPS:
+        del keywords["max_steps"]  # a solve without an end, and maybe without an event
+    solution = solve(func, y0, ends, events=event, **keywords)
+    event_t, states = solution.t_events[0][-1], layout.join(solution.y, 1)
+    if differentiated(event_t):
+        # the solution's state moves with the event
+        last = layout.split(states[-1].detach())
+        with torch.no_grad():
+            v = layout.join(func(event_t.detach().to(layout.time_dtype), last))
+        moved = v * (event_t - event_t.detach()).to(layout.time_dtype)
+        states = torch.stack((states[0], states[-1] - moved))
+    return event_t.detach().to(t), layout.split(states, 1)
 
 
 @dataclass(frozen=True)
@@ -197,32 +242,31 @@ def solve_arguments(
     func: Callable[..., Any],
     y0: Any,
     t: Any,
+    named: tuple[str, Method | None, Kind],
     *,
     rtol: Any,
     atol: Any,
-    method: str | Method | None,
     options: Mapping[str, Any] | None,
 ) -> SolveArguments:
     """What `solve` is called with for torchdiffeq's arguments: solve(func, y0, t, **keywords).
 
-    Arguments and errors are those of `odeint`; "scipy_solver" is refused, as `solve` has no part
-    in it.
+    named: the method, as `named_method` gives it. Other arguments and errors are those of `odeint`;
+    "scipy_solver" is refused, as `solve` has no part in it.
     """
-    name, chosen, kind = named_method(method, options or {})
-    given = {option: value for option, value in (options or {}).items() if value is not None}
+    name, chosen, kind = named
+    given = _given(options)
     if chosen is None:
         raise ValueError(f"method={name!r} is not a method of this library")
-    times = _times(t)
     keywords: dict[str, Any] = {
         "method": chosen,
-        "rtol": _tolerance(rtol, y0, "rtol"),
-        "atol": _tolerance(atol, y0, "atol"),
+        "rtol": solver_tolerance(rtol, y0, "rtol"),
+        "atol": solver_tolerance(atol, y0, "atol"),
         **_callbacks(func, y0, kind, name),
     }
     if "node_evaluation" in given:
         keywords["node_evaluation"] = given["node_evaluation"]
     if kind is Kind.ADAPTIVE:
-        keywords.update(_adaptive(given, y0, times, chosen))
+        keywords.update(_adaptive(given, y0, chosen))
     else:
         keywords.update(_fixed(func, y0, t, given))
     interp = given.get("interp")
@@ -231,10 +275,15 @@ def solve_arguments(
     return SolveArguments(keywords, interp)
 
 
-def _adaptive(
-    given: Mapping[str, Any], y0: Any, times: list[float], chosen: Method
-) -> dict[str, Any]:
-    keywords: dict[str, Any] = {"max_steps": _MANY_STEPS, "norm": _norm(given.get("norm"), y0)}
+def _given(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {option: value for option, value in (options or {}).items() if value is not None}
+
+
+def _adaptive(given: Mapping[str, Any], y0: Any, chosen: Method) -> dict[str, Any]:
+    keywords: dict[str, Any] = {
+        "max_steps": _MANY_STEPS,
+        "norm": solver_norm(given.get("norm"), y0),
+    }
     for theirs, ours in (
         ("first_step", "initial_step"),
         ("min_step", "min_step"),
@@ -260,8 +309,8 @@ def _adaptive(
         raise TypeError(f"options['dtype'] must be a real floating dtype, got {dtype!r}")
     if "eps" in given and "grid_points" not in given:
         raise ValueError("options['eps'] is a distance from grid_points, of which there are none")
-    land = _stops(given, "step_t", times)
-    jumps = [*_stops(given, "jump_t", times), *_stops(given, "grid_points", times)]
+    land = _stops(given, "step_t")
+    jumps = [*_stops(given, "jump_t"), *_stops(given, "grid_points")]
     repeated = [when for when, count in _counts([*land, *jumps]) if count > 1]
     if repeated:
         raise ValueError(f"times given twice in step_t, jump_t, grid_points: {repeated}")
@@ -292,7 +341,7 @@ def _fixed(func: Any, y0: Any, t: Any, given: Mapping[str, Any]) -> dict[str, An
 # -- what single arguments become ----------------------------------------------------------------
 
 
-def _times(t: Any) -> list[float]:
+def requested_times(t: Any) -> list[float]:
     """The times as floats; `solve` looks at their order and at whether they are finite."""
     if isinstance(t, Tensor):
         if not t.is_floating_point():
@@ -308,7 +357,7 @@ def _times(t: Any) -> list[float]:
     return times
 
 
-def _tolerance(value: Any, y0: Any, name: str) -> Any:
+def solver_tolerance(value: Any, y0: Any, name: str) -> Any:
     """A tolerance as `solve` takes it: one for every tensor of a tuple is spread over the state."""
     each: Iterable[Any]
     if isinstance(value, Tensor):
@@ -331,7 +380,7 @@ def _tolerance(value: Any, y0: Any, name: str) -> Any:
     return torch.cat(spread)
 
 
-def _norm(norm: Callable[[Any], Any] | None, y0: Any) -> Norm:
+def solver_norm(norm: Callable[[Any], Any] | None, y0: Any) -> Norm:
     """The norm on the solver's state: of a tuple it gets the tuple, by default the largest RMS."""
     if not isinstance(y0, tuple):
         if norm is None:
@@ -343,24 +392,23 @@ def _norm(norm: Callable[[Any], Any] | None, y0: Any) -> Norm:
     return lambda x: torch.as_tensor(on_tuple(layout.split(x)), device=x.device)
 
 
-def _stops(given: Mapping[str, Any], name: str, times: list[float]) -> list[float]:
-    """The times options[name] strictly inside the span, in the order of the solve."""
+def _stops(given: Mapping[str, Any], name: str) -> list[float]:
+    """The times options[name]; `solve` leaves out those outside the span."""
     value = given.get(name)
     if value is None:
         return []
     points = torch.as_tensor(value)
     if points.dim() != 1 or points.is_complex():
         raise ValueError(f"options[{name!r}] must be a 1-d tensor of times, got {value!r}")
-    low, high = min(times[0], times[-1]), max(times[0], times[-1])
-    inside = [when for when in points.detach().to(torch.float64).tolist() if low < when < high]
-    return sorted(inside, reverse=times[0] > times[-1])
+    stops: list[float] = points.detach().to(torch.float64).tolist()
+    return stops
 
 
 def _counts(values: list[float]) -> list[tuple[float, int]]:
     return [(value, len(list(group))) for value, group in itertools.groupby(sorted(values))]
 
 
-_CALLBACKS = {
+CALLBACKS = {
     Kind.ADAPTIVE: ("callback_step", "callback_accept_step", "callback_reject_step"),
     Kind.FIXED: ("callback_step",),
     Kind.ADAMS: ("callback_step",),
@@ -372,15 +420,15 @@ def _callbacks(func: Any, y0: Any, kind: Kind, name: str) -> dict[str, Any]:
     """`solve`'s hooks for the callbacks that func carries as attributes."""
     named = {
         attribute: getattr(func, attribute)
-        for attribute in _CALLBACKS[Kind.ADAPTIVE]
+        for attribute in CALLBACKS[Kind.ADAPTIVE]
         if callable(getattr(func, attribute, None))
     }
-    unused = sorted(set(named) - set(_CALLBACKS[kind]))
+    unused = sorted(set(named) - set(CALLBACKS[kind]))
     if unused:
         warnings.warn(f"method {name!r} does not call {', '.join(unused)}", stacklevel=4)
     step, accept, reject = (
-        named.get(attribute) if attribute in _CALLBACKS[kind] else None
-        for attribute in _CALLBACKS[Kind.ADAPTIVE]
+        named.get(attribute) if attribute in CALLBACKS[kind] else None
+        for attribute in CALLBACKS[Kind.ADAPTIVE]
     )
     device = (y0[0] if isinstance(y0, tuple) else y0).device
 
@@ -419,7 +467,7 @@ def _interpolated(
         raise ValueError("options['interp']: gradients in t need the method's dense output")
     sign = 1.0 if times[-1] > times[0] else -1.0
     size, grid = found.keywords.get("step_size"), found.keywords.get("grid")
-    grid = [times[0], *(_fixed_grid(times, sign, size, grid) or ())]
+    grid = [times[0], *(fixed_grid(times, sign, size, grid) or ())]
     keys = [sign * point for point in grid]
     ends = []
     for when in times:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .control import StepController, Tolerance, first_step
+from .control import StepController, Tolerance, first_step, worth_a_sweep
 from .dense import Segment
+from .events import Stop
 from .host import worst
 from .interpolation import Anchor
-from .methods import Method, StagesMethod
-from .step import SamplesStep, State, Stepper, StepResult
-from .steps import Limits, Status, Steps
+from .methods import Method, StagesMethod, SweepsMethod
+from .step import SamplesStep, State, Stepper, StepResult, Unfinished
+from .steps import Limits, Status, Steps, collapsed, endless, not_finite_past, steps_used_up
 
 Array = np.ndarray
 
@@ -25,14 +26,20 @@ def check_method(method: Method) -> None:
     """Refuse a method that cannot give every sample steps of its own.
 
     Raises:
-        ValueError: it is not of the stages plan, or has no error estimate.
+        ValueError: it looks back on the anchors of earlier steps, or has no error estimate.
     """
-    if not isinstance(method, StagesMethod) or method.error_order is None:
-        raise ValueError(
-            f"method {method.name!r} cannot give every sample steps of its own (batch_dims=1): "
-            "take an adaptive Runge-Kutta method such as 'dopri5', 'tsit5' or 'dopri8', or "
-            "batch_dims=0 for steps that the batch shares"
-        )
+    if isinstance(method, (StagesMethod, SweepsMethod)):
+        if method.error_order is not None:
+            return
+        why = "has no error estimate to choose them by"
+    else:
+        why = "looks back on the anchors of earlier steps, whose times all samples share"
+    raise ValueError(
+        f"method {method.name!r} cannot give every sample steps of its own (batch_dims=1): it "
+        f"{why}. Take an adaptive Runge-Kutta method such as 'dopri5', 'tsit5' or 'dopri8', "
+        "adaptive collocation such as 'gauss' or 'lobatto', or batch_dims=0 for steps that the "
+        "batch shares"
+    )
 
 
 def per_sample_tolerance(value: Any, y0: Tensor) -> Any:
@@ -42,8 +49,10 @@ def per_sample_tolerance(value: Any, y0: Tensor) -> Any:
     return value
 
 
-def sample_times(t: Any, samples: int) -> Array:
+def sample_times(t: Any, samples: int, open_ended: bool = False) -> Array:
     """Requested times (T, B) of T for all samples, or (T, B), one column a sample.
+
+    open_ended: the last of them may be infinite.
 
     Raises:
         TypeError, ValueError: not real, not finite, or not strictly monotone for every sample; or
@@ -64,8 +73,11 @@ def sample_times(t: Any, samples: int) -> Array:
             f"t has shape {times.shape}; for {samples} samples it must be (T,) or (T, {samples}) "
             "with T >= 2"
         )
-    if not np.isfinite(times).all():
-        raise ValueError(f"t[{np.argwhere(~np.isfinite(times))[0].tolist()}] is not finite")
+    finite = np.isfinite(times)
+    if open_ended:
+        finite[-1] |= np.isinf(times[-1])
+    if not finite.all():
+        raise ValueError(f"t[{np.argwhere(~finite)[0].tolist()}] is not finite")
     steps = np.diff(times, axis=0)
     if not ((steps > 0).all() or (steps < 0).all()):
         raise ValueError(
@@ -81,8 +93,12 @@ class PerSampleSteps(Steps):
     result says in `accepted` (bool (B,)) whose step was good; its state holds the new states of
     those, and the old ones of the others.
 
+    A further sweep is a try of its own: samples whose estimate wants one take it in the next try,
+    in which the others take their next step. Where a sample has not finished its first interval,
+    which has more sweeps, those sweeps change this sample alone.
+
     Attributes:
-        statuses, messages: one a sample. counts, rejects: accepted and rejected steps (B,).
+        counts, rejects: accepted and rejected steps (B,).
     """
 
     def __init__(
@@ -99,18 +115,30 @@ class PerSampleSteps(Steps):
         super().__init__(stepper, State(self._times(self.t, y0), y0))
         self.tolerance, self.controller, self.limits = tolerance, controller, limits
         self.sign = np.sign(self.t_end[0] - self.t[0])
+        stepper.adaptive = True
         samples = len(self.t)
         self.counts, self.rejects = np.zeros(samples, int), np.zeros(samples, int)
-        self.statuses = [Status.SUCCESS] * samples
-        self.messages = [f"reached t={end:.9g}" for end in self.t_end.tolist()]
+        self.statuses: list[Status] = [Status.SUCCESS] * samples
+        self.messages: list[str] = [f"reached t={end:.9g}" for end in self.t_end.tolist()]
         self.active = np.ones(samples, bool)
         self._previous, self._after_reject = np.ones(samples), np.zeros(samples, bool)
         self._finite = np.ones(samples, bool)
         self._size: Array | None = None
+        self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
+        self._ratio, self._judged = np.ones(samples), np.ones(samples)
+        self._swept: Tensor | None = None
 
     def _times(self, t: Array, like: Tensor) -> Any:
         """Per-sample times as a tensor that broadcasts against the state."""
-        return torch.tensor(t).to(like.device).reshape(self._column)
+        return torch.tensor(t).to(like.device, non_blocking=True).reshape(self._column)
+
+    def stop(self, t: Any) -> None:
+        """End samples within the last step, at times t (B,), NaN for those that go on."""
+        ended = ~np.isnan(t)
+        for sample in np.flatnonzero(ended).tolist():
+            self.statuses[sample] = Status.EVENT
+            self.messages[sample] = f"a terminal event ended the solve at t={t[sample]:.9g}"
+        self.active &= ~ended
 
     def _fail(self, which: Array, status: Status, why: Callable[[int], str]) -> None:
         for sample in np.flatnonzero(which & self.active).tolist():
@@ -142,33 +170,23 @@ class PerSampleSteps(Steps):
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
 
     def _check(self, size: Array) -> None:
-        limits, t = self.limits, self.t
+        limits, t, dtype = self.limits, self.t, self.stepper.velocity.layout.dtype
         self._fail(
             self.counts + self.rejects >= limits.max_steps,
             Status.MAX_STEPS,
-            lambda i: (
-                f"max_steps={limits.max_steps} steps were used up at t={t[i]:.9g}, step size "
-                f"{size[i]:.3g}: raise max_steps, loosen the tolerances, or the problem is stiff"
-            ),
+            lambda i: steps_used_up(limits.max_steps, t[i], size[i]),
         )
+        with np.errstate(over="ignore"):
+            endless_ones = np.isinf(self.t_end) & np.isinf(np.abs(t) + size)
+        self._fail(endless_ones, Status.NON_FINITE, lambda i: endless(t[i]))
         least = np.maximum(limits.min_step, 16 * np.spacing(np.abs(t)))
         short = size < least
         self._fail(
             short & ~self._finite,
             Status.NON_FINITE,
-            lambda i: (
-                f"func or the solution is not finite just past t={t[i]:.9g}, however short the "
-                f"step ({size[i]:.3g})"
-            ),
+            lambda i: not_finite_past(t[i], size[i]),
         )
-        self._fail(
-            short,
-            Status.STEP_COLLAPSE,
-            lambda i: (
-                f"the step size fell to {size[i]:.3g}, below {least[i]:.3g}, at t={t[i]:.9g}: the "
-                "solution may blow up or jump there, or the tolerances ask for too much"
-            ),
-        )
+        self._fail(short, Status.STEP_COLLAPSE, lambda i: collapsed(t[i], size[i], least[i], dtype))
 
     def __next__(self) -> StepResult:
         if self._size is None:
@@ -181,30 +199,39 @@ class PerSampleSteps(Steps):
             self._check(self._size)
             if not self.active.any():
                 raise self._finish()
-            state, left = self.state, np.abs(self.t_end - self.t)
+            first, again = self.counts == 0, self._again & self.active
+            waiting = Unfinished(self.active, first & self.active, again, self._swept)
+            state = replace(self.state, unfinished=waiting)
+            left = np.abs(self.t_end - self.t)
             lands = (self._size >= left) | ((self._size >= 0.99 * left) & (left <= limits.max_step))
             t1 = np.where(lands, self.t_end, self.t + self.sign * self._size)
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            assert result.error_order is not None
             with torch.no_grad():
                 # the one host synchronisation of a try
                 ratio = np.array(worst(result.error_ratio(self.tolerance)))
             self._finite = np.isfinite(ratio)
             good = self.active & self._finite & (ratio <= 1)
+            more = self._wants_a_sweep(result, ratio, again)
             if torch.is_grad_enabled() and not self._finite[self.active].all():
                 # a step that was not finite would poison the gradients of those it is joined with
-                t1 = np.where(good, t1, self.t)
+                t1 = np.where(good | more, t1, self.t)
                 result = self.stepper.step(state, self._times(t1, state.y))
-            factor = self._factors(ratio, good, result.error_order or 1)
+            # steps are chosen such that the least sweeps suffice, of which those of a first
+            # interval, from a constant guess, say nothing
+            self._judged = np.where(again, self._judged, ratio)
+            judged = np.where(good & ~first, self._judged, ratio)
+            self._swept, self._ratio = result.swept, ratio
+            done = self.active & ~more
+            factor = self._factors(judged, good, result.error_order)
             self._size = np.where(
-                self.active, np.clip(size * factor, limits.min_step, limits.max_step), self._size
+                done, np.clip(size * factor, limits.min_step, limits.max_step), self._size
             )
-            self._after_reject = np.where(self.active, ~good, self._after_reject)
-            self._previous = np.where(good, np.fmax(ratio, 1e-4), self._previous)
+            self._after_reject = np.where(done, ~good, self._after_reject)
+            self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
             self.counts += good
-            self.rejects += self.active & ~good
+            self.rejects += done & ~good
             self.t = np.where(good, t1, self.t)
             result.samples = SamplesStep(good, self.t.copy())
             if not good.all():
@@ -215,14 +242,26 @@ class PerSampleSteps(Steps):
         self._take(result)
         return result
 
-    def _factors(self, ratio: Array, good: Array, order: int) -> Array:
+    def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
+        """Whose interval gets one sweep more in the next try; again: who had one in this."""
+        self._further = np.where(again, self._further, 0)
+        if np.any(result.sweeps_left):
+            with np.errstate(over="ignore"):
+                before = np.where(again, self._ratio, 10 * ratio)
+                left = result.sweeps_left - self._further
+                self._again = self.active & worth_a_sweep(ratio, before, left)
+            self._further += self._again
+            self.refined += int(self._again.sum())
+        return self._again
+
+    def _factors(self, ratio: Array, good: Array, order: Any) -> Array:
         control = self.controller
         clipped = np.fmax(np.where(self._finite, ratio, 1.0), 1e-10)
         grown = np.clip(
             control.growth(clipped, self._previous, order), control.min_factor, control.max_factor
         )
         grown = np.where(self._after_reject, np.fmin(grown, 1.0), grown)
-        shrunk = np.clip(control.safety * clipped ** (-1 / order), control.min_factor, 0.9)
+        shrunk = np.clip(control.shrinkage(clipped, order), control.min_factor, 0.9)
         shrunk = np.where(self._finite, shrunk, control.min_factor)
         return np.asarray(np.where(good, grown, shrunk))
 
@@ -237,13 +276,40 @@ class PerSampleSteps(Steps):
             anchor = Anchor(t, y, torch.where(mask, end.v, start.v))
         elif start is not None and not good.any():
             anchor = start
-        return State(t, y, anchor)
+        last = self._last(result, state, mask) if good.any() else state.last
+        return State(t, y, anchor, last=last)
+
+    def _last(self, result: StepResult, state: State, mask: Tensor) -> Segment | None:
+        """The interval that led each sample to where it is now."""
+        new, old = result.state.last, state.last
+        if new is None:
+            return None
+        assert isinstance(new.velocities, Tensor)
+        if old is None:  # what the guess was made of
+            assert result.start is not None
+            velocities = result.start.v.expand_as(new.velocities)
+            old = Segment(state.t, state.t, state.y, velocities, new.weights)
+        assert isinstance(old.velocities, Tensor)
+        t0, t1 = (
+            torch.where(mask, torch.as_tensor(a), torch.as_tensor(b))
+            for a, b in ((new.t0, old.t0), (new.t1, old.t1))
+        )
+        velocities = torch.where(mask, new.velocities, old.velocities)
+        # nothing but velocities is extrapolated
+        return Segment(t0, t1, state.y, velocities, new.weights)  # type: ignore[arg-type]
 
     def _finish(self) -> StopIteration:
-        failed = [i for i, status in enumerate(self.statuses) if status is not Status.SUCCESS]
+        good = (Status.SUCCESS, Status.EVENT)
+        failed = [i for i, status in enumerate(self.statuses) if status not in good]
         self.accepted, self.rejected = int(self.counts.sum()), int(self.rejects.sum())
         if not failed:
-            return self._end(Status.SUCCESS, "every sample reached its end")
+            if Status.EVENT not in self.statuses:
+                return self._end(Status.SUCCESS, "every sample reached its end")
+            if Status.SUCCESS not in self.statuses:
+                return self._end(Status.EVENT, "a terminal event ended every sample")
+            return self._end(
+                Status.SUCCESS, "every sample reached its end or was ended by a terminal event"
+            )
         shown = "; ".join(self.messages[i] for i in failed[:3])
         return self._end(
             self.statuses[failed[0]],
@@ -272,24 +338,30 @@ class PerSampleCollector:
 
     steps: tuple[()] = ()
 
+    @property
+    def y(self) -> Tensor:
+        """The states at the requested times, in one tensor."""
+        return self.states
+
     def check_finite(self) -> str | None:
         """Nothing to say: the samples' own statuses do."""
         return None
 
-    def take(self, result: StepResult, stop: Any = None) -> None:
-        """Keep what an accepted step covers."""
+    def take(self, result: StepResult, ended: Stop | None = None) -> None:
+        """Keep what an accepted step covers, up to where an event ended a sample."""
         assert result.samples is not None
         good, t = result.samples.accepted, result.samples.t
+        reached = t if ended is None else np.where(np.isnan(ended.t), t, ended.t)
         last = len(self.times) - 1
         column = (-1, *(1,) * (result.state.y.dim() - 1))
         device = self.states.device
         segment: Segment | None = None
         if self.segments is not None:
             segment = result.segment()
-            self.segments.append((segment, np.where(good, self._t, np.nan), t))
+            self.segments.append((segment, np.where(good, self._t, np.nan), reached))
         while True:
             wanted = self.times[np.minimum(self._next, last), np.arange(len(t))]
-            due = good & (self._next <= last) & (self.sign * wanted <= self.sign * t)
+            due = good & (self._next <= last) & (self.sign * wanted <= self.sign * reached)
             if not due.any():
                 break
             if (wanted == t)[due].all():

@@ -19,6 +19,7 @@ from .compiled import CompiledAttempts
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
 from .evaluation import StateLayout, Velocity
+from .events import EventTracker, Stop
 from .grids import per_sample_grid
 from .host import worst
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
@@ -31,7 +32,7 @@ from .per_sample import (
     sample_times,
 )
 from .step import State, Stepper, StepResult
-from .steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Limits, Status, Steps
+from .steps import FixedSteps, Hooks, Landing, Limits, Status, Steps, adaptive_steps
 
 DEFAULT_METHOD = "dopri5"
 
@@ -73,10 +74,11 @@ class Solution:
 
     t: float64 tensor (T,) of the requested times that were reached. y: the states there, (T,
     *shape), a tuple or dict of such tensors like y0; where a terminal event ended the solve, its
-    time and state come last. stats: `Statistics`. status, message: how it ended. steps: times of
-    all accepted steps, the first time included (a list of floats; tensors where the grid gives
-    every sample its own); the first and the last alone with record_steps=False. t_events, y_events:
-    for every event its times (k,) and the states there, see `events`; empty without events.
+    time and state come last (differentiated, the state moves with the event). stats: `Statistics`.
+    status, message: how it ended. steps: times of all accepted steps, the first time included (a
+    list of floats; tensors where the grid gives every sample its own); the first and the last
+    alone with record_steps=False. t_events, y_events: for every event its times (k,) and the states
+    there, see `events`; empty without events. With batch_dims=1 a list of B such for every event.
     With batch_dims=1: t is (T, B), y holds NaN where a sample did not get, statuses and messages
     say how each sample ended (None otherwise), steps is empty.
     Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
@@ -199,7 +201,7 @@ def solve(
             against y0, the first and the last row are t[0] and t[-1] (for methods of the anchors
             plan with startup="rising"; no times between, no dense output).
         initial_step, min_step, max_step, max_steps: of adaptive steps, sizes positive; max_steps
-            counts accepted and rejected ones.
+            counts accepted and rejected ones; it also bounds fixed steps where t ends at infinity.
         norm: tensor -> 0-dimensional tensor, the norm of the scaled error; default: RMS.
         controller: the step-size controller; the default follows the method.
         node_evaluation: "auto", "broadcast", "vmap" or "loop", how several nodes are evaluated:
@@ -207,11 +209,13 @@ def solve(
             torch.func.vmap, or one by one. "auto" tries and compares at the first interval.
         dense_output: keep the polynomial of every interval, so that sol(t) works.
         events: an `Event`, a function g(t, y), or a sequence of these: zeros of g are found on the
-            dense output; see `quadflow.events`.
+            dense output; see `quadflow.events`. t_events and y_events of the solution, and its
+            state at a terminal event, are differentiable, as the event moves.
         batch_dims: 1 gives every sample (entry of y0's leading axis) times, steps, acceptance and
             end of its own: t is (T,) or (T, B), func gets times (B, 1, ..., 1) that broadcast
             against the state, rtol and atol may be (B,); a sample that fails leaves the others
-            alone. For adaptive Runge-Kutta methods.
+            alone. For adaptive Runge-Kutta methods and adaptive collocation, whose number of
+            nodes follows the least rtol.
         breakpoints: times at which func jumps. Steps land on them, func is never evaluated across
             one, and nothing from before is used after. Those outside the span are left out.
         land_on: times that steps end on; those outside the span are left out.
@@ -255,7 +259,7 @@ def solve(
     collector: _Collector | PerSampleCollector
     if batch_dims:
         unused = {
-            "step_size": step_size, "grid": grid, "events": events, "perturb": perturb or None,
+            "step_size": step_size, "grid": grid, "perturb": perturb or None,
             "breakpoints": breakpoints if len(breakpoints) else None,
             "land_on": land_on if len(land_on) else None,
             "attempt_callback": attempt_callback, "reject_callback": reject_callback,
@@ -264,19 +268,23 @@ def solve(
             if value is not None:
                 raise ValueError(f"{name} is not available with batch_dims=1")
         check_method(chosen)
-        all_times = sample_times(t, layout.batch[0])
+        all_times = sample_times(t, layout.batch[0], open_ended=events is not None)
         y_start = layout.join(y0)
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
+        tolerance = Tolerance(rtol, atol, norm, per_sample=True)
+        chosen = chosen.for_tolerance(tolerance.strictest)
         span = (float(all_times.min()), float(all_times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
-        tracker = None
-        tolerance = Tolerance(rtol, atol, norm, per_sample=True)
-        compiled = _compiled(compile, chosen, func, args, None, velocity, tolerance, not callback)
         steps = PerSampleSteps(
-            Stepper(chosen, velocity, compiled=compiled), y_start, all_times, tolerance,
-            controller, limits,
+            Stepper(chosen, velocity), y_start, all_times,
+            tolerance, controller, limits,
+        )  # fmt: skip
+        steps.stepper.compiled = _compiled(
+            compile, chosen, func, args, None, velocity, tolerance,
+            callback is None and events is None,
         )  # fmt: skip
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
+        tracker = _tracker(events, layout, all_times[0], y_start)
         return _finish(
             steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw
         )
@@ -304,7 +312,7 @@ def solve(
         fixed = per_sample_grid(grid, times, sign, layout)
         landings = []
     else:
-        fixed = _fixed_grid(times, sign, step_size, grid)
+        fixed = fixed_grid(times, sign, step_size, grid)
         if fixed is not None and len(landings) > 1:
             fixed = _with_landings(fixed, landings, sign)
     if fixed is None and chosen.error_order is None:
@@ -315,31 +323,31 @@ def solve(
     if fixed is None and perturb:
         raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
 
-    if fixed is None:
-        strictest = worst(rtol.min()) if isinstance(rtol, Tensor) else float(rtol)
-        chosen = chosen.for_tolerance(strictest)
-    told = (callback, attempt_callback, reject_callback, events)
-    stepper = Stepper(chosen, velocity)
-    stepper.compiled = _compiled(
-        compile, chosen, func, args, clock, velocity, tolerance if fixed is None else None,
-        all(one is None for one in told),
-    )  # fmt: skip
     state = State(times[0], layout.join(y0))
     if fixed is not None:
-        steps = FixedSteps(stepper, state, fixed, landings=landings, perturb=perturb, hooks=hooks)
-    else:
-        steps = AdaptiveSteps(
-            stepper, state, landings, tolerance, controller, limits, hooks=hooks
+        cap = limits.max_steps if math.isinf(times[-1]) else math.inf
+        steps = FixedSteps(
+            Stepper(chosen, velocity), state, fixed, landings=landings, perturb=perturb,
+            max_steps=cap, hooks=hooks,
         )  # fmt: skip
+    else:
+        steps = adaptive_steps(
+            chosen, velocity, state, landings, tolerance, controller, limits, hooks=hooks
+        )
+    told = (callback, attempt_callback, reject_callback, events)
+    steps.stepper.compiled = _compiled(
+        compile, steps.stepper.method, func, args, clock, velocity,
+        tolerance if fixed is None else None, all(one is None for one in told),
+    )  # fmt: skip
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
-    tracker = _tracker(events, layout, state)
+    tracker = _tracker(events, layout, state.t, state.y, clock)
     return _finish(steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw)
 
 
 def _finish(
     steps: Steps,
     collector: _Collector | PerSampleCollector,
-    tracker: Any,
+    tracker: EventTracker | None,
     callback: Callable[[Any, Any], None] | None,
     layout: StateLayout,
     velocity: Velocity,
@@ -348,28 +356,28 @@ def _finish(
     throw: bool,
 ) -> Solution:
     """The loop over the steps, and the solution of what they reached."""
-    status, message = Status.SUCCESS, ""
     for result in steps:
         stop = None if tracker is None else tracker.step(result)
         collector.take(result, stop)
-        if callback is not None:
-            callback(result.state.t, layout.split(result.state.y))
         if stop is not None:
-            status, message = Status.EVENT, f"a terminal event ended the solve at t={stop:.9g}"
+            steps.stop(stop.t)
+        if callback is not None:
+            at, y = result.state.t, result.state.y
+            if stop is not None and stop.y is not None:
+                at, y = stop.t, stop.y
+            callback(at, layout.split(y))
+        if steps.stopped:
             break
-    if status is not Status.EVENT:
-        status, message = steps.status, steps.message
+    status, message = steps.status, steps.message
     if status in (Status.SUCCESS, Status.EVENT):
         bad = collector.check_finite()
         if bad is not None:
             status, message = Status.NON_FINITE, bad
         elif status is Status.SUCCESS:
             message = steps.message or f"reached t={collector.reached_times[-1]}"
-    reached = collector.states
-    y = layout.split(torch.stack(reached) if isinstance(reached, list) else reached, 1)
     solution = Solution(
         t=torch.as_tensor(collector.reached_times, dtype=torch.float64),
-        y=y,
+        y=layout.split(collector.y, 1),
         stats=Statistics(
             name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
             steps.rejected, steps.refined, time.perf_counter() - began, velocity.mode,
@@ -381,8 +389,8 @@ def _finish(
         y_events=[] if tracker is None else tracker.y_events,
         _layout=layout,
         _segments=collector.segments,
-        statuses=getattr(steps, "statuses", None),
-        messages=getattr(steps, "messages", None),
+        statuses=steps.statuses,
+        messages=steps.messages,
     )  # fmt: skip
     if throw and not solution.success:
         raise SolveError(message, solution)
@@ -399,6 +407,7 @@ def _compiled(
     tolerance: Tolerance | None,
     alone: bool,
 ) -> CompiledAttempts | None:
+    """The compiled steps, if asked for; alone: no code of the user's runs between the steps."""
     if compile is False:
         return None
     if not isinstance(method, (StagesMethod, SweepsMethod)):
@@ -407,11 +416,18 @@ def _compiled(
             "compiled step; take a Runge-Kutta method such as 'dopri5' or a collocation method "
             "such as 'gauss'"
         )
-    if isinstance(method, SweepsMethod) and method.converged:
-        raise ValueError(
-            f"compile: method {method.name!r} sweeps until it has converged, which a compiled step "
-            "cannot decide; give the number of sweeps"
-        )
+    if isinstance(method, SweepsMethod):
+        if method.converged:
+            raise ValueError(
+                f"compile: method {method.name!r} sweeps until it has converged, which a compiled "
+                "step cannot decide; give the number of sweeps"
+            )
+        if velocity.layout.batch:
+            raise ValueError(
+                f"compile: method {method.name!r} sweeps every sample on its own with "
+                "batch_dims=1, which is not compiled; take a Runge-Kutta method such as 'dopri5', "
+                "or batch_dims=0"
+            )
     if clock is not None:
         raise ValueError("compile: t requires grad; detach t, or leave out compile")
     if torch._C._functorch.maybe_current_level() is not None:
@@ -443,13 +459,13 @@ def _on_state(
     return lambda t, y, h: told(t, layout.split(y), h)
 
 
-def _tracker(events: Any, layout: StateLayout, state: State) -> Any:
+def _tracker(
+    events: Any, layout: StateLayout, t0: Any, y0: Tensor, clock: Clock | None = None
+) -> EventTracker | None:
     if events is None:
         return None
-    from .events import EventTracker
-
-    tracker = EventTracker(events, layout, None)
-    tracker.start(state.t, state.y)
+    tracker = EventTracker(events, layout, layout.batch[0] if layout.batch else None, clock)
+    tracker.start(t0, y0)
     return tracker
 
 
@@ -509,27 +525,30 @@ class _Collector:
         return self.times[: len(self.states) - len(at_stop)] + at_stop
 
     @property
+    def y(self) -> Tensor:
+        """The states that were reached, in one tensor."""
+        return torch.stack(self.states)
+
+    @property
     def _requested(self) -> int:
         """How many of `states` are at requested times."""
         if not self.stopped:
             return len(self.states)
         return sum(self.sign * when < self.sign * self.stopped[0] for when in self.times)
 
-    def take(self, result: StepResult, stop: float | None = None) -> None:
-        """Keep of an accepted step what is wanted, up to `stop` where an event ends the solve."""
+    def take(self, result: StepResult, ended: Stop | None = None) -> None:
+        """Keep of an accepted step what is wanted, up to where an event ended the solve."""
         end: Any = result.state.t
         if isinstance(end, Tensor):  # per-sample times: only their common end is wanted
             self.steps.append(end)  # type: ignore[arg-type]
             return
+        stop: float | None = None if ended is None else ended.t
         reached = self.sign * (result.state.t if stop is None else stop)
         wanted: list[float] = []
         for when in self.times[len(self.states) :]:
             if self.sign * when > reached or when == stop:
                 break
             wanted.append(when)
-        if stop is not None:
-            self.stopped = [stop]
-            wanted.append(stop)
         segment: Segment | None = None
         inside = [when for when in wanted if when != result.state.t]
         if self.segments is not None or inside:
@@ -538,6 +557,9 @@ class _Collector:
             self.states.extend(segment.at(inside).unbind(0))
         if len(wanted) > len(inside):
             self.states.append(result.state.y)
+        if ended is not None and ended.y is not None:
+            self.stopped = [ended.t]
+            self.states.append(ended.y)
         if self.segments is not None and segment is not None:
             self.segments.append(segment)
         if not self.record and len(self.steps) > 1:
@@ -599,7 +621,7 @@ def _positive(value: Any, name: str) -> Any:
     return value
 
 
-def _fixed_grid(
+def fixed_grid(
     times: list[float], sign: float, step_size: float | None, grid: Any
 ) -> Iterable[float] | None:
     """The ends of the fixed steps, or None where steps are adaptive."""
@@ -624,11 +646,12 @@ def _fixed_grid(
     span = abs(times[-1] - times[0])
     if times[0] + size == times[0]:
         raise ValueError(f"step_size={step_size} is lost to rounding at t={times[0]}")
-    count = max(1, math.ceil(span / size * (1 - 1e-12)))
+    # a solve to infinity has no last step
+    count = None if math.isinf(span) else max(1, math.ceil(span / size * (1 - 1e-12)))
     ordered = sorted(times)
 
     def points_of_size() -> Iterable[float]:
-        for i in range(1, count):
+        for i in itertools.count(1) if count is None else range(1, count):
             point = times[0] + sign * i * size
             # a requested time that the grid means to hit is hit exactly
             near = bisect.bisect_left(ordered, point)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 
 from . import attempt
-from .attempt import RuleTensors, Swept
+from .attempt import RuleTensors, StageTensors, Swept
 from .compiled import Attempt, CompiledAttempts, counts
 from .control import Tolerance
-from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
+from .dense import Segment, WeightFunction, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
 from .interpolation import Anchor, Interval
-from .lagrange import lagrange_integrals
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
-from .quadrature import QuadratureRule
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
 
@@ -32,8 +30,9 @@ class State:
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
     last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
-    the next interval where it varies. In the anchors plan t may be a tensor that broadcasts against
-    y: a time for every sample.
+    the next interval where it varies. t may be a tensor that broadcasts against y: a time for every
+    sample. unfinished: see `Unfinished`; samples that have no interval behind them have f at their
+    start as `last`, at all nodes.
     """
 
     t: float
@@ -42,6 +41,7 @@ class State:
     history: tuple[Anchor, ...] = ()
     last: Segment | None = None
     order: int = 1
+    unfinished: Unfinished | None = None
 
 
 class NotContracting(RuntimeError):
@@ -66,29 +66,47 @@ class SamplesStep:
     t: np.ndarray
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """Of the sweeps of an interval that every sample has for itself, where the samples stand.
+
+    active: who still has a way to go (bool (B,), like the others). first: whose interval is its
+    first. again: whose interval, swept already, gets one sweep more, of the same size and from
+    `values` ((n, B·rest); None before any sweep).
+    """
+
+    active: np.ndarray
+    first: np.ndarray
+    again: np.ndarray
+    values: Tensor | None = None
+
+
 @dataclass
 class StepResult:
     """One interval done.
 
     state: at its end. previous: at its start. error: estimate of the local error, of the state's
-    shape, O(h^error_order); None without one. make_segment: see `segment`. start: the anchor at
-    the start, where the plan evaluated one: a rejected step need not evaluate it again. orders: the
-    errors of several orders, where the method chooses between them. samples: of steps that every
-    sample has for itself. refine: called with no arguments, the same interval with one sweep more
-    (a call of f); None where the method has none. sweeps_left: how often that may go on. ratio:
-    of error and tolerance, where a compiled step brings it instead of the error.
+    shape, O(h^error_order); None without one. The order is an integer, or one a sample.
+    make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
+    rejected step need not evaluate it again. orders: the errors of several orders, where the method
+    chooses between them. samples: of steps that every sample has for itself. refine: called with no
+    arguments, the same interval with one sweep more (a call of f); None where the method has none.
+    sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
+    then how often it may in all, one a sample. ratio: of error and tolerance, where a compiled step
+    brings it instead of the error.
     """
 
     state: State
     error: Tensor | None
-    error_order: int | None
+    error_order: Any
     make_segment: Callable[[StepResult], Segment]
     start: Anchor | None
     previous: State
     orders: OrderErrors | None = None
     samples: SamplesStep | None = None
     refine: Callable[[], StepResult] | None = None
-    sweeps_left: int = 0
+    sweeps_left: Any = 0
+    swept: Tensor | None = None
     ratio: Tensor | None = None
 
     def error_ratio(self, tolerance: Tolerance) -> Tensor:
@@ -118,8 +136,10 @@ class Stepper:
     velocity: Velocity
     adaptive: bool = False
     compiled: CompiledAttempts | None = None
+    _constants: dict[Any, Tensor] = field(default_factory=dict)
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
-    _uniform: Tensor | None = None
+    _tableaus: dict[Any, StageTensors] = field(default_factory=dict)
+    _weights: WeightFunction | None = None
 
     def start(self, state: State) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
@@ -138,10 +158,18 @@ class Stepper:
         if isinstance(self.method, VariableOrderMethod):
             return self._variable_order(self.method, state, t1)
         if isinstance(self.method, SweepsMethod):
+            if state.unfinished is not None:
+                return self._sweeps_of_samples(self.method, state, t1)
             return self._sweeps(self.method, state, t1)
         if isinstance(self.method, StagesMethod):
             return self._stages(self.method.tableau, state, t1)
         raise TypeError(f"{self.method!r} has no evaluation plan")
+
+    def _constant(self, key: Any, make: Callable[[], np.ndarray], like: Tensor) -> Tensor:
+        key = (key, like.dtype, like.device)
+        if key not in self._constants:
+            self._constants[key] = torch.tensor(make()).to(like.device, like.dtype)
+        return self._constants[key]
 
     # -- anchors ---------------------------------------------------------------------------------
 
@@ -194,7 +222,7 @@ class Stepper:
         errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
         segment = Segment(
             t0, t1, y0, velocities[: k + 1].reshape(-1, *shape),
-            lagrange_weights([1.0, *weights.positions[:k].tolist()]),
+            lagrange_weights([1.0, *weights.positions[:k].tolist()]), y1,
         )  # fmt: skip
         return StepResult(
             State(t1, y1, history=known, order=k), errors[-1], k + 1,
@@ -203,79 +231,155 @@ class Stepper:
 
     # -- sweeps ----------------------------------------------------------------------------------
 
+    def _efforts(self, method: SweepsMethod) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(sweeps, further ones there may be) of an interval, and of a first one, whose guess is a
+        constant where that of later ones is extrapolated."""
+        sweeps, further = method.sweeps, max(0, method.most_sweeps - method.sweeps)
+        if method.guess == "constant":
+            return (sweeps, further), (sweeps, further)
+        full = max(sweeps, (method.order or 1) - 1)
+        if further and self.adaptive:  # the estimate says when there are enough
+            return (sweeps, further), (2, 2 * full)
+        return (sweeps, further), (full, further)
+
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
         rule, t0, y0, last = method.rule, state.t, state.y, state.last
         tensors = self._rule_tensors(method, y0)
-        sweeps, extra = method.sweeps, max(0, method.most_sweeps - method.sweeps)
-        order = method.error_order
-        if method.guess == "extrapolated" and last is not None:
-            assert isinstance(last.velocities, Tensor)
+        usual, at_first = self._efforts(method)
+        extrapolated = method.guess == "extrapolated" and last is not None
+        sweeps, further = usual if extrapolated else at_first
+        order, known = method.error_order, state.anchor
+        if extrapolated:
+            assert last is not None and isinstance(last.velocities, Tensor)
             from_, old = "extrapolated", last.velocities
             # without an anchor the first sweep evaluates the start with the other nodes
-            v0 = state.anchor.v if state.anchor is not None and rule.has_left else None
+            known = known if rule.has_left else None
         else:
-            from_, old, v0 = "constant", None, None if state.anchor is None else state.anchor.v
+            from_, old = "constant", None
             order = None if order is None else min(order, rule.n)
-            if method.guess == "extrapolated":
-                sweeps = max(sweeps, (method.order or 1) - 1)
-                if extra and self.adaptive:  # the estimate says when there are enough
-                    sweeps, extra = 2, 2 * sweeps
 
-        def result(done: Swept, extra: int) -> StepResult:
-            anchor = state.anchor
+        def result(done: Swept, further: int) -> StepResult:
+            anchor = known
             if anchor is None and done.v0 is not None:
                 anchor = Anchor(t0, y0, done.v0)
 
             def refine() -> StepResult:
-                again = self._swept(
-                    method, tensors, state, t1, "given", done.values, done.guess, done.v0, 1
+                more = self._swept(
+                    method, tensors, state, t1, "given", done.v0, done.values, done.guess, 1
                 )
-                return result(again, extra - 1)
+                return result(more, further - 1)
 
-            segment = Segment(t0, t1, y0, done.values, tensors.dense)
+            segment = Segment(t0, t1, y0, done.values, self._dense(method))
             return StepResult(
                 State(t1, done.y1, last=segment), done.error, order, lambda _: segment, anchor,
-                state, refine=refine if extra > 0 else None, sweeps_left=extra, ratio=done.ratio,
+                state, refine=refine if further > 0 else None, sweeps_left=further,
+                ratio=done.ratio,
             )  # fmt: skip
 
-        return result(self._swept(method, tensors, state, t1, from_, old, None, v0, sweeps), extra)
+        v0 = None if known is None else known.v
+        done = self._swept(method, tensors, state, t1, from_, v0, old, None, sweeps)
+        return result(done, further)
 
     def _swept(
         self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float, from_: str,
-        old: Tensor | None, guess: Tensor | None, v0: Tensor | None, count: int,
+        v0: Tensor | None, old: Tensor | None, guess: Tensor | None, count: int,
     ) -> Swept:  # fmt: skip
-        """`count` sweeps over an interval, compiled or not; arguments as of `attempt.swept`."""
+        """`count` sweeps over an interval, compiled or not; arguments as of `attempt.guessed`."""
         t0, y0, last = state.t, state.y, state.last
-        stretch = 1.0 if last is None else (t1 - t0) / (last.t1 - last.t0)
-        compiled = None
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        compiled: Attempt | None = None
         # a first interval is swept in a way of its own, once
         if self.compiled is not None and (last is not None or method.guess == "constant"):
-            compiled = self.compiled.sweeps(rule, count, from_, v0 is not None, guess is not None)
+            compiled = self.compiled.sweeps(
+                rule, count, from_, v0 is not None, guess is not None
+            )  # fmt: skip
         if compiled is not None and compiled.known:
-            times = compiled.owner.times(t0, t1, stretch)
-            done: Swept = compiled(y0, v0, old, guess, times)
-            return done.completed(v0, guess)
+            done: Swept = compiled(y0, v0, old, guess, compiled.owner.times(t0, t1, width))
+            return done._replace(
+                v0=done.v0 if v0 is None else v0, guess=done.guess if guess is None else guess
+            )
         before, velocity = counts(self.velocity), self.velocity
         if from_ == "constant" and v0 is None:
             v0, _ = velocity(t0, y0)
-        move = self._extrapolation(rule, stretch) if from_ == "extrapolated" else None
-        start, guess = attempt.guessed(from_, rule, v0, old, guess, move)
-        h = t1 - t0
+        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
         if method.converged:
-            swept = self._until_converged(rule, t0, h, y0, v0, start, count)
+            values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
         else:
-            swept = attempt.sweeps(rule, velocity.nodes, t0, h, y0, v0, start, count)
-        done = attempt.swept(rule, h, y0, *swept, guess)
+            values, previous, v0 = attempt.sweeps(
+                rule, velocity.nodes, t0, h, y0, v0, start, count
+            )  # fmt: skip
+        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
         if compiled is not None:
             compiled.measure(before)
-        return done
+        return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0)
+
+    def _dense(self, method: SweepsMethod) -> WeightFunction:
+        if self._weights is None:
+            self._weights = lagrange_weights(method.rule.nodes)
+        return self._weights
+
+    def _sweeps_of_samples(self, method: SweepsMethod, state: State, t1: Any) -> StepResult:
+        """As `_sweeps`, with an interval of its own for every sample: see `Unfinished`."""
+        waiting = state.unfinished
+        assert waiting is not None
+        t0: Any = state.t
+        rule, y0, h = method.rule, state.y, t1 - t0
+        n, shape = rule.n, y0.shape
+        tensors = self._rule_tensors(method, y0)
+        usual, at_first = self._efforts(method)
+        first: Tensor | None = None
+        order: Any = method.error_order
+        if method.guess == "extrapolated" and state.last is not None:
+            anchor = state.anchor if rule.has_left else None
+            guess = extrapolated = attempt.extrapolated(tensors, h, *_rows(state.last))
+            if waiting.first.any():
+                first = _columns(waiting.first, y0)
+                guess = extrapolated = torch.where(first, _rows(state.last)[1], guess)
+            begun, further = (
+                np.where(waiting.first, a, b) for a, b in zip(at_first, usual, strict=True)
+            )
+            order = np.where(waiting.first, min(order, n), order)
+        else:
+            anchor, extrapolated = self.start(state), None
+            guess = anchor.v.reshape(1, -1).expand(n, -1)
+            begun, further = (np.full(len(y0), count) for count in at_first)
+            order = min(order, n)
+        values = previous = guess
+        if waiting.again.any():
+            assert waiting.values is not None
+            values = torch.where(_columns(waiting.again, y0), waiting.values, guess)
+        v0 = None if anchor is None else anchor.v
+        wanted = np.where(waiting.active, np.where(waiting.again, 1, begun), 0)
+        for left in range(int(wanted.max()), 0, -1):
+            new, v0 = attempt.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values)
+            late = waiting.active & (wanted < left)
+            if late.any():  # all end with the same sweep
+                new = torch.where(_columns(late, y0), values, new)
+            previous, values = values, new
+        if v0 is not None and anchor is None:
+            anchor = Anchor(t0, y0, v0)
+        y1, error = attempt.swept(tensors, h, y0, values, previous, extrapolated, first)
+        segment = Segment(t0, t1, y0, values.reshape(n, *shape), self._dense(method))
+        return StepResult(
+            State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
+            sweeps_left=further, swept=values,
+        )  # fmt: skip
 
     def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
         key = (y0.dtype, y0.device)
         if key not in self._rules:
-            embedded = _embedded(method.rule) if method.error_order is not None else None
-            self._rules[key] = RuleTensors.of(method.rule, embedded, y0)
+            self._rules[key] = attempt.rule_tensors(
+                method.rule, y0, estimated=method.error_order is not None
+            )
         return self._rules[key]
+
+    def _stage_tensors(self, tableau: Tableau, y0: Tensor) -> StageTensors | None:
+        if y0.numel() > attempt.STACKED or len(tableau.a) < 4:
+            return None
+        key = (id(tableau), y0.dtype, y0.device)
+        if key not in self._tableaus:
+            self._tableaus[key] = attempt.stage_tensors(tableau, y0)
+        return self._tableaus[key]
 
     def _until_converged(
         self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
@@ -293,22 +397,16 @@ class Stepper:
             least = min(least, change)
         return values, previous, v0
 
-    def _extrapolation(self, rule: RuleTensors, stretch: float) -> Tensor:
-        if abs(stretch - 1) >= 1e-9:
-            return rule.extrapolation(stretch)
-        if self._uniform is None:  # uniform steps: one matrix for all of them
-            self._uniform = rule.extrapolation(1.0)
-        return self._uniform
-
     # -- stages ----------------------------------------------------------------------------------
 
     def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        compiled = None
+        compiled: Attempt | None = None
         if self.compiled is not None:
             compiled = self.compiled.stages(tableau, state.anchor is not None)
         if compiled is not None and compiled.known:
-            return self._staged(tableau, state, t1, *self._compiled_stages(compiled, state, t1))
-        before = counts(self.velocity)
+            return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
+        before, t0, y0 = counts(self.velocity), state.t, state.y
+        h: Any = t1 - t0
         start = self.start(state)
         detail = start.detail
 
@@ -317,25 +415,11 @@ class Stepper:
             v, detail = self.velocity(t, y)
             return v
 
-        t0: Any = state.t
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, t1 - t0, state.y, start.v)
+        tensors = None if isinstance(h, Tensor) else self._stage_tensors(tableau, y0)
+        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, tensors)
         if compiled is not None:
             compiled.measure(before)
         return self._staged(tableau, state, t1, start, y1, velocities, error, detail)
-
-    def _compiled_stages(
-        self, compiled: Attempt, state: State, t1: Any
-    ) -> tuple[Anchor, Tensor, list[Tensor], None, None, Tensor | None]:
-        t0: Any = state.t
-        start = state.anchor
-        times = (t0, t1, None, None) if isinstance(t0, Tensor) else compiled.owner.times(t0, t1)
-        v0 = None if start is None else start.v
-        y1, velocities, ratio = compiled(state.y, v0, times)
-        if start is None:
-            start = Anchor(t0, state.y, velocities[0])
-        else:
-            velocities.insert(0, v0)
-        return start, y1, velocities, None, None, ratio
 
     def _staged(
         self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
@@ -350,7 +434,7 @@ class Stepper:
             known = list(velocities)
             if not tableau.first_same_as_last:
                 anchor = self.start(result.state)  # shared with the next interval
-                result.state = State(t1, y1, anchor, result.state.history)
+                result.state = replace(result.state, anchor=anchor)
                 known.append(anchor.v)
             for node, row in tableau.extra:
                 inner = along(y0, combine(row, known), h)
@@ -360,6 +444,34 @@ class Stepper:
         return StepResult(
             State(t1, y1, end), error, tableau.error_order, segment, start, state, ratio=ratio
         )
+
+
+def _compiled_stages(
+    compiled: Attempt, state: State, t1: Any
+) -> tuple[Anchor, Tensor, list[Tensor], None, None, Tensor | None]:
+    t0: Any = state.t
+    start = state.anchor
+    times = (t0, t1, None, None) if isinstance(t0, Tensor) else compiled.owner.times(t0, t1)
+    v0 = None if start is None else start.v
+    y1, velocities, ratio = compiled(state.y, v0, times)
+    if start is None:
+        start = Anchor(t0, state.y, velocities[0])
+    else:
+        velocities.insert(0, v0)
+    return start, y1, velocities, None, None, ratio
+
+
+def _rows(segment: Segment) -> tuple[Any, Tensor]:
+    """Its size, and its velocities, one row a node."""
+    assert isinstance(segment.velocities, Tensor)
+    velocities = segment.velocities.reshape(len(segment.velocities), -1)
+    return segment.t1 - segment.t0, velocities
+
+
+def _columns(which: np.ndarray, y: Tensor) -> Tensor:
+    """Entries (y.numel(),) of the samples that are named: bool, on y's device."""
+    named = torch.tensor(which).to(y.device, non_blocking=True)
+    return named.repeat_interleave(y[0].numel())
 
 
 def _rounding_units(change: Tensor, h: float, y0: Tensor) -> float:
@@ -392,12 +504,3 @@ def _converged(
             "smaller steps, or an implicit method where the problem is stiff"
         )
     return False
-
-
-def _embedded(rule: QuadratureRule) -> np.ndarray:
-    """Weights b - b̂, b̂ being interpolatory on the nodes without the middle one: (n,), O(h^n)."""
-    drop = rule.n // 2
-    keep = np.delete(np.arange(rule.n), drop)
-    difference: np.ndarray = rule.weights.copy()
-    difference[keep] -= lagrange_integrals(rule.nodes[keep], np.array([1.0]))[0]
-    return difference

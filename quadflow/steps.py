@@ -7,14 +7,16 @@ import enum
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
+from .evaluation import Velocity
 from .host import worst
-from .methods import VariableOrderMethod
+from .methods import Method, VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
 from .variable_order import OrderControl
 
@@ -79,6 +81,14 @@ class Landing:
     entering: Callable[[], None] | None = None
 
 
+def endless(t: float) -> str:
+    """Why a solve to infinity ends where its steps grow without bound."""
+    return (
+        f"the steps from t={t:.9g} grow without bound: the solution no longer moves, and no "
+        "terminal event was found"
+    )
+
+
 def restarted(state: State) -> State:
     """The state without the velocities of earlier intervals."""
     return State(state.t, state.y)
@@ -89,14 +99,19 @@ class Steps(Iterator[StepResult]):
 
     Attributes:
         state: where the solve stands. accepted, rejected, refined: counts so far, the last one of
-            further sweeps of a step. status, message: how it ended, once it has.
+            further sweeps of a step. status, message: how it ended, once it has. statuses,
+            messages: one a sample, where every sample has steps of its own. stopped: whether `stop`
+            has ended it.
     """
 
     def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
         self.stepper, self.state, self.hooks = stepper, state, hooks
         self.accepted = self.rejected = self.refined = 0
         self.status, self.message = Status.SUCCESS, ""
+        self.stopped = False
         self._result: StepResult | None = None
+        self.statuses: list[Status] | None = None
+        self.messages: list[str] | None = None
 
     def _take(self, result: StepResult) -> None:
         self.accepted += 1
@@ -107,6 +122,11 @@ class Steps(Iterator[StepResult]):
         if self._result is not None:
             self.state = self._result.state
             self._result = None
+
+    def stop(self, t: Any) -> None:
+        """End the solve within the last step, at time t: a terminal event lies there."""
+        self.stopped = True
+        self._end(Status.EVENT, f"a terminal event ended the solve at t={t:.9g}")
 
     def _end(self, status: Status, message: str) -> StopIteration:
         self.status, self.message = status, message
@@ -120,6 +140,7 @@ class FixedSteps(Steps):
         grid: ends of the steps (floats; tensors for per-sample times).
         landings: those ends where something happens; each must be in the grid.
         perturb: func is evaluated just inside each interval, not at its very ends.
+        max_steps: of a grid that has no end.
 
     Raises:
         ValueError: a method of variable order.
@@ -133,6 +154,7 @@ class FixedSteps(Steps):
         *,
         landings: Sequence[Landing] = (),
         perturb: bool = False,
+        max_steps: float = math.inf,
         hooks: Hooks = Hooks(),
     ) -> None:
         super().__init__(stepper, state, hooks)
@@ -144,12 +166,18 @@ class FixedSteps(Steps):
         self._points = iter(grid)
         self._upcoming = next(self._points, None)
         self._landings = list(landings)
-        self._perturb = perturb
+        self._perturb, self._max_steps = perturb, max_steps
         self._restart = True
 
     def __next__(self) -> StepResult:
         if self._upcoming is None:
             raise StopIteration
+        if self.accepted >= self._max_steps:
+            raise self._end(
+                Status.MAX_STEPS,
+                f"max_steps={self._max_steps} steps were used up at t={self.state.t:.9g} and no "
+                "terminal event was found: raise max_steps or step_size, or give t an end",
+            )
         t1, self._upcoming = self._upcoming, next(self._points, None)
         self._share()
         state = self.state
@@ -216,7 +244,7 @@ class AdaptiveSteps(Steps):
         self._sign = math.copysign(1.0, landings[-1].t - state.t)
         self._jumps = any(landing.restart for landing in landings[:-1])
         self._size: float | None = None
-        self._finite = True
+        self._finite, self._entered = True, True
 
     def _begin(self) -> None:
         """The first step's size."""
@@ -237,6 +265,7 @@ class AdaptiveSteps(Steps):
         self._size = limits.bound(size)
 
     def _enter(self) -> None:
+        self._entered = True
         upcoming = self._landings[0]
         if upcoming.entering is not None:
             upcoming.entering()
@@ -250,6 +279,8 @@ class AdaptiveSteps(Steps):
         if self._size is None:
             self._begin()
         self._share()
+        if not self._entered:
+            self._enter()
         assert self._size is not None
         limits, failures = self.limits, 0
         errors: dict[int, float] = {}
@@ -261,6 +292,8 @@ class AdaptiveSteps(Steps):
             lands = size >= left or (size >= 0.99 * left and left <= limits.max_step)
             t1 = t_next if lands else state.t + self._sign * size
             size = abs(t1 - state.t)
+            if math.isinf(t1):
+                raise self._end(Status.NON_FINITE, endless(state.t))
             if self.hooks.attempt is not None:
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
             result = self.stepper.step(state, t1)
@@ -307,8 +340,8 @@ class AdaptiveSteps(Steps):
                 self.state, self._result = restarted(self.state), None
                 if self._orders is not None:
                     self._size = None  # at order 1 again, and with as short a step as at first
-            if self._landings and self._size is not None:
-                self._enter()
+            # not before the next step: dense output may yet evaluate func within this one
+            self._entered = False
         return result
 
     def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
@@ -318,34 +351,63 @@ class AdaptiveSteps(Steps):
         if result.orders is None:
             return worst(result.error_ratio(self.tolerance)), {}
         weights = result.orders.weights
-        ratios = [self.tolerance.ratio(error, y0, y1) for error in result.orders.errors]
-        errors = dict(zip(weights.orders, worst(torch.stack(ratios)), strict=True))
+        ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
+        errors = dict(zip(weights.orders, worst(ratios), strict=True))
         return errors[weights.order], errors
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
         if self.accepted + self.rejected >= limits.max_steps:
-            raise self._end(
-                Status.MAX_STEPS,
-                f"max_steps={limits.max_steps} steps were used up at t={t:.9g}, step size "
-                f"{size:.3g}: raise max_steps, loosen the tolerances, or (if the steps stay this "
-                "small on a smooth solution) the problem is stiff and wants an implicit method",
-            )
+            raise self._end(Status.MAX_STEPS, steps_used_up(limits.max_steps, t, size))
         least = max(limits.min_step, 16 * math.ulp(abs(t)))
         if size >= least:
             return
         if not self._finite:
-            raise self._end(
-                Status.NON_FINITE,
-                f"func or the solution is not finite just past t={t:.9g}, however short "
-                f"the step ({size:.3g}): a singularity, or a NaN or inf from func there",
-            )
-        raise self._end(
-            Status.STEP_COLLAPSE,
-            f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the "
-            "solution may blow up or jump there; else the tolerances ask for more than "
-            f"{self.stepper.velocity.layout.dtype} holds, or min_step is too large",
-        )
+            raise self._end(Status.NON_FINITE, not_finite_past(t, size))
+        dtype = self.stepper.velocity.layout.dtype
+        raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
+
+
+def steps_used_up(max_steps: int, t: float, size: float) -> str:
+    """The message of Status.MAX_STEPS."""
+    return (
+        f"max_steps={max_steps} steps were used up at t={t:.9g}, step size {size:.3g}: raise "
+        "max_steps, loosen the tolerances, or (if the steps stay this small on a smooth solution) "
+        "the problem is stiff and wants an implicit method"
+    )
+
+
+def not_finite_past(t: float, size: float) -> str:
+    """The message of Status.NON_FINITE, of an adaptive step."""
+    return (
+        f"func or the solution is not finite just past t={t:.9g}, however short the step "
+        f"({size:.3g}): a singularity, or a NaN or inf from func there"
+    )
+
+
+def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
+    """The message of Status.STEP_COLLAPSE."""
+    return (
+        f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the solution may blow "
+        f"up or jump there; else the tolerances ask for more than {dtype} holds, or min_step is "
+        "too large"
+    )
+
+
+def adaptive_steps(
+    method: Method,
+    velocity: Velocity,
+    state: State,
+    landings: Sequence[Landing],
+    tolerance: Tolerance,
+    controller: StepController,
+    limits: Limits,
+    *,
+    hooks: Hooks = Hooks(),
+) -> AdaptiveSteps:
+    """`AdaptiveSteps` by a method with an error estimate, or what it becomes at the tolerance."""
+    stepper = Stepper(method.for_tolerance(tolerance.strictest), velocity)
+    return AdaptiveSteps(stepper, state, landings, tolerance, controller, limits, hooks=hooks)
 
 
 def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:

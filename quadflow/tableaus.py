@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,10 +37,11 @@ class Tableau:
     extra: tuple[tuple[float, tuple[float, ...]], ...] = ()
     first_same_as_last: bool = False
 
-    @property
+    @functools.cached_property
     def c(self) -> np.ndarray:
-        """Nodes (s,): the row sums of a."""
-        return np.array([sum(row) for row in self.a])
+        """Nodes (s,): the row sums of a; exactly 1 at a step's end, which f is not to be past."""
+        sums = np.array([math.fsum(row) for row in self.a])
+        return np.where(np.abs(sums - 1) < 1e-14, 1.0, sums)
 
     @functools.cached_property
     def numbers(self) -> tuple[list[float], list[float], list[list[float]]]:

@@ -36,6 +36,8 @@ def solve_by_scipy(
             another solver than LSODA, or what solve_ivp refuses. RuntimeError: it did not reach
             the last time; SciPy's message says why.
     """
+    from scipy.integrate import solve_ivp  # slow to import, and wanted here alone
+
     layout = StateLayout(y0)
     _refuse_gradients(func, y0 if isinstance(y0, tuple) else (y0,))
     solver = options.get("solver", "LSODA")
@@ -51,8 +53,6 @@ def solve_by_scipy(
 
     steps = {name: float(options[name]) for name in ("min_step", "max_step") if name in options}
     with torch.no_grad():
-        from scipy.integrate import solve_ivp  # slow to import, and wanted here alone
-
         found = solve_ivp(
             on_numpy, (times[0], times[-1]), layout.join(y0).cpu().numpy().reshape(-1),
             method=solver, t_eval=times, rtol=_as_numpy(rtol), atol=_as_numpy(atol), **steps,

@@ -150,7 +150,7 @@ def _adams(name: str, options: Mapping[str, Any]) -> Method:
     if order < _LEAST_ORDER:
         warnings.warn(
             f"max_order={order} is below {_LEAST_ORDER}: {name!r} takes the steps of 'rk4' alone",
-            stacklevel=5,
+            stacklevel=4,
         )
         return get_method(_FIXED["rk4"])
     return adams(order - 1, _ADAMS[name])

@@ -27,6 +27,14 @@ MAX_ORDER = 12
 """Beyond, float64 rounding in the differences and the small stability region undo the gain."""
 
 
+_ONE = np.ones(1)
+
+
+@functools.cache
+def _lower(n: int) -> Array:
+    return np.tril(np.ones((n, n)))
+
+
 @functools.cache
 def _points(degree: int) -> tuple[Array, Array]:
     return gauss_arrays(degree // 2 + 1)
@@ -38,8 +46,21 @@ def newton_integrals(nodes: Array) -> Array:
     nodes: (n,) float64. Returns (n + 1,) float64. Source: Gauss's rule, exact for degree n.
     """
     points, weights = _points(nodes.size)
-    products = np.cumprod(points[:, None] - nodes, axis=1)
-    return np.concatenate(([1.0], weights @ products))
+    products = (points[:, None] - nodes).cumprod(axis=1)
+    return np.concatenate((_ONE, weights @ products))
+
+
+def adams_integrals(nodes: Array) -> tuple[Array, Array]:
+    """`newton_integrals` of the nodes, and of the nodes with 1 put in front.
+
+    nodes: (n,) float64. Returns (n + 1,), (n + 2,) float64. The second basis is the first one times
+    x - 1, a degree higher.
+    """
+    points, weights = _points(nodes.size + 1)
+    products = np.empty((points.size, nodes.size + 1))
+    products[:, 0] = 1.0
+    (points[:, None] - nodes).cumprod(axis=1, out=products[:, 1:])
+    return weights @ products, np.concatenate((_ONE, (weights * (points - 1.0)) @ products))
 
 
 def divided_differences(nodes: Array) -> Array:
@@ -49,7 +70,8 @@ def divided_differences(nodes: Array) -> Array:
     """
     differences = nodes[:, None] - nodes
     differences.flat[:: nodes.size + 1] = 1.0
-    return np.tril(1.0 / np.cumprod(differences, axis=1).T)
+    lower: Array = _lower(nodes.size) / differences.cumprod(axis=1).T
+    return lower
 
 
 @dataclass(frozen=True)
@@ -106,11 +128,10 @@ def interval_weights(
     m = min(len(times), order + 2)
     positions = (np.array(times[:m]) - t0) / (t1 - t0)
     # positions[0] is 0: the products of the corrector's basis start (x - 1) x ...
-    nodes = np.concatenate(([1.0], positions))
+    nodes = np.concatenate((_ONE, positions))
     known = divided_differences(positions)
     ahead = divided_differences(nodes[: order + 1])
-    explicit = newton_integrals(positions[:order])
-    implicit = newton_integrals(nodes[: order + 1])
+    explicit, implicit = adams_integrals(positions[:order])
     orders = tuple(range(max(1, order - 2), order + 1))
     if order + 1 <= max_order and m == order + 2:
         orders = (order + 1, *orders)

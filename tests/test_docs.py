@@ -59,7 +59,16 @@ def test_recorded_sampling_is_complete() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/solving.md", "docs/sampling.md", "docs/training.md", "docs/laboratory.md"],
+    [
+        "README.md",
+        "docs/solving.md",
+        "docs/events.md",
+        "docs/gradients.md",
+        "docs/migrating.md",
+        "docs/sampling.md",
+        "docs/training.md",
+        "docs/laboratory.md",
+    ],
 )
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -374,3 +374,23 @@ def test_compositions(names: list[str], start: Tensor, method: str) -> None:
         return torch.tanh(y)  # bounded, so that every composition has a solution
 
     assert_auto_is_loop(func, start, None, method)
+
+
+@pytest.mark.parametrize("end", [math.inf, -math.inf])
+def test_the_probe_stays_within_a_span_without_end(end: float) -> None:
+    """Its spread-out times lie ahead of the start, and an event ends the solve."""
+    sign = math.copysign(1.0, end)
+    seen: list[float] = []
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        seen.extend((sign * t).flatten().tolist())
+        return sign * torch.ones_like(y) * t.abs()
+
+    reached = qf.Event(lambda t, y: y.sum() - 2.0, terminal=True)
+    solution = qf.solve(f, torch.zeros(1, dtype=F64), (0.0, end), method="gauss3", rtol=1e-6,
+                        atol=1e-6, events=reached, node_evaluation="auto")  # fmt: skip
+    assert solution.status is qf.Status.EVENT and abs(float(solution.t[-1]) - 2 * sign) < 1e-5
+    assert min(seen) >= 0
+    mixing = qf.solve(lambda t, y: sign * (1 + (t.abs() > 0.9).any() + 0 * y), Y3, (0.0, end),
+                      method="gauss3", events=reached, rtol=1e-3, atol=1e-3)  # fmt: skip
+    assert mixing.stats.node_evaluation == "vmap"

@@ -86,7 +86,12 @@ def test_every_plan_agrees_with_torch_on_uneven_steps(plan: str) -> None:
         DRIVEN.f, DRIVEN.y0, (0.0, 3.0), method=method, grid=grid, node_evaluation="broadcast"
     ).y[-1]
     run = mp_solve(DRIVEN, method, grid, 30, start="own")
-    assert [float(x) for x in run.end] == pytest.approx(torch_end.tolist(), rel=2e-14, abs=2e-14)
+    # the coefficients of dopri8 reach 43: its sums alone round by 4e-14
+    rows = method.tableau.a if isinstance(method, qf.StagesMethod) else ()
+    largest = max((sum(map(abs, row)) for row in rows), default=0.0)
+    rounding = max(2e-14, 2**-51 * largest)
+    ends = torch_end.tolist()
+    assert [float(x) for x in run.end] == pytest.approx(ends, rel=rounding, abs=rounding)
 
 
 def test_dense_output_agrees_with_torch() -> None:

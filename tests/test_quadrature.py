@@ -632,6 +632,17 @@ def test_lagrange_matrix_entries_are_accurate_one_by_one(nodes: list[float]) -> 
 
 
 @pytest.mark.parametrize("nodes", NODE_SETS, ids=lambda nodes: f"{len(nodes)}-{nodes[0]:.3g}")
+def test_taylor_coefficients_sum_to_the_basis(nodes: list[float]) -> None:
+    """Entry by entry, past the nodes, where nothing cancels."""
+    centre, span = max(nodes), max(max(nodes) - min(nodes), 0.1)
+    points = centre + span * np.array([0.0, 0.01, 0.7, 2.0])
+    powers = (points - centre)[:, None] ** np.arange(len(nodes))
+    got = powers @ lagrange.lagrange_taylor(nodes, centre)
+    exact = exact_basis(nodes, points.tolist())
+    np.testing.assert_allclose(got, exact, rtol=1e-14 * len(nodes))
+
+
+@pytest.mark.parametrize("nodes", NODE_SETS, ids=lambda nodes: f"{len(nodes)}-{nodes[0]:.3g}")
 def test_lagrange_integrals_are_exact_to_rounding(nodes: list[float]) -> None:
     low, span = min(nodes), max(max(nodes) - min(nodes), 0.1)
     lower = nodes[-1]

@@ -322,6 +322,108 @@ def test_gradients_through_the_time_of_an_event_with_their_solver() -> None:
         assert torch.allclose(mine, other, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("interface", ["odeint", "odeint_adjoint"])
+@pytest.mark.parametrize("how", [
+    {"method": "dopri5"}, {"method": "dopri8"}, {"method": "rk4", "options": {"step_size": 0.01}},
+    {"method": "implicit_adams", "options": {"step_size": 0.01, "max_order": 5}},
+], ids=lambda how: how["method"])  # fmt: skip
+def test_event_gradients_are_torchdiffeqs(interface: str, how: dict) -> None:
+    """theirs on linear interpolation at fixed steps: as near as that is."""
+    mine = event_gradients(
+        qf.odeint_event, odeint_interface=getattr(qf, interface), **how
+    )  # fmt: skip
+    theirs = event_gradients(
+        torchdiffeq.odeint_event, odeint_interface=torchdiffeq.odeint, method="dopri5"
+    )
+    for ours, other in zip(mine, theirs, strict=True):
+        assert torch.allclose(ours, other, rtol=1e-7, atol=1e-8), (ours, other)
+
+
+def to_event(event_fn, y0, t, func=None, **how):
+    """Time and states by both libraries, of which ours come first."""
+    tight = {"rtol": 1e-9, "atol": 1e-9, "event_fn": event_fn, **how}
+    found = []
+    for library in (qf, torchdiffeq):
+        found.append(library.odeint(func or Ball(), y0, t, **tight))
+        if "options" in how:  # theirs is linear by default
+            tight["options"] = {**how["options"], "interp": "cubic"}
+    return found
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("how", [
+    {}, {"method": "rk4", "options": {"step_size": 0.001}},
+    {"method": "explicit_adams", "options": {"step_size": 0.001, "max_order": 4}},
+], ids=str)  # fmt: skip
+def test_odeint_ends_at_the_first_of_several_events(how: dict, backward: bool) -> None:
+    """Entries of both signs, in either direction of time; t's second time says the direction."""
+    t = torch.tensor([0.0, -7.0 if backward else 1e-3], dtype=torch.float64)
+
+    def event_fn(t, y):
+        return torch.stack((y[0] - 2.9, 3.02 - y[0], y[1] + 30.0))
+
+    (when, states), (theirs, their_states) = to_event(event_fn, START, t, **how)
+    assert when.shape == theirs.shape == () and states.shape == their_states.shape == (2, 2)
+    assert abs(when - theirs) < 2e-7 and (states - their_states).abs().max() < 2e-6
+    assert states[-1, 0].isclose(torch.tensor(2.9 if backward else 3.02).double(), atol=1e-7)
+
+
+def test_an_event_at_the_start_ends_at_once() -> None:
+    t = torch.tensor([0.5, 1.0], dtype=torch.float64, requires_grad=True)
+
+    def event_fn(t, y):
+        return torch.stack((y[0] + 1, y[1] - 1))
+
+    for when, states in to_event(event_fn, START, t):
+        assert when == 0.5 and torch.equal(states, torch.stack((START, START)))
+    y0 = START.clone().requires_grad_()
+    for interface in (qf.odeint, qf.odeint_adjoint):
+        when, states = qf.odeint_event(Ball(), y0, t[0], event_fn=event_fn,
+                                       odeint_interface=interface)  # fmt: skip
+        (gradient,) = torch.autograd.grad(states.sum(), y0)
+        assert torch.equal(gradient, torch.full_like(START, 2.0))
+
+
+def test_events_of_tuple_states_and_in_float32() -> None:
+    def func(t, y):
+        return y[1], -torch.sin(y[0])
+
+    t = torch.tensor([0.0, 1.0], dtype=torch.float32)
+    for dtype, allowed in ((torch.float64, 1e-7), (torch.float32, 2e-5)):
+        y0 = (torch.ones(2, dtype=dtype), torch.zeros(2, dtype=dtype))
+        found = to_event(lambda t, y: y[0].sum() + y[1], y0, t, func, rtol=1e-6, atol=1e-7)
+        for when, (first, second) in found:
+            assert when.dtype == torch.float32 and first.dtype == second.dtype == dtype
+            assert first.shape == (2, 2)
+        assert abs(found[0][0] - found[1][0]) < 2e-6
+        assert (found[0][1][0] - found[1][1][0]).abs().max() < 10 * allowed + 2e-6
+
+
+@pytest.mark.parametrize(
+    ("how", "match"),
+    [
+        ({"t": torch.tensor([0.0])}, "must hold two times, got 1"),
+        ({"t": torch.tensor([0.0, 1.0, 2.0])}, "must hold two times, got 3"),
+        ({"t": torch.tensor([1.0, 1.0])}, "where to start and which way"),
+        ({"method": "rk4"}, r"fixed steps need options\['step_size'\]"),
+        ({"method": "rk4", "options": {"step_size": 0.1, "interp": "linear"}}, "has no use with"),
+        ({"method": "scipy_solver"}, "has no events"),
+        ({"event_fn": lambda t, y: (y > 0).long()}, "real floating tensor, got dtype torch.int64"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("interface", [qf.odeint, qf.odeint_adjoint])
+def test_what_events_refuse(interface, how: dict, match: str) -> None:
+    given = {"t": torch.tensor([0.0, 1.0]), "event_fn": Ball().ground, **how}
+    with pytest.raises((ValueError, TypeError), match=match):
+        interface(Ball(), START, **given)
+
+
+def test_an_event_that_never_comes() -> None:
+    with pytest.raises(qf.SolveError, match="max_steps=40"):
+        qf.odeint(Ball(), START, torch.tensor([0.0, 1.0]), event_fn=lambda t, y: y[0] + 1e9 + t,
+                  options={"max_num_steps": 40, "max_step": 1.0})  # fmt: skip
+
+
 # -- times that steps land on --------------------------------------------------------------------
 
 

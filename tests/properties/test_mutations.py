@@ -91,13 +91,12 @@ def test_code_and_algebra_differ_where_the_tableau_is_changed_under_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The comparison names what differs: here the step alone takes another node."""
-    rule = mutations.attempt.RuleTensors
-    sound = rule.extrapolation
+    sound = mutations.attempt.lagrange_taylor
 
-    def corrupt(self, ratio):  # type: ignore[no-untyped-def]
-        return sound(self, ratio + 1e-7)
+    def corrupt(nodes, centre):  # type: ignore[no-untyped-def]
+        return sound(nodes, centre + 1e-7)
 
-    monkeypatch.setattr(rule, "extrapolation", corrupt)
+    monkeypatch.setattr(mutations.attempt, "lagrange_taylor", corrupt)
     found = against_algebra("gauss3")
     assert any(text.startswith("the step differs at tree") for text in found), found
     assert any("running code" in text for text in certify("gauss2").disagreements)

@@ -1,0 +1,208 @@
+"""What a solver adds to the calls of f: wall of a solve over the same number of bare calls.
+
+Bare calls are calls of the same function in the same framework on the same shapes (on n nodes
+together where the method evaluates nodes together), as many as the solve made. Solve and bare calls
+are timed in turns. A compiled solver stands against both: eager bare calls, and (in brackets) calls
+of the compiled f.
+
+`python -m quadflow.analysis.benchmarks.overhead [--quick] [--out FILE.json]`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import quadflow as qf
+
+from .networks import NetworkVelocity, start_states
+from .peers import (
+    Peer,
+    can,
+    missing,
+    quadflow_peer,
+    quietly,
+    torchdiffeq_peer,
+    torchode_peer,
+)
+from .report import Record, left_out, ratio, run, table
+from .subjects import Subject, subject, torch_subject
+from .timing import clocked, forget_compiled, graphs_compiled, interleaved
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is solved, and at what relative tolerance."""
+
+    subject: Subject
+    rtol: float
+
+
+def loads(quick: bool = False) -> list[Load]:
+    """A cheap f, a small network on a batch, and (unless quick) a large one."""
+    found = [
+        Load(subject("lotka-volterra"), 1e-6),
+        _network((2, 64, 2), batch=256, end=10.0),
+    ]
+    return found if quick else [*found, _network((64, 1024, 1024, 64), batch=64, end=2.0)]
+
+
+def _network(widths: Sequence[int], *, batch: int, end: float) -> Load:
+    states = start_states(batch, widths[0], dtype=torch.float32)
+    name = f"MLP {'-'.join(map(str, widths))}, batch {batch}"
+    return Load(torch_subject(name, NetworkVelocity(widths), states, (0.0, end)), 1e-4)
+
+
+def solvers(*, compiled: bool = True) -> list[Peer]:
+    """quadflow's methods and the torch peers that are installed."""
+    known = qf.methods()
+    names = [
+        m for m in (None, "dopri5", "dopri8", "gauss", "adams", "gauss4", "gauss8")
+        if m is None or m in known
+    ]  # fmt: skip
+    found = [quadflow_peer(m) for m in names]
+    if compiled and can("compile"):
+        found += [
+            quadflow_peer(m, compiled=True)
+            for m in (None, "dopri5", "gauss", "gauss8")
+            if m in names
+        ]
+    if "torchdiffeq" not in missing():
+        found += [torchdiffeq_peer("dopri5"), torchdiffeq_peer("dopri8")]
+    if "torchode" not in missing():
+        found.append(torchode_peer("Dopri5"))
+        if compiled:
+            found.append(torchode_peer("Dopri5", compiled=True))
+    return found
+
+
+def measure(
+    *,
+    quick: bool = False,
+    chosen: Sequence[Load] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Record:
+    """{"rows": one for every load and solver, with the ratio of its wall to bare calls}."""
+    rows = []
+    peers = solvers(compiled=not quick)
+    for load in chosen or loads(quick):
+        subject = load.subject
+        if any(peer.compiled for peer in peers):
+            forget_compiled()
+        shapes: dict[str, list[tuple[int, ...]]] = {}
+        runs: dict[str, Callable[[], object]] = {}
+        warm: dict[str, float] = {}
+        graphs: dict[str, tuple[int, int]] = {}
+        for peer in peers:
+            if peer.twin not in shapes:
+                say(f"{subject.name}: {peer.twin}")
+                shapes[peer.twin] = shapes_seen(peer, load)
+            runs[peer.name] = functools.partial(peer.bind(subject, None), load.rtol)
+            runs[f"bare {peer.name}"] = bare_calls(subject, shapes[peer.twin])
+            if peer.compiled:
+                say(f"{subject.name}: compiling {peer.name}")
+                before = graphs_compiled()
+                warm[peer.name] = quietly(functools.partial(clocked, runs[peer.name]))
+                first = graphs_compiled()
+                quietly(runs[peer.name])
+                graphs[peer.name] = first - before, graphs_compiled() - first
+                fast = dataclasses.replace(subject, torch_f=torch.compile(subject.torch_f))
+                runs[f"fast {peer.name}"] = bare_calls(fast, shapes[peer.twin])
+        say(f"{subject.name}: {len(runs)} runs in turns")
+        turns = functools.partial(interleaved, runs, seconds=1.0, warm_ups=warm)
+        timings = quietly(functools.partial(turns, repeats=5 if quick else 9))
+        for peer in peers:
+            wall, bare = timings[peer.name].best, timings[f"bare {peer.name}"].best
+            quick_calls = timings.get(f"fast {peer.name}")
+            seen = shapes[peer.twin]
+            made, again = graphs.get(peer.name, (0, 0))
+            rows.append({
+                "load": subject.name, "solver": peer.name, "calls": len(seen),
+                "states": sum(math.prod(s) for s in seen) // subject.y0.numel(),
+                "wall": wall, "bare": bare, "ratio": wall / bare,
+                "bare_compiled": None if quick_calls is None else quick_calls.best,
+                "ratio_compiled": None if quick_calls is None else wall / quick_calls.best,
+                "warm_up": timings[peer.name].warm_up, "graphs": made, "graphs_again": again,
+            })  # fmt: skip
+    return {"rows": rows}
+
+
+def shapes_seen(peer: Peer, load: Load) -> list[tuple[int, ...]]:
+    """The shape of every state that a solve calls f with, the compiled ones' eager twin's."""
+    seen: list[tuple[int, ...]] = []
+
+    def watched(t: Any, y: Tensor) -> Tensor:
+        seen.append(tuple(y.shape))
+        return load.subject.torch_f(t, y)
+
+    subject = dataclasses.replace(load.subject, torch_f=watched)
+    if peer.compiled:
+        raise ValueError(f"{peer.name} is compiled: watch {peer.twin}")
+    quietly(functools.partial(peer.bind(subject, None), load.rtol))
+    return seen
+
+
+def bare_calls(subject: Subject, shapes: Sequence[tuple[int, ...]]) -> Callable[[], None]:
+    """Calls of f on states of these shapes, nothing between them; the states are made before."""
+    f, y0 = subject.torch_f, subject.y0
+    states = {
+        s: y0.expand(s).clone() if math.prod(s) > y0.numel() else y0.reshape(s)
+        for s in dict.fromkeys(shapes)
+    }
+    t = torch.zeros((), dtype=y0.dtype)
+    arguments = [states[s] for s in shapes]
+
+    def calls() -> None:
+        for y in arguments:
+            f(t, y)
+
+    return calls
+
+
+def tables(record: Record) -> dict[str, str]:
+    """The ratios, a row a solver and a column a load."""
+    names = dict.fromkeys(r["load"] for r in record["rows"])
+    by = {(r["solver"], r["load"]): r for r in record["rows"]}
+    rows = []
+    for solver in dict.fromkeys(r["solver"] for r in record["rows"]):
+        cells = [solver]
+        for load in names:
+            row = by[solver, load]
+            text = ratio(row["ratio"])
+            if row["ratio_compiled"] is not None:
+                text += f" ({ratio(row['ratio_compiled'])})"
+            cells += [text, f"{1e6 * row['wall'] / row['calls']:.0f}", str(row["calls"])]
+        rows.append(cells)
+    heads = [head for load in names for head in (load, "µs/call", "calls")]
+    text = table(["wall / bare calls (/ compiled bare calls)", *heads], rows)
+    return {"overhead": "\n\n".join([text, _compilation(record), left_out(record)]).strip()}
+
+
+def _compilation(record: Record) -> str:
+    """What compiling took, and whether a second solve compiled again."""
+    rows = [
+        [
+            r["solver"], r["load"], f"{r['warm_up']:.1f}", str(r["graphs"]),
+            str(r["graphs_again"]),
+        ]
+        for r in record["rows"]
+        if "compiled" in r["solver"]
+    ]  # fmt: skip
+    heads = ["compiled", "load", "first solve (s)", "graphs", "graphs of a second solve"]
+    return table(heads, rows) if rows else ""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    run("overhead", measure, tables, __doc__, argv)
+
+
+if __name__ == "__main__":
+    main()

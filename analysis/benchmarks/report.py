@@ -1,0 +1,140 @@
+"""Tables in markdown, the record of a run as JSON, and the command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quadflow.adapters.files import write_json
+
+from ..work_precision import machine
+from .peers import LIBRARIES, missing
+
+Record = dict[str, Any]
+"""What a benchmark measured, ready for JSON; `tables` makes text of it."""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table, the first column to the left and the others to the right."""
+    marks = [":--", *("--:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, marks, *rows))
+
+
+def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
+    """`text` with what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` replaced.
+
+    Raises:
+        ValueError: the text has no such markers for a name.
+    """
+    for name, block in blocks.items():
+        pattern = f"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)"
+        text, found = re.subn(pattern, rf"\g<1>{_literal(block)}\n\g<2>", text, flags=re.DOTALL)
+        if not found:
+            raise ValueError(f"there is no <!-- begin {name} --> ... <!-- end {name} --> to fill")
+    return text
+
+
+def _literal(text: str) -> str:
+    """`text` for the replacement of a regular expression."""
+    return text.replace("\\", r"\\")
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Three digits of milliseconds; a dash for None."""
+    return "–" if seconds is None else f"{1e3 * seconds:.3g}"
+
+
+def ratio(value: float | None) -> str:
+    """A ratio to two or three digits; a dash for None."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def quotient(a: float | None, b: float | None) -> float | None:
+    """a / b; None where one is missing or b is zero."""
+    return None if a is None or not b else a / b
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """exp of the mean log; None of nothing."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the versions of all peers, and which of them are not installed."""
+    absent = missing()
+    extra = [p for p in LIBRARIES if p not in absent]
+    versions = machine([f"{p}:" for p in (*extra, *(("jax",) if "diffrax" in extra else ()))])
+    return {**versions, "missing": list(absent)}
+
+
+def run(
+    name: str,
+    measure: Callable[..., Record],
+    tables: Callable[[Record], dict[str, str]],
+    description: str | None,
+    argv: Sequence[str] | None,
+) -> Record:
+    """The command line of one benchmark: measure, print its tables, write its record.
+
+    measure: keywords quick (bool) and say (a function for lines of progress).
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m quadflow.analysis.benchmarks.{name}", description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--quick", action="store_true", help="a small part of it, in about a minute"
+    )
+    parser.add_argument("--out", metavar="FILE", help="keep every figure here, as JSON")
+    arguments = parser.parse_args(argv)
+    if arguments.out and not Path(arguments.out).resolve().parent.is_dir():
+        parser.error(f"--out {arguments.out}: there is no such folder")
+    record = measured(name, measure, quick=arguments.quick)
+    print("\n\n".join(tables(record).values()))
+    if arguments.out:
+        write_json(arguments.out, record)
+    return record
+
+
+def measured(name: str, measure: Callable[..., Record], *, quick: bool) -> Record:
+    """The record of one benchmark with its command, its environment and how long it took.
+
+    On one thread: the peers' walls are compared, not their thread pools.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    try:
+        record = measure(quick=quick, say=say)
+    finally:
+        torch.set_num_threads(threads)
+    command = ["python", "-m", f"quadflow.analysis.benchmarks.{name}"]
+    return {
+        "benchmark": name,
+        "command": shlex.join(command + ["--quick"] * quick),
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - began, 1),
+        **record,
+    }
+
+
+def say(line: str) -> None:
+    """A line of progress, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def left_out(record: Record) -> str:
+    """One sentence that names the peers that were not measured; empty where none is missing."""
+    absent = record["environment"]["missing"]
+    return f"Not installed, left out: {', '.join(absent)}." if absent else ""
