@@ -156,10 +156,16 @@ def _embedded(rule: QuadratureRule) -> np.ndarray:
     return difference
 
 
+WRITTEN_OUT = 400
+"""Most entries of a state for which a graph has sums in the place of matrix products: measured with
+8 nodes, on one core."""
+
+
 def product(matrix: Tensor, values: Tensor) -> Tensor:
-    """matrix (m, n) times values (n, numel). In a graph it is written out as a sum, which is joined
-    with what comes before and after, where a matrix product would be a call of its own."""
-    if torch.compiler.is_compiling():
+    """matrix (m, n) times values (n, numel). In the graph of a small state it is written out as a
+    sum, which is joined with what comes before and after, where a matrix product would be a call
+    of its own."""
+    if torch.compiler.is_compiling() and values.shape[1] <= WRITTEN_OUT:
         return (matrix.unsqueeze(2) * values).sum(1)
     return torch.mm(matrix, values)
 

@@ -13,9 +13,10 @@ import math
 import types
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -204,113 +205,129 @@ class CompiledAttempts:
                 "cannot be compiled; leave out compile"
             )
         self.asked, self.options = compile, _options(compile, _entries(velocity.layout))
-        self.velocity, self._alone = velocity, alone
-        self._func, self._further = func, tuple(args)
+        self.velocity, self.alone = velocity, alone
+        self.func, self.further = func, tuple(args)
         layout = velocity.layout
         norm, per_sample = (None, False) if tolerance is None else (
             tolerance.norm, tolerance.per_sample
         )  # fmt: skip
         self._measure = _Measure(norm, per_sample)
-        self._tolerances: tuple[Any, Any] = (None, None)
+        self.rtol = self.atol = None
         if tolerance is not None:
-            self._tolerances = (
-                _on_device(tolerance.rtol, layout), _on_device(tolerance.atol, layout)
-            )  # fmt: skip
+            self.rtol = _on_device(tolerance.rtol, layout)
+            self.atol = _on_device(tolerance.atol, layout)
         # what the kernels are made for, beside the method
         self._key = (
             layout.kind, tuple(map(repr, layout.keys)), tuple(layout.shapes), layout.batch,
             layout.func_dtype, layout.dtype, layout.device, norm, per_sample,
             repr(sorted(self.options.items(), key=lambda item: item[0])),
         )  # fmt: skip
-        self._mine: dict[Any, tuple[_Kernel, list[Any]]] = {}
+        self._mine: dict[Any, Attempt] = {}
         self._store = _kernels_of(func)
 
     def stages(self, tableau: Tableau, known: bool) -> Attempt:
         """A try of a Runge-Kutta step; known: with the start's velocity given."""
-        return self._attempt(
-            ("stages", tableau, known),
-            lambda: _stages_kernel(tableau, self.velocity.layout, self._measure),
-        )
+        found = self._mine.get((tableau, known))
+        if found is None:
+            found = self._mine[tableau, known] = self._attempt(
+                ("stages", tableau, known),
+                lambda: _stages_kernel(tableau, self.velocity.layout, self._measure),
+            )
+        return found
 
     def sweeps(
         self, rule: RuleTensors, count: int, from_: str, known: bool, guessed: bool
-    ) -> Attempt:
+    ) -> Attempt | None:
         """A try of `count` sweeps, see `attempt.guessed`; known, guessed: with the start's
-        velocity, and the guess, given."""
+        velocity, and the guess, given. None before it is decided how nodes are evaluated, which a
+        try finds out that runs as it is."""
         mode = self.velocity.mode
-        if mode == "auto":  # it is decided in a first try, which runs uncompiled
-            return Attempt(self, _Kernel(_never, _never), [])
-        return self._attempt(
-            ("sweeps", rule.key, count, from_, known, guessed, mode),
-            lambda: _sweeps_kernel(
-                rule, count, from_, mode, self.velocity.layout, self._measure
-            ),
-        )  # fmt: skip
+        if mode == "auto":
+            return None
+        kind = (id(rule), count, from_, known, guessed)
+        found = self._mine.get(kind)
+        if found is None:
+            found = self._mine[kind] = self._attempt(
+                ("sweeps", rule.key, *kind[1:], mode),
+                lambda: _sweeps_kernel(
+                    rule, count, from_, mode, self.velocity.layout, self._measure
+                ),
+            )
+        return found
 
     def _attempt(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Attempt:
-        found = self._mine.get(key)
-        if found is None:
-            kernels, full = self._store, (key, self._key)
-            if full not in kernels:
-                plain = _own_code(make())
-                run: Callable[..., Any] = torch.compile(plain, **self.options)
-                kernels[full] = _Kernel(run, plain)
-            found = self._mine[key] = (kernels[full], [0, kernels[full].run])
-        return Attempt(self, *found)
+        kernels, full = self._store, (key, self._key)
+        if full not in kernels:
+            plain = _own_code(make())
+            kernels[full] = _Kernel(torch.compile(plain, **self.options), plain)
+        return Attempt(self, kernels[full])
+
+
+class Attempt:
+    """A kernel as the tries of one solve use it.
+
+    Attributes:
+        known: whether its cost is; else a try is to run as it is, and `measure` to follow.
+    """
+
+    def __init__(self, solve: CompiledAttempts, kernel: _Kernel) -> None:
+        self._solve, self._kernel, self._run, self._calls = solve, kernel, kernel.run, 0
+        self.known = kernel.cost is not None
+        self._numbers: np.ndarray | None = None
+        self._packed: Tensor | None = None
+
+    def measure(self, before: tuple[int, int, int]) -> None:
+        """Keep the cost of the try that began when the velocity's counts were `before`."""
+        now = counts(self._solve.velocity)
+        if now[2] == before[2]:  # else it found out how nodes are evaluated as well
+            self._kernel.cost = (now[0] - before[0], now[1] - before[1])
+            self.known = True
 
     def times(self, t0: float, t1: float, *others: float) -> Tensor:
         """t0, t1, the window of times in which func may be evaluated, and further numbers, as one
         float64 tensor on the state's device."""
-        low, high = self.velocity.window or (-math.inf, math.inf)
+        velocity = self._solve.velocity
+        low, high = velocity.window or (-math.inf, math.inf)
+        if self._packed is not None and self._numbers is not None:
+            self._numbers[:] = (t0, t1, low, high, *others)
+            return self._packed
         packed = torch.tensor((t0, t1, low, high, *others), dtype=torch.float64)
-        device = self.velocity.layout.device
+        device = velocity.layout.device
         return packed if device.type == "cpu" else packed.to(device, non_blocking=True)
 
-
-@dataclass
-class Attempt:
-    """A kernel as one try of a solve uses it."""
-
-    owner: CompiledAttempts
-    kernel: _Kernel
-    calls: list[Any] = field(default_factory=list)
-
-    @property
-    def known(self) -> bool:
-        """Whether the cost is known; else the try is to run as it is, within `measuring`."""
-        return self.kernel.cost is not None
-
-    def measure(self, before: tuple[int, int, int]) -> None:
-        """Keep the cost of the try that began when the velocity's counts were `before`."""
-        now = counts(self.owner.velocity)
-        probed = now[2] - before[2]
-        if not probed:
-            self.kernel.cost = (now[0] - before[0], now[1] - before[1])
-
-    def __call__(self, *arguments: Any) -> Any:
-        owner, kernel = self.owner, self.kernel
+    def __call__(self, y0: Tensor, v0: Tensor | None, *arguments: Any) -> Any:
+        """What the kernel makes of y0, v0, what else it takes, and the times last."""
+        solve, kernel = self._solve, self._kernel
         assert kernel.cost is not None
         try:
-            result = self.calls[1](
-                owner._func, owner._further, *arguments, *owner._tolerances
-            )  # fmt: skip
+            result = self._run(
+                solve.func, solve.further, y0, v0, *arguments, solve.rtol, solve.atol
+            )
         except Exception as failure:
             if kernel.worked and not _of_compiler(failure):
                 raise
             raise CompileError(
-                f"compile={owner.asked!r}: the step could not be compiled with func="
-                f"{getattr(owner._func, '__name__', owner._func)}: it must be traceable as one "
-                "graph (no decisions on values, no numbers read out of tensors, no Python state "
-                "that changes from call to call); else leave out compile. The cause: "
+                f"compile={solve.asked!r}: the step could not be compiled with func="
+                f"{getattr(solve.func, '__name__', solve.func)}: it must be traceable as one "
+                "graph (no decisions on values, no Python state that changes from call to "
+                "call); else leave out compile. The cause: "
                 f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
             ) from failure
         kernel.worked = True
-        owner.velocity.nfe += kernel.cost[0]
-        owner.velocity.calls += kernel.cost[1]
-        self.calls[0] += 1
-        if self.calls[0] == GUARDED_CALLS and owner._alone:
-            self.calls[1] = kernel.direct()
+        solve.velocity.nfe += kernel.cost[0]
+        solve.velocity.calls += kernel.cost[1]
+        self._calls += 1
+        if self._calls == GUARDED_CALLS and solve.alone:
+            self._settle(arguments[-1], result[0])
         return result
+
+    def _settle(self, times: Any, y1: Tensor) -> None:
+        """Leave out what only a first call needs."""
+        self._run = self._kernel.direct()
+        # a graph that autograd keeps holds on to its times
+        if isinstance(times, Tensor) and times.device.type == "cpu" and not y1.requires_grad:
+            self._numbers = np.empty(len(times))
+            self._packed = torch.from_numpy(self._numbers)
 
 
 def counts(velocity: Velocity) -> tuple[int, int, int]:
@@ -320,10 +337,6 @@ def counts(velocity: Velocity) -> tuple[int, int, int]:
 
 def _entries(layout: StateLayout) -> int:
     return sum(layout.sizes) * math.prod(layout.batch)
-
-
-def _never(*arguments: Any) -> Any:
-    raise AssertionError("a try without a cost runs uncompiled")
 
 
 def _on_device(value: float | Tensor, layout: StateLayout) -> Tensor:

@@ -294,7 +294,7 @@ class Stepper:
                 rule, count, from_, v0 is not None, guess is not None
             )  # fmt: skip
         if compiled is not None and compiled.known:
-            done: Swept = compiled(y0, v0, old, guess, compiled.owner.times(t0, t1, width))
+            done: Swept = compiled(y0, v0, old, guess, compiled.times(t0, t1, width))
             return done._replace(
                 v0=done.v0 if v0 is None else v0, guess=done.guess if guess is None else guess
             )
@@ -451,7 +451,7 @@ def _compiled_stages(
 ) -> tuple[Anchor, Tensor, list[Tensor], None, None, Tensor | None]:
     t0: Any = state.t
     start = state.anchor
-    times = (t0, t1, None, None) if isinstance(t0, Tensor) else compiled.owner.times(t0, t1)
+    times = (t0, t1, None, None) if isinstance(t0, Tensor) else compiled.times(t0, t1)
     v0 = None if start is None else start.v
     y1, velocities, ratio = compiled(state.y, v0, times)
     if start is None:

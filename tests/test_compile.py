@@ -163,12 +163,14 @@ def test_gradients_pass_through(method: str) -> None:
 
     def gradients(**arguments: Any) -> list[Tensor]:
         y0 = Y0.clone().requires_grad_()
-        y = qf.solve(net, y0, (0.0, 1.0), method=method, rtol=1e-6, atol=1e-6, **arguments).y
+        y = qf.solve(net, y0, (0.0, 3.0), method=method, rtol=1e-6, atol=1e-6, **arguments).y
         return list(torch.autograd.grad(y[-1].square().sum(), [y0, *net.parameters()]))
 
     plain = gradients()
     for _ in range(2):
-        torch.testing.assert_close(gradients(compile=AOT), plain, rtol=1e-9, atol=1e-12)
+        # what the backward pass wants is computed again from the inputs, as with inductor
+        found = gradients(compile={"backend": "aot_eager_decomp_partition"})
+        torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
 
 
 def test_weights_that_change_are_seen() -> None:
