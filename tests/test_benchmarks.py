@@ -15,6 +15,7 @@ import quadflow as qf
 from quadflow.analysis.benchmarks import __main__ as everything
 from quadflow.analysis.benchmarks import (
     batches,
+    default_method,
     growth,
     memory,
     overhead,
@@ -312,6 +313,32 @@ def test_memory_of_a_job() -> None:
     assert 55 < grown < 80
     with pytest.raises(memory.JobFailed, match="negative dimension"):
         memory.in_own_process(_grow, -1)
+
+
+def test_default_method() -> None:
+    record = _recorded(
+        default_method.measure(quick=True, methods=("tsit5", "adams"), kinds=("short",))
+    )
+    regrets = default_method.regrets(record)
+    for cost in default_method.COSTS:
+        assert min(by["short", cost] or 0.0 for by in regrets.values()) >= 1
+    # both costs are evaluations where nodes are not evaluated together
+    for by in regrets.values():
+        assert by["short", "calls"] == by["short", "nfe"]
+    assert set(default_method.largest_regrets(record)) == {"tsit5", "adams"}
+    assert default_method.tables(record)["default-method"].count("\n") == 1 + 2
+
+
+def test_a_method_that_misses_an_error_is_not_ranked_by_the_others() -> None:
+    def row(method: str, target: float, calls: int | None) -> dict[str, Any]:
+        costs = {} if calls is None else {"calls": calls, "nfe": 2 * calls, "wall": 1.0}
+        return {"kind": "smooth", "problem": "p", "method": method, "target": target,
+                "failure": "over the budget" if calls is None else None, **costs}  # fmt: skip
+
+    record = {"rows": [row("a", 1e-3, 10), row("b", 1e-3, 20), row("a", 1e-6, None),
+                       row("b", 1e-6, 80)]}  # fmt: skip
+    assert default_method.largest_regrets(record) == {"a": np.inf, "b": pytest.approx(2**0.5)}
+    assert default_method.missed(record) == {"a": 1, "b": 0}
 
 
 def test_growth(tmp_path: Path) -> None:

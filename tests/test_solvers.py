@@ -94,7 +94,8 @@ def test_rk4_of_torchdiffeq_is_the_three_eighths_rule_and_scipy_agrees_with_dopr
     assert float((ends[0] - ends[1]).abs().max()) < 1e-14
     assert float((ends[0] - ends[2]).abs().max()) < 1e-14
     scipy8, ours8 = (as_solver(n).fixed(DRIVEN, UNEVEN).end for n in ("scipy:DOP853", "dopri8"))
-    assert float((scipy8 - ours8).abs().max()) < 1e-14
+    # its coefficients reach 43, and rows of them add up to 96: sums alone round by 2^-51 times that
+    assert float((scipy8 - ours8).abs().max()) < 2**-51 * 96
 
 
 @pytest.mark.parametrize("name", ["dopri5", "scipy:RK45", "torchdiffeq:dopri5"])
