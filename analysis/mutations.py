@@ -55,6 +55,8 @@ FORMULAS = {
         (attempt, "stages"),
         (attempt, "sweep"),
         (attempt, "sweeps"),
+        (attempt, "product"),
+        (attempt, "guessed"),
         (attempt, "integrated"),
         (attempt, "swept"),
         (attempt, "extrapolated"),
@@ -257,7 +259,7 @@ def _with_fault(values: Any, field: str, index: tuple[int, ...]) -> Any:
 
 # -- faults in formulas ---------------------------------------------------------------------------
 
-_CALLS = {"add", "addmm", "addmv", "addcmul", "mv", "sqrt"}
+_CALLS = {"add", "addmm", "addmv", "addcmul", "mm", "mv", "sqrt"}
 _HOOK = "__planted_fault__"
 
 

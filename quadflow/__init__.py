@@ -2,7 +2,7 @@
 
 from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
-from .errors import StiffnessWarning, VelocityError
+from .errors import CompileError, StiffnessWarning, VelocityError
 from .events import Event
 from .interpolation import (
     Anchor,
@@ -56,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Anchor",
     "AnchorsMethod",
+    "CompileError",
     "Event",
     "Interpolant",
     "Interval",

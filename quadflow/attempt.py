@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -105,7 +105,8 @@ class RuleTensors:
 
     matrix: (n, n). weights, nodes: (n,). estimates: (2, n), the weights times `CONTRACTION`, and
     the weights less those of the rule without its middle node; None where no error is to be
-    estimated. taylor, powers: (n, n) and exponents (n,), see `extrapolated`.
+    estimated. taylor, powers: (n, n) and exponents (n,), see `extrapolated`. key: equal for equal
+    rules.
     """
 
     matrix: Tensor
@@ -116,6 +117,7 @@ class RuleTensors:
     powers: Tensor
     exponents: Tensor
     has_left: bool
+    key: tuple[Any, ...]
 
 
 def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> RuleTensors:
@@ -137,7 +139,9 @@ def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> Rule
         powers=tensor(rule.nodes[:, None] ** degrees),
         exponents=tensor(degrees, like.real.dtype),
         has_left=rule.has_left,
-    )
+        key=(rule.nodes.tobytes(), rule.integration_matrix.tobytes(), rule.weights.tobytes(),
+             estimated),
+    )  # fmt: skip
 
 
 def _embedded(rule: QuadratureRule) -> np.ndarray:
@@ -149,6 +153,20 @@ def _embedded(rule: QuadratureRule) -> np.ndarray:
     return difference
 
 
+WRITTEN_OUT = 400
+"""Most entries of a state for which a graph has sums in the place of matrix products: measured with
+8 nodes, on one core."""
+
+
+def product(matrix: Tensor, values: Tensor) -> Tensor:
+    """matrix (m, n) times values (n, numel). In the graph of a small state it is written out as a
+    sum, which is joined with what comes before and after, where a matrix product would be a call
+    of its own."""
+    if torch.compiler.is_compiling() and values.shape[1] <= WRITTEN_OUT:
+        return (matrix.unsqueeze(2) * values).sum(1)
+    return torch.mm(matrix, values)
+
+
 def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Tensor) -> Tensor:
     """The velocity polynomial of the interval before, at the nodes of the next, (n, numel).
 
@@ -157,7 +175,7 @@ def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Tensor) -> Tensor:
     each: the matrices are the same for all steps and samples. Past the nodes all terms of a basis
     polynomial have one sign, so nothing cancels.
     """
-    terms = rule.taylor @ old
+    terms = product(rule.taylor, old)
     if isinstance(h, Tensor):
         ratio = (h / torch.where(width == 0, 1.0, width)).to(rule.exponents.dtype)
         scales = ratio ** rule.exponents.reshape(-1, *(1,) * ratio.dim())
@@ -166,7 +184,34 @@ def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Tensor) -> Tensor:
             len(terms), *ratio.shape[:1], 1)).reshape(old.shape)  # fmt: skip
     else:
         terms = terms * ((h / width) ** rule.exponents).unsqueeze(1)
-    return rule.powers @ terms
+    return product(rule.powers, terms)
+
+
+def guessed(
+    from_: str,
+    rule: RuleTensors,
+    h: Any,
+    width: Any,
+    v0: Tensor | None,
+    old: Tensor | None,
+    guess: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The node velocities (n, numel) that sweeps start from, and those that the estimate takes for
+    extrapolated (None after a constant guess).
+
+    from_: "constant", v0 at all nodes; "extrapolated" from `old`, the node velocities (n, *shape)
+    of the interval before, of size `width`; "given", where earlier sweeps led to `old` from
+    `guess`.
+    """
+    if from_ == "constant":
+        assert v0 is not None
+        return v0.reshape(1, -1).expand(len(rule.nodes), -1), None
+    assert old is not None
+    flat = old.reshape(len(old), -1)
+    if from_ == "given":
+        return flat, guess
+    guess = extrapolated(rule, h, width, flat)
+    return guess, guess
 
 
 def sweep(
@@ -220,7 +265,7 @@ def sweeps(
 def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
     """The states y0 + h·matrix·values, (m, *shape), of weights (m, n), velocities (n, numel)."""
     if isinstance(h, Tensor):
-        return along(y0, (matrix @ values).reshape(-1, *y0.shape), h)
+        return along(y0, product(matrix, values).reshape(-1, *y0.shape), h)
     states = torch.addmm(y0.reshape(1, -1), matrix, values, alpha=h)
     return states.reshape(-1, *y0.shape)
 
@@ -241,22 +286,42 @@ def swept(
     (numel,) whose guess was a constant all the same, of samples in their first interval.
     """
     if isinstance(h, Tensor):
-        y1 = along(y0, torch.mv(values.T, rule.weights).reshape(y0.shape), h)
+        mean = product(rule.weights.unsqueeze(0), values)
+        y1 = along(y0, mean.reshape(y0.shape), h)
         h = h.to(y0.real.dtype)
     else:
         y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
     if rule.estimates is None:
         return y1, None
     if guess is None:
-        increment = torch.mv((values - previous).T, rule.weights)
-        error = increment.abs() + torch.mv(values.T, rule.estimates[1]).abs()
+        increment = product(rule.weights.unsqueeze(0), values - previous)
+        error = increment.abs() + product(rule.estimates[1:], values).abs()
     elif guess is previous and first is None:
-        error = torch.mm(rule.estimates, values - guess).abs().sum(0)
+        error = product(rule.estimates, values - guess).abs().sum(0)
     else:
-        increment = torch.mv((values - previous).T, rule.estimates[0])
+        increment = product(rule.estimates[:1], values - previous)
         beyond = values - guess
         if first is not None:
             increment = torch.where(first, increment / CONTRACTION, increment)
             beyond = torch.where(first, values, beyond)
-        error = increment.abs() + torch.mv(beyond.T, rule.estimates[1]).abs()
+        error = increment.abs() + product(rule.estimates[1:], beyond).abs()
     return y1, error.reshape(y0.shape) * h
+
+
+class Swept(NamedTuple):
+    """An interval after some sweeps.
+
+    y1: the state at its end. values: node velocities (n, *shape). error: estimate, of y0's shape.
+    guess: see `guessed`. v0: the velocity at the start where it is known by then. previous: node
+    velocities (n, numel) one sweep earlier, earlier: two sweeps earlier, where there are so many.
+    ratio: of error and tolerance, where a compiled step brings it instead of the error.
+    """
+
+    y1: Tensor
+    values: Tensor
+    error: Tensor | None
+    guess: Tensor | None
+    v0: Tensor | None
+    previous: Tensor | None
+    earlier: Tensor | None
+    ratio: Tensor | None = None

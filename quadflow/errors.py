@@ -35,3 +35,7 @@ class VelocityError(ValueError):
 
 class StiffnessWarning(UserWarning):
     """Stability, not accuracy, holds the steps of an explicit method small (`solve`: on_stiff)."""
+
+
+class CompileError(RuntimeError):
+    """The step could not be compiled with the user's function."""

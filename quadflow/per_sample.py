@@ -210,10 +210,9 @@ class PerSampleSteps(Steps):
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            assert result.error is not None
             with torch.no_grad():
                 # the one host synchronisation of a try
-                ratio = np.array(worst(self.tolerance.ratio(result.error, state.y, result.state.y)))
+                ratio = np.array(worst(result.error_ratio(self.tolerance)))
             self._finite = np.isfinite(ratio)
             good = self.active & self._finite & (ratio <= 1)
             more = self._wants_a_sweep(result, ratio, again)

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .clock import Clock
+from .compiled import CompiledAttempts
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
 from .errors import real_number
@@ -23,7 +24,7 @@ from .evaluation import StateLayout, Velocity
 from .events import EventTracker, Stop
 from .grids import per_sample_grid
 from .host import worst
-from .methods import AnchorsMethod, Method, get_method
+from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
 from .per_sample import (
     PerSampleCollector,
     PerSampleSteps,
@@ -191,6 +192,7 @@ def solve(
     record_steps: bool = True,
     on_stiff: str = "warn",
     progress: bool = False,
+    compile: bool | Mapping[str, Any] = False,
     throw: bool = True,
 ) -> Solution:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and give y at every time in t.
@@ -249,6 +251,9 @@ def solve(
         progress: show a bar on standard error: time reached, accepted steps a second, step size;
             with batch_dims=1 of the sample that has come least far. Wants tqdm (the extra
             "progress").
+        compile: run the step as one graph made by torch.compile, for methods of the stages and the
+            sweeps plan; a dict gives its keywords (backend, mode, options). Compiling takes
+            seconds, once for every func and method; see the docs.
         throw: raise `SolveError` if the end is not reached; otherwise the solution's status says
             why and holds what was reached.
 
@@ -262,6 +267,7 @@ def solve(
     Raises:
         TypeError, ValueError: a bad argument, named with its value.
         VelocityError: func returned something of another type, shape, dtype or device.
+        CompileError: func cannot be compiled as one graph.
         SolveError: non-finite values, collapsed step, step cap, stiff with on_stiff="stop" (unless
             throw=False).
     """
@@ -306,6 +312,10 @@ def solve(
         steps = PerSampleSteps(
             adaptive_stepper(chosen, velocity, tolerance), y_start, all_times, tolerance,
             controller, limits,
+        )  # fmt: skip
+        steps.stepper.compiled = _compiled(
+            compile, chosen, func, args, None, velocity, tolerance,
+            callback is None and events is None,
         )  # fmt: skip
         collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
         tracker = _tracker(events, layout, all_times[0], y_start)
@@ -372,6 +382,11 @@ def solve(
             adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance, controller,
             limits, hooks=hooks, on_stiff=on_stiff,
         )  # fmt: skip
+    told = (callback, attempt_callback, reject_callback, events)
+    steps.stepper.compiled = _compiled(
+        compile, steps.stepper.method, func, args, clock, velocity,
+        tolerance if fixed is None else None, all(one is None for one in told),
+    )  # fmt: skip
     collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
     tracker = _tracker(events, layout, state.t, state.y, clock)
     return _finish(
@@ -444,6 +459,44 @@ def _finish(
     if throw and not solution.success:
         raise SolveError(message, solution)
     return solution
+
+
+def _compiled(
+    compile: bool | Mapping[str, Any],
+    method: Method,
+    func: Any,
+    args: tuple[Any, ...],
+    clock: Clock | None,
+    velocity: Velocity,
+    tolerance: Tolerance | None,
+    alone: bool,
+) -> CompiledAttempts | None:
+    """The compiled steps, if asked for; alone: no code of the user's runs between the steps."""
+    if compile is False:
+        return None
+    if not isinstance(method, (StagesMethod, SweepsMethod)):
+        raise ValueError(
+            f"compile: method {method.name!r} looks back on a varying number of anchors and has no "
+            "compiled step; take a Runge-Kutta method such as 'dopri5' or a collocation method "
+            "such as 'gauss'"
+        )
+    if isinstance(method, SweepsMethod):
+        if method.converged:
+            raise ValueError(
+                f"compile: method {method.name!r} sweeps until it has converged, which a compiled "
+                "step cannot decide; give the number of sweeps"
+            )
+        if velocity.layout.batch:
+            raise ValueError(
+                f"compile: method {method.name!r} sweeps every sample on its own with "
+                "batch_dims=1, which is not compiled; take a Runge-Kutta method such as 'dopri5', "
+                "or batch_dims=0"
+            )
+    if clock is not None:
+        raise ValueError("compile: t requires grad; detach t, or leave out compile")
+    if torch._C._functorch.maybe_current_level() is not None:
+        raise ValueError("compile: not inside a transform of torch.func (vmap, grad); leave it out")
+    return CompiledAttempts(func, args, velocity, tolerance, compile, alone)
 
 
 def _bound(func: Any, args: Any, clock: Clock | None) -> Any:

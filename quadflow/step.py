@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from . import attempt
-from .attempt import RuleTensors, StageTensors
-from .dense import Segment, along, combine, lagrange_weights, polynomial_weights
+from .attempt import RuleTensors, StageTensors, Swept
+from .compiled import Attempt, CompiledAttempts, counts
+from .control import Tolerance
+from .dense import Segment, WeightFunction, along, combine, lagrange_weights, polynomial_weights
 from .evaluation import Velocity
 from .host import worst
 from .interpolation import Anchor, Interval
@@ -98,7 +100,8 @@ class StepResult:
     sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
     then how often it may in all, one a sample. spread: called with no arguments, the difference of
     two states (or of combinations of more) at which f was evaluated anyway, and that of f there;
-    None where there are none. See `stiffness`.
+    None where there are none. See `stiffness`. ratio: of error and tolerance, where a compiled step
+    brings it instead of the error.
     """
 
     state: State
@@ -113,6 +116,14 @@ class StepResult:
     sweeps_left: Any = 0
     swept: Tensor | None = None
     spread: Callable[[], tuple[Tensor, Tensor]] | None = None
+    ratio: Tensor | None = None
+
+    def error_ratio(self, tolerance: Tolerance) -> Tensor:
+        """Norm of the error over the tolerance."""
+        if self.ratio is not None:
+            return self.ratio
+        assert self.error is not None
+        return tolerance.ratio(self.error, self.previous.y, self.state.y)
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -126,14 +137,17 @@ class Stepper:
 
     The constants of the method are kept here as tensors of the state's dtype and device, so that
     nothing is moved between host and device inside the loop. adaptive: the error estimate is
-    looked at, and `StepResult.refine` asked for what is wanting.
+    looked at, and `StepResult.refine` asked for what is wanting. compiled: runs the tries, those
+    of the stages and the sweeps plan.
     """
 
     method: Method
     velocity: Velocity
     adaptive: bool = False
+    compiled: CompiledAttempts | None = None
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
     _tableaus: dict[Any, StageTensors] = field(default_factory=dict)
+    _weights: WeightFunction | None = None
 
     def start(self, state: State) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
@@ -241,66 +255,95 @@ class Stepper:
         return (sweeps, further), (full, further)
 
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
-        rule, t0, y0, h = method.rule, state.t, state.y, t1 - state.t
-        n, shape = rule.n, y0.shape
+        rule, t0, y0, last = method.rule, state.t, state.y, state.last
+        h, shape = t1 - t0, y0.shape
         tensors = self._rule_tensors(method, y0)
         usual, at_first = self._efforts(method)
-        extrapolated = (
+        order, known = method.error_order, state.anchor
+        from_, old = "constant", None
+        if (
             method.guess == "extrapolated"
-            and state.last is not None
-            and h / (state.last.t1 - state.last.t0) <= FARTHEST
-        )
-        if extrapolated:
-            assert state.last is not None
-            guess = attempt.extrapolated(tensors, h, *_rows(state.last))
+            and last is not None
+            and h / (last.t1 - last.t0) <= FARTHEST
+        ):
+            assert isinstance(last.velocities, Tensor)
+            from_, old = "extrapolated", last.velocities
             # without an anchor the first sweep evaluates the start with the other nodes
-            anchor = state.anchor if rule.has_left else None
-        else:
-            anchor = self.start(state)
-            guess = anchor.v.reshape(1, -1).expand(n, -1)
-        sweeps, further = usual if extrapolated else at_first
-        f, v0 = self.velocity.nodes, None if anchor is None else anchor.v
-        if method.converged:
-            values, previous, v0 = self._until_converged(tensors, t0, h, y0, v0, guess, sweeps)
-            earlier = None
-        else:
-            values, previous, earlier, v0 = attempt.sweeps(tensors, f, t0, h, y0, v0, guess, sweeps)
-        if v0 is not None and anchor is None:
-            anchor = Anchor(t0, y0, v0)
+            known = known if rule.has_left else None
+        elif order is not None:
+            order = min(order, rule.n)
 
-        def result(
-            values: Tensor, previous: Tensor, further: int, earlier: Tensor | None
-        ) -> StepResult:
-            """The last sweep's values, those before it, and those before these."""
-            y1, error = attempt.swept(
-                tensors, h, y0, values, previous, guess if extrapolated else None
-            )
+        def result(done: Swept, further: int) -> StepResult:
+            anchor = known
+            if anchor is None and done.v0 is not None:
+                anchor = Anchor(t0, y0, done.v0)
 
             def refine() -> StepResult:
-                more, _ = attempt.sweep(tensors, f, t0, h, y0, v0, values)
-                return result(more, values, further - 1, previous)
+                more = self._swept(
+                    method, tensors, state, t1, "given", done.v0, done.values, done.guess, 1
+                )
+                return result(more._replace(earlier=done.previous), further - 1)
 
             def twin() -> Anchor:  # where the last sweep evaluated f at the end
-                moved = tensors.matrix[-1] @ previous * h
-                return Anchor(t1, y0 + moved.reshape(shape), values[-1].reshape(shape))
+                assert done.previous is not None
+                moved = tensors.matrix[-1] @ done.previous * h
+                return Anchor(t1, y0 + moved.reshape(shape), done.values[-1])
 
             spread = _between_twins(state, anchor)
-            if earlier is not None:
+            earlier, previous = done.earlier, done.previous
+            if earlier is not None and previous is not None:
 
                 def spread() -> tuple[Tensor, Tensor]:
-                    return tensors.matrix @ (previous - earlier) * h, values - previous
+                    moved = tensors.matrix @ (previous - earlier) * h
+                    return moved, done.values.reshape(rule.n, -1) - previous
 
-            order = method.error_order
-            if order is not None and not extrapolated:
-                order = min(order, n)
-            segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+            segment = Segment(t0, t1, y0, done.values, self._dense(method))
             return StepResult(
-                State(t1, y1, last=segment, twin=self._twin(twin) if rule.has_right else None),
-                error, order, lambda _: segment, anchor, state,
+                State(t1, done.y1, last=segment, twin=self._twin(twin) if rule.has_right else None),
+                done.error, order, lambda _: segment, anchor, state,
                 refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
+                ratio=done.ratio,
             )  # fmt: skip
 
-        return result(values, previous, further, earlier)
+        sweeps, further = usual if from_ == "extrapolated" else at_first
+        v0 = None if known is None else known.v
+        done = self._swept(method, tensors, state, t1, from_, v0, old, None, sweeps)
+        return result(done, further)
+
+    def _swept(
+        self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float, from_: str,
+        v0: Tensor | None, old: Tensor | None, guess: Tensor | None, count: int,
+    ) -> Swept:  # fmt: skip
+        """`count` sweeps over an interval, compiled or not; arguments as of `attempt.guessed`."""
+        t0, y0, last = state.t, state.y, state.last
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        compiled: Attempt | None = None
+        # an interval that starts anew is swept in a way of its own, which is rare
+        anew = from_ == "constant" or (from_ == "given" and guess is None)
+        if self.compiled is not None and (not anew or method.guess == "constant"):
+            compiled = self.compiled.sweeps(rule, count, from_, v0 is not None, guess is not None)
+        if compiled is not None and compiled.known:
+            return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width))
+        before, velocity = counts(self.velocity), self.velocity
+        if from_ == "constant" and v0 is None:
+            v0, _ = velocity(t0, y0)
+        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
+        earlier: Tensor | None = None
+        if method.converged:
+            values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
+        else:
+            values, previous, earlier, v0 = attempt.sweeps(
+                rule, velocity.nodes, t0, h, y0, v0, start, count
+            )
+        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
+        if compiled is not None:
+            compiled.measure(before)
+        return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
+
+    def _dense(self, method: SweepsMethod) -> WeightFunction:
+        if self._weights is None:
+            self._weights = lagrange_weights(method.rule.nodes)
+        return self._weights
 
     def _sweeps_of_samples(self, method: SweepsMethod, state: State, t1: Any) -> StepResult:
         """As `_sweeps`, with an interval of its own for every sample: see `Unfinished`."""
@@ -343,7 +386,7 @@ class Stepper:
         if v0 is not None and anchor is None:
             anchor = Anchor(t0, y0, v0)
         y1, error = attempt.swept(tensors, h, y0, values, previous, extrapolated, first)
-        segment = Segment(t0, t1, y0, values.reshape(n, *shape), lagrange_weights(rule.nodes))
+        segment = Segment(t0, t1, y0, values.reshape(n, *shape), self._dense(method))
         return StepResult(
             State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
             sweeps_left=further, swept=values,
@@ -385,7 +428,12 @@ class Stepper:
     # -- stages ----------------------------------------------------------------------------------
 
     def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        t0, y0 = state.t, state.y
+        compiled: Attempt | None = None
+        if self.compiled is not None:
+            compiled = self.compiled.stages(tableau, state.anchor is not None)
+        if compiled is not None and compiled.known:
+            return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
+        before, t0, y0 = counts(self.velocity), state.t, state.y
         h: Any = t1 - t0
         start = self.start(state)
         detail = start.detail
@@ -397,6 +445,15 @@ class Stepper:
 
         tensors = None if isinstance(h, Tensor) else self._stage_tensors(tableau, y0)
         y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, tensors)
+        if compiled is not None:
+            compiled.measure(before)
+        return self._staged(tableau, state, t1, start, y1, velocities, error, detail)
+
+    def _staged(
+        self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
+        velocities: list[Tensor], error: Tensor | None, detail: Any, ratio: Tensor | None = None,
+    ) -> StepResult:  # fmt: skip
+        t0, y0, h = state.t, state.y, t1 - state.t
         end: Anchor | None = None
         twin: Callable[[], Anchor] | None = None
         if tableau.first_same_as_last:
@@ -428,8 +485,23 @@ class Stepper:
 
         return StepResult(
             State(t1, y1, end, twin=twin), error, tableau.error_order, segment, start, state,
-            spread=spread,
+            spread=spread, ratio=ratio,
         )  # fmt: skip
+
+
+def _compiled_stages(
+    compiled: Attempt, state: State, t1: Any
+) -> tuple[Anchor, Tensor, list[Tensor], None, None, Tensor | None]:
+    t0: Any = state.t
+    start = state.anchor
+    times = (t0, t1, None, None) if isinstance(t0, Tensor) else compiled.times(t0, t1)
+    v0 = None if start is None else start.v
+    y1, velocities, ratio = compiled(state.y, v0, times)
+    if start is None:
+        start = Anchor(t0, state.y, velocities[0])
+    else:
+        velocities.insert(0, v0)
+    return start, y1, velocities, None, None, ratio
 
 
 def _between_twins(

@@ -316,7 +316,7 @@ class AdaptiveSteps(Steps):
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
             self._monitor.expect(size, abs(self._landings[-1].t - state.t))
             result = self.stepper.step(state, t1)
-            assert result.error is not None and result.error_order is not None
+            assert result.error_order is not None
             order = result.error_order
             ratio, errors = self._ratios(result, state.y)
             judged, before = ratio, None
@@ -375,8 +375,7 @@ class AdaptiveSteps(Steps):
         some. The one host synchronisation of a try."""
         y1, extra = result.state.y, self._monitor.quantities(result)
         if result.orders is None:
-            assert result.error is not None
-            ratio = self.tolerance.ratio(result.error, y0, y1)
+            ratio = result.error_ratio(self.tolerance)
             if not extra:
                 return worst(ratio), {}
             first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))

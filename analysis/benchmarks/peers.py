@@ -322,7 +322,9 @@ def quadflow_peers(*, compiled: bool = True, per_sample: bool = False) -> list[P
     names = [m for m in QUADFLOW_METHODS if m is None or m in known]
     found = [quadflow_peer(m, per_sample=per_sample) for m in names]
     if compiled and can("compile"):
-        chosen = [None, "gauss" if "gauss" in names else "gauss8"]
+        chosen = [None, "dopri8"]
+        if not per_sample:  # sweeps of samples on their own are not compiled
+            chosen.append("gauss" if "gauss" in names else "gauss8")
         found += [quadflow_peer(m, compiled=True, per_sample=per_sample) for m in chosen]
     return found
 
