@@ -289,6 +289,9 @@ def solve(
         controller = StepController(max_factor=chosen.max_growth)
     steps: Steps
     collector: _Collector | PerSampleCollector
+    times: Any
+    fixed: Iterable[float] | None = None
+    clock: Clock | None = None
     if batch_dims:
         unused = {
             "step_size": step_size, "grid": grid, "perturb": perturb or None,
@@ -301,94 +304,82 @@ def solve(
             if value is not None:
                 raise ValueError(f"{name} is not available with batch_dims=1")
         check_method(chosen)
-        all_times = sample_times(t, layout.batch[0], open_ended=events is not None)
+        times = sample_times(t, layout.batch[0], open_ended=events is not None)
         y_start = layout.join(y0)
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
         _fits(rtol, "rtol", y_start)
         _fits(atol, "atol", y_start)
         tolerance = Tolerance(rtol, atol, norm, per_sample=True)
-        span = (float(all_times.min()), float(all_times.max()))
+        span = (float(times.min()), float(times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
         steps = PerSampleSteps(
-            adaptive_stepper(chosen, velocity, tolerance), y_start, all_times, tolerance,
+            adaptive_stepper(chosen, velocity, tolerance), y_start, times, tolerance,
             controller, limits,
         )  # fmt: skip
-        steps.stepper.compiled = _compiled(
-            compile, chosen, func, args, None, velocity, tolerance,
-            callback is None and events is None,
-        )  # fmt: skip
-        collector = PerSampleCollector(all_times, steps.sign, y_start, dense_output)
-        tracker = _tracker(events, layout, all_times[0], y_start)
-        return _finish(
-            steps,
-            collector,
-            tracker,
-            callback,
-            layout,
-            velocity,
-            chosen.name,
-            began,
-            throw,
-            _bar(progress, all_times[0], all_times[-1]),
-        )
-    clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
-    times = _times(t, "t", open_ended=events is not None)
-    sign = 1.0 if times[-1] > times[0] else -1.0
-    velocity = Velocity(_bound(func, args, clock), layout, (times[0], times[-1]), node_evaluation)
-    tolerance = Tolerance(rtol, atol, norm)
-    landings = _landings(times, sign, breakpoints, land_on, clock)
-    hooks = Hooks(_on_state(attempt_callback, layout), _on_state(reject_callback, layout))
-    fixed: Iterable[float] | None
-    if isinstance(grid, Tensor) and grid.dim() > 1:
-        if not isinstance(chosen, AnchorsMethod) or chosen.startup != "rising":
-            raise ValueError(
-                f"grid has shape {tuple(grid.shape)}, times for every sample: method "
-                f"{chosen.name!r} cannot; take one of the anchors plan with startup='rising'"
-            )
-        if dense_output or step_size is not None or events is not None or len(landings) > 1:
-            raise ValueError(
-                "a grid of per-sample times excludes step_size, dense_output, events, breakpoints, "
-                "land_on and a t that requires grad"
-            )
-        if clock is not None or perturb:
-            raise ValueError("a grid of per-sample times excludes perturb and gradients in t")
-        fixed = per_sample_grid(grid, times, sign, layout)
-        landings = []
+        collector = PerSampleCollector(times, steps.sign, y_start, dense_output)
+        tracker = _tracker(events, layout, times[0], y_start)
     else:
-        fixed = fixed_grid(times, sign, step_size, grid)
-        if fixed is not None and len(landings) > 1:
-            fixed = _with_landings(fixed, landings, sign)
-    if fixed is None and chosen.error_order is None:
-        raise ValueError(
-            f"method {chosen.name!r} has no error estimate, so it cannot choose its steps: give "
-            "step_size or grid, or take an adaptive method such as 'dopri5'"
+        clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
+        times = _times(t, "t", open_ended=events is not None)
+        sign = 1.0 if times[-1] > times[0] else -1.0
+        velocity = Velocity(
+            _bound(func, args, clock), layout, (times[0], times[-1]), node_evaluation
         )
-    if fixed is None and perturb:
-        raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
-    if fixed is not None and on_stiff == "stop":
-        raise ValueError("on_stiff='stop' belongs to adaptive steps: leave out step_size and grid")
+        tolerance = Tolerance(rtol, atol, norm)
+        landings = _landings(times, sign, breakpoints, land_on, clock)
+        hooks = Hooks(_on_state(attempt_callback, layout), _on_state(reject_callback, layout))
+        if isinstance(grid, Tensor) and grid.dim() > 1:
+            if not isinstance(chosen, AnchorsMethod) or chosen.startup != "rising":
+                raise ValueError(
+                    f"grid has shape {tuple(grid.shape)}, times for every sample: method "
+                    f"{chosen.name!r} cannot; take one of the anchors plan with startup='rising'"
+                )
+            if dense_output or step_size is not None or events is not None or len(landings) > 1:
+                raise ValueError(
+                    "a grid of per-sample times excludes step_size, dense_output, events, "
+                    "breakpoints, land_on and a t that requires grad"
+                )
+            if clock is not None or perturb:
+                raise ValueError("a grid of per-sample times excludes perturb and gradients in t")
+            fixed = per_sample_grid(grid, times, sign, layout)
+            landings = []
+        else:
+            fixed = fixed_grid(times, sign, step_size, grid)
+            if fixed is not None and len(landings) > 1:
+                fixed = _with_landings(fixed, landings, sign)
+        if fixed is None and chosen.error_order is None:
+            raise ValueError(
+                f"method {chosen.name!r} has no error estimate, so it cannot choose its steps: "
+                "give step_size or grid, or take an adaptive method such as 'dopri5'"
+            )
+        if fixed is None and perturb:
+            raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
+        if fixed is not None and on_stiff == "stop":
+            raise ValueError(
+                "on_stiff='stop' belongs to adaptive steps: leave out step_size and grid"
+            )
 
-    state = State(times[0], layout.join(y0))
-    _fits(rtol, "rtol", state.y)
-    _fits(atol, "atol", state.y)
-    if fixed is not None:
-        cap = limits.max_steps if math.isinf(times[-1]) else math.inf
-        steps = FixedSteps(
-            Stepper(chosen, velocity), state, fixed, landings=landings, perturb=perturb,
-            max_steps=cap, hooks=hooks,
-        )  # fmt: skip
-    else:
-        steps = AdaptiveSteps(
-            adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance, controller,
-            limits, hooks=hooks, on_stiff=on_stiff,
-        )  # fmt: skip
+        state = State(times[0], layout.join(y0))
+        _fits(rtol, "rtol", state.y)
+        _fits(atol, "atol", state.y)
+        if fixed is not None:
+            cap = limits.max_steps if math.isinf(times[-1]) else math.inf
+            steps = FixedSteps(
+                Stepper(chosen, velocity), state, fixed, landings=landings, perturb=perturb,
+                max_steps=cap, hooks=hooks,
+            )  # fmt: skip
+        else:
+            steps = AdaptiveSteps(
+                adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance,
+                controller, limits, hooks=hooks, on_stiff=on_stiff,
+            )  # fmt: skip
+        collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
+        tracker = _tracker(events, layout, state.t, state.y, clock)
     told = (callback, attempt_callback, reject_callback, events)
     steps.stepper.compiled = _compiled(
         compile, steps.stepper.method, func, args, clock, velocity,
         tolerance if fixed is None else None, all(one is None for one in told),
     )  # fmt: skip
-    collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
-    tracker = _tracker(events, layout, state.t, state.y, clock)
     return _finish(
         steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw,
         _bar(progress, times[0], times[-1]),
