@@ -5,7 +5,7 @@ h is a float, or a tensor that broadcasts against the state. Nothing is counted 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,29 +27,29 @@ extrapolated guess. Measured on nonlinear problems at the steps that tolerances 
 to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where sweeps hardly
 contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
 
-STACKED = 4096
-"""Most entries of a state whose stages are summed by matrix products: fewer operations, but a copy
-of the velocities, which large states are spared."""
+STACKED = 2048
+"""Most entries of a state whose stages are summed all at once: fewer operations, but more work for
+every entry, which large states are spared."""
 
 
 @dataclass(frozen=True)
 class StageTensors:
-    """A tableau with s stages as tensors of the state's dtype and device: the rows of a, b (s,),
-    errors (1 or 2, s) or None."""
+    """A tableau with s stages as tensors of the state's dtype and device.
 
-    a: list[Tensor]
-    b: Tensor
-    errors: Tensor | None
+    columns: s of them, the weights of a stage's velocity in all that it goes into: the states of
+    the later stages, then the end where that is no stage, then the error estimates.
+    """
+
+    columns: list[Tensor]
 
 
 def stage_tensors(tableau: Tableau, like: Tensor) -> StageTensors:
     """The tableau's tensors for a state `like` this one."""
-
-    def tensor(values: Any) -> Tensor:
-        return torch.tensor(np.asarray(values, dtype=np.float64)).to(like.device, like.dtype)
-
-    errors = tensor(np.stack(tableau.errors)) if tableau.errors else None
-    return StageTensors([tensor(row) for row in tableau.a], tensor(tableau.b), errors)
+    s = len(tableau.a)
+    stages = [np.append(row, np.zeros(s - len(row))) for row in tableau.a[1:]]
+    end = [] if tableau.first_same_as_last else [tableau.b]
+    table = torch.tensor(np.stack([*stages, *end, *tableau.errors]), dtype=torch.float64)
+    return StageTensors(list(table.to(like.device, like.dtype).T.contiguous().unbind(0)))
 
 
 def stages(
@@ -64,32 +64,41 @@ def stages(
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
     """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate.
 
-    tensors: of the tableau, for a float h: sums of many stages then are matrix products.
+    tensors: of the tableau, for a float h: a velocity then is added at once to all that it goes
+    into.
     """
-
-    def advanced(weights: Sequence[float], row: Tensor | None) -> Tensor:
-        if row is None or len(velocities) < 4:
-            return along(y0, combine(weights, velocities), h)
-        stacked = torch.stack(velocities).reshape(len(velocities), -1)
-        return torch.addmv(y0.reshape(-1), stacked.T, row, alpha=h).reshape(y0.shape)
-
-    velocities = [v0]
+    velocities, sums = [v0], None
     y, c, b, errors = y0, *tableau.numbers
+    is_flat = y0.dim() == 1  # then nothing is reshaped, which would cost as much as a sum
+
+    def shaped(x: Tensor) -> Tensor:
+        return x if is_flat else x.view_as(y0)
+
+    if tensors is not None:
+        sums = torch.outer(tensors.columns[0], v0 if is_flat else v0.reshape(-1))
     for i in range(1, len(tableau.a)):
-        y = advanced(tableau.a[i], None if tensors is None else tensors.a[i])
+        if sums is None:
+            y = along(y0, combine(tableau.a[i], velocities), h)
+        else:
+            y = torch.add(y0, shaped(sums[i - 1]), alpha=h)
         # c = 1 means t1 itself: t0 + h may miss it by rounding
-        velocities.append(f(t1 if c[i] == 1.0 else t0 + c[i] * h, y))
+        v = f(t1 if c[i] == 1.0 else t0 + c[i] * h, y)
+        velocities.append(v)
+        if sums is not None and tensors is not None:
+            sums = torch.addr(sums, tensors.columns[i], v if is_flat else v.reshape(-1))
     y1 = y
     if not tableau.first_same_as_last:
-        y1 = advanced(b, None if tensors is None else tensors.b)
+        if sums is None:
+            y1 = along(y0, combine(b, velocities), h)
+        else:
+            y1 = torch.add(y0, shaped(sums[len(b) - 1]), alpha=h)
     if not errors:
         return y1, velocities, None
     size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
-    if tensors is None or tensors.errors is None:
+    if sums is None:
         parts = [combine(row, velocities) * size for row in errors]
     else:
-        sums = tensors.errors @ torch.stack(velocities).reshape(len(velocities), -1)
-        parts = list((sums * size).reshape(-1, *y0.shape).unbind(0))
+        parts = [shaped(sums[i - len(errors)]) * size for i in range(len(errors))]
     error = parts[0]
     if len(parts) == 2:
         fifth, third = parts[0].abs(), parts[1].abs()

@@ -223,8 +223,6 @@ class Velocity:
                 t = min(max(t, self.window[0]), self.window[1])
             if isinstance(t, Tensor):
                 time = t.to(layout.time_dtype)
-                if layout.joined and layout.batch:  # func's tensors may have more axes
-                    time = time.reshape(-1, *(1,) * (layout.rank - 1))
             else:  # a fill on the device, where a copy from the host would synchronise
                 time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
             value, detail = self.func(time, layout.split(y)), None

@@ -128,10 +128,7 @@ class SweepsMethod(Method):
 
     def for_tolerance(self, rtol: float) -> SweepsMethod:
         """The same on the number of nodes that suits the tolerance, if it is to be chosen."""
-        if self.family is None:
-            return self
-        method = self.on_nodes(nodes_for_tolerance(rtol))
-        return replace(method, name=self.name, family=self.family)
+        return self if self.family is None else _suited(self, nodes_for_tolerance(rtol))
 
     def on_nodes(self, n: int) -> SweepsMethod:
         """The same on n nodes of its family, 2 to 8, whatever the tolerance.
@@ -149,6 +146,12 @@ class SweepsMethod(Method):
         return collocation(
             self.family(n), self.sweeps, guess=self.guess, most_sweeps=self.most_sweeps
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _suited(method: SweepsMethod, n: int) -> SweepsMethod:
+    """Made once, so that what is worked out for a method is found again in the next solve."""
+    return replace(method.on_nodes(n), name=method.name, family=method.family)
 
 
 MOST_NODES = 8
