@@ -114,9 +114,12 @@ class AchievedError:
             for what, values in ((title, self.ratios), ("  error over growth", self.own)):
                 parts = [((x >= least) & (x < most)).mean() for x in map(values, solvers)]
                 lines.append(f"{what:<27}" + "".join(f"{100 * x:>18.0f} %" for x in parts))
-        failed = dict.fromkeys(r.problem for r in self.rows if r.failure is not None)
-        if failed:
-            lines.append(f"stiff, not solved within the budget of calls: {', '.join(failed)}")
+        for solver in solvers:
+            failed = dict.fromkeys(
+                r.problem for r in self.rows if r.solver == solver and r.failure is not None
+            )
+            if failed:
+                lines.append(f"not solved by {solver} at some tolerance: {', '.join(failed)}")
         return "\n".join(lines)
 
     def plot(self, path: Any) -> None:

@@ -52,7 +52,10 @@ class Tolerance:
 
     def ratios(self, errors: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """`ratio` of each of k errors (k, *shape) of one step: (k,)."""
-        return _each(self.norm, errors / self._scale(y0, y1))
+        scaled = errors / self._scale(y0, y1)
+        if self.norm is rms_norm:
+            return _each(self.norm, scaled)
+        return torch.stack([_checked(self.norm(one)) for one in scaled])
 
     def _scale(self, y0: Tensor, y1: Tensor) -> Tensor:
         return torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)

@@ -441,7 +441,8 @@ def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
 def adaptive_stepper(method: Method, velocity: Velocity, tolerance: Tolerance) -> Stepper:
     """For steps that the error estimate chooses: by the method, or what it becomes at the
     tolerance."""
-    return Stepper(method.for_tolerance(tolerance.strictest), velocity, adaptive=True)
+    eps = torch.finfo(velocity.layout.func_dtype).eps
+    return Stepper(method.for_tolerance(tolerance.strictest, eps), velocity, adaptive=True)
 
 
 def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:

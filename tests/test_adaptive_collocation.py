@@ -55,6 +55,11 @@ def largest_estimate(method: SweepsMethod, h: float) -> float:
     return largest
 
 
+def lotka_volterra(t: Tensor, y: Tensor) -> Tensor:
+    prey, predator = y[..., 0], y[..., 1]
+    return torch.stack((prey * (1.5 - predator), predator * (prey - 3.0)), -1)
+
+
 def vector(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
@@ -173,9 +178,36 @@ def test_when_a_sweep_is_worth_it(
 
 
 def test_nodes_grow_with_the_digits_asked_for() -> None:
-    digits = range(1, 15)
-    assert [nodes_for_tolerance(10.0**-d) for d in digits] == [5, 6, 6, 7, 7] + [8] * 9
+    digits = range(1, 13)
+    assert [nodes_for_tolerance(10.0**-d) for d in digits] == [5, 6, 6, 7, 7] + [8] * 7
     assert nodes_for_tolerance(0.5) == 5 and nodes_for_tolerance(10.0) == 4
+
+
+def test_nodes_fall_again_where_the_guess_would_drown_in_rounding() -> None:
+    assert [nodes_for_tolerance(10.0**-d) for d in (13, 14)] == [7, 6]
+    single = torch.finfo(torch.float32).eps
+    assert [nodes_for_tolerance(10.0**-d, single) for d in range(1, 8)] == [5, 6, 6, 6, 5, 4, 4]
+
+
+@pytest.mark.parametrize("rtol, most", [(1e-4, 150), (1e-5, 200), (1e-6, 420)])
+def test_single_precision_costs_little_more_than_double(rtol: float, most: int) -> None:
+    """With the nodes that suit float64, 215, 1348 and 109538 calls (here 115, 156, 325)."""
+    y0 = torch.ones(2)
+    arguments = {"method": "gauss", "rtol": rtol, "atol": rtol / 100, "max_steps": 10**4}
+    sol = qf.solve(lotka_volterra, y0, (0.0, 10.0), node_evaluation="broadcast", **arguments)
+    assert sol.stats.calls <= most
+    exact = qf.solve(lotka_volterra, y0.double(), (0.0, 10.0), method="dopri8", rtol=1e-10)
+    assert (sol.y[-1] - exact.y[-1]).abs().max() < 20 * max(rtol, 1e-5)
+
+
+def test_too_many_nodes_for_an_extrapolated_guess_are_refused() -> None:
+    method = qf.collocation(qf.gauss_legendre(13), 1, guess="extrapolated", most_sweeps=3)
+    arguments = {"method": method, "node_evaluation": "broadcast"}
+    y0 = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"guess over 13 nodes.*rtol=1e-08: take at most 8 nodes"):
+        qf.solve(lotka_volterra, y0, (0.0, 1.0), rtol=1e-8, **arguments)
+    qf.solve(lotka_volterra, y0, (0.0, 1.0), rtol=1e-2, **arguments)
+    qf.solve(lotka_volterra, y0, (0.0, 1.0), step_size=0.1, **arguments)
 
 
 @pytest.mark.parametrize("name", AUTOMATIC)

@@ -116,8 +116,9 @@ def test_adaptive(name: str) -> None:
     assert float((tight.dense(1.234) - DRIVEN.solution(1.234)).abs().max()) < 1e-5
 
 
-def test_quadflow_gives_its_estimates_with_every_step() -> None:
-    run = as_solver("dopri5").adaptive(DRIVEN, 1e-6, 1e-6)
+@pytest.mark.parametrize("name", ["dopri5", "gauss", "adams"])
+def test_quadflow_gives_its_estimates_with_every_step(name: str) -> None:
+    run = as_solver(name).adaptive(DRIVEN, 1e-6, 1e-6)
     assert len(run.estimates) == len(run.steps) - 1
     # each was accepted: its RMS over the scale is at most 1, and the scale at most 2.1e-6
     assert 1e-8 < max(run.estimates) < 2.1e-6 * math.sqrt(2)

@@ -436,6 +436,23 @@ def test_requested_times_do_not_change_the_solve() -> None:
 # -- kinds of states -------------------------------------------------------------------------------
 
 
+def test_a_norm_may_decide_on_what_it_sees() -> None:
+    """It is called once for every order's error, not within a transform."""
+    problem = get_problem("lotka-volterra")
+    seen: list[float] = []
+
+    def norm(x: Tensor) -> Tensor:
+        seen.append(float(x.abs().max()))
+        return rms_norm(x) if seen[-1] < 1e3 else x.abs().max()
+
+    own, plain = (
+        qf.solve(problem.f, problem.y0, problem.span, method="adams", norm=n)
+        for n in (norm, rms_norm)
+    )
+    torch.testing.assert_close(own.y, plain.y, rtol=1e-10, atol=0)  # norms round differently
+    assert len(seen) > own.stats.accepted
+
+
 def test_tuples_and_dicts() -> None:
     joined = qf.solve(oscillator, vector(1.0, 0.0), (0.0, 5.0), method="adams")
     pair = qf.solve(lambda t, y: (y[1], -y[0]), (vector(1.0), vector(0.0)), (0.0, 5.0),
