@@ -46,7 +46,13 @@ from .steps import (
 )
 from .stiffness import check_action
 
-DEFAULT_METHOD = "dopri5"
+DEFAULT_METHOD = "adams"
+"""Of adaptive steps that the whole state shares: the method whose cost is never far from the best
+one's, in calls and in evaluations of func (`quadflow.analysis.benchmarks.default_method`)."""
+
+DEFAULT_RUNGE_KUTTA = "dopri5"
+"""Where `DEFAULT_METHOD` cannot be taken: fixed steps, a controller of one's own, samples with
+steps of their own, compiled steps."""
 
 
 @dataclass
@@ -207,7 +213,9 @@ def solve(
             tensor that requires grad is differentiated: steps then land on all its times. The last
             one may be infinite where an event ends the solve.
         args: further arguments of func.
-        method: a name in `methods()`, a Method, or None for "dopri5".
+        method: a name in `methods()`, a Method, or None: "adams", but "dopri5" with step_size, grid,
+            controller, batch_dims=1 or compile, which "adams" does not take. See the docs, "Which
+            method?".
         rtol, atol: positive; a step may make an error of atol + rtol*|y| (in `norm`). float, or
             tensors that broadcast against y (against the flattened state for tuples and dicts).
         step_size: fixed steps of this size (the last one shortened to land on t[-1]); its sign,
@@ -276,7 +284,10 @@ def solve(
         raise ValueError(f"batch_dims must be 0 or 1, got {batch_dims!r}")
     check_action(on_stiff)
     layout = StateLayout(y0, accumulation_dtype, batch_dims)
-    chosen = get_method(DEFAULT_METHOD if method is None else method)
+    if method is None:
+        asked = (step_size, grid, controller, batch_dims or None, compile or None)
+        method = DEFAULT_METHOD if all(x is None for x in asked) else DEFAULT_RUNGE_KUTTA
+    chosen = get_method(method)
     rtol, atol = _positive(rtol, "rtol"), _positive(atol, "atol")
     limits = Limits(initial_step, min_step, max_step, max_steps)
     _callables(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .equal_error import compare
-from .peers import Peer, can, other_peers, quadflow_peers
+from .peers import Peer, other_peers, quadflow_peers
 from .report import Record, left_out, milliseconds, quotient, ratio, run, table
 from .subjects import Subject, ring
 
@@ -58,9 +58,9 @@ def measure(
 
 
 def _solvers(quick: bool) -> list[Peer]:
-    ours = quadflow_peers(compiled=not quick)
-    if can("batch_dims"):
-        ours += quadflow_peers(compiled=not quick, per_sample=True)
+    ours = [
+        *quadflow_peers(compiled=not quick), *quadflow_peers(compiled=not quick, per_sample=True)
+    ]  # fmt: skip
     return [*ours, *other_peers(compiled=not quick, batch=True)]
 
 

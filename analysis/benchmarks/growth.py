@@ -25,11 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import quadflow as qf
-
 from ..panels import Panels, styles, tidy_log
 from .memory import JobFailed, in_own_process
-from .peers import Counter, Peer, can, missing, quadflow_peer, torchdiffeq_peer
+from .peers import Counter, Peer, missing, quadflow_peer, torchdiffeq_peer
 from .report import Record, left_out, milliseconds, run, table
 from .subjects import Subject, ring_start, subject, torch_subject
 from .timing import clocked
@@ -85,12 +83,9 @@ def setting(kind: str, size: float) -> tuple[Subject, float]:
 
 def solvers(kind: str) -> dict[str, Peer]:
     """Those that are measured, of what is installed and registered, by name."""
-    known = qf.methods()
-    lean: dict[str, Any] = {"record_steps": False} if can("record_steps") else {}
-    names = (None, "gauss" if "gauss" in known else "gauss8", "dopri5")
-    found = [quadflow_peer(m, **lean) for m in names]
-    if kind == "batch" and can("batch_dims"):
-        found.append(quadflow_peer(None, per_sample=True, **lean))
+    found = [quadflow_peer(m, record_steps=False) for m in ("adams", "gauss", "dopri5")]
+    if kind == "batch":
+        found.append(quadflow_peer("dopri5", per_sample=True, record_steps=False))
     if "torchdiffeq" not in missing():
         found.append(torchdiffeq_peer("dopri5"))
     return {peer.name: peer for peer in found}

@@ -20,12 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import quadflow as qf
-
 from .networks import NetworkVelocity, start_states
 from .peers import (
     Peer,
-    can,
     missing,
     quadflow_peer,
     quietly,
@@ -62,18 +59,10 @@ def _network(widths: Sequence[int], *, batch: int, end: float) -> Load:
 
 def solvers(*, compiled: bool = True) -> list[Peer]:
     """quadflow's methods and the torch peers that are installed."""
-    known = qf.methods()
-    names = [
-        m for m in (None, "dopri5", "dopri8", "gauss", "adams", "gauss4", "gauss8")
-        if m is None or m in known
-    ]  # fmt: skip
+    names = ("dopri5", "dopri8", "gauss", "adams", "gauss4", "gauss8")
     found = [quadflow_peer(m) for m in names]
-    if compiled and can("compile"):
-        found += [
-            quadflow_peer(m, compiled=True)
-            for m in (None, "dopri5", "gauss", "gauss8")
-            if m in names
-        ]
+    if compiled:
+        found += [quadflow_peer(m, compiled=True) for m in ("dopri5", "dopri8", "gauss")]
     if "torchdiffeq" not in missing():
         found += [torchdiffeq_peer("dopri5"), torchdiffeq_peer("dopri8")]
     if "torchode" not in missing():

@@ -6,7 +6,6 @@ A library that is not installed is left out, and `missing` says which.
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -103,34 +102,24 @@ def _f(subject: Subject, counter: Counter | None) -> Callable[..., Any]:
 # -- quadflow ------------------------------------------------------------------------------------
 
 
-def can(option: str) -> bool:
-    """Whether `quadflow.solve` has this keyword."""
-    return option in inspect.signature(qf.solve).parameters
-
-
 def quadflow_peer(
-    method: str | None,
+    method: str,
     *,
     compiled: bool = False,
     per_sample: bool = False,
-    node_evaluation: str | None = None,
     **options: Any,
 ) -> Peer:
-    """quadflow by a registered name; None is its default. options: further ones of `solve`.
+    """quadflow by a registered name. options: further ones of `solve`.
 
-    node_evaluation: see `quadflow.solve`; None is "auto" for the default method, as a user meets
-    it, and "broadcast" for a method that is named, as one who knows f says it.
+    Several nodes are evaluated by broadcasting, as one who knows f says it.
     """
     how: dict[str, Any] = {
-        **options,
-        "max_steps": 10**8,
-        "method": method,
-        "node_evaluation": node_evaluation or ("auto" if method is None else "broadcast"),
-    }
+        "node_evaluation": "broadcast", "max_steps": 10**8, "method": method, **options,
+    }  # fmt: skip
     if per_sample:
         how["batch_dims"] = 1
     marks = " compiled" * compiled + " per sample" * per_sample
-    name = f"quadflow{'' if method is None else ' ' + method}{marks}"
+    name = f"quadflow {method}{marks}"
 
     def bind(subject: Subject, counter: Counter | None) -> Solve:
         # what is compiled is counted in its eager twin, which takes the same steps
@@ -311,20 +300,22 @@ def diffrax_peer(solver: str = "Dopri8") -> Peer:
 # -- all -----------------------------------------------------------------------------------------
 
 QUADFLOW_METHODS = (
-    None, "gauss", "adams", "dopri5", "tsit5", "dopri8", "gauss4", "gauss6", "gauss8", "lobatto5",
+    "adams", "gauss", "dopri5", "tsit5", "dopri8", "gauss4", "gauss6", "gauss8", "lobatto5",
 )  # fmt: skip
-"""quadflow's methods in the comparisons, where they are registered; None is the default."""
+"""quadflow's methods in the comparisons."""
+
+SHARED_STEPS = ("adams",)
+"""Those of them that cannot give every trajectory of a batch steps of its own."""
 
 
 def quadflow_peers(*, compiled: bool = True, per_sample: bool = False) -> list[Peer]:
     """quadflow's methods, eager and (where this version can) compiled."""
-    known = qf.methods()
-    names = [m for m in QUADFLOW_METHODS if m is None or m in known]
+    names = [m for m in QUADFLOW_METHODS if not per_sample or m not in SHARED_STEPS]
     found = [quadflow_peer(m, per_sample=per_sample) for m in names]
-    if compiled and can("compile"):
-        chosen = [None, "dopri8"]
+    if compiled:
+        chosen = ["dopri5", "dopri8"]
         if not per_sample:  # sweeps of samples on their own are not compiled
-            chosen.append("gauss" if "gauss" in names else "gauss8")
+            chosen.append("gauss")
         found += [quadflow_peer(m, compiled=True, per_sample=per_sample) for m in chosen]
     return found
 

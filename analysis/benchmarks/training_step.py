@@ -25,7 +25,7 @@ from quadflow.adapters.extras import require
 from .equal_error import Trial, cheapest
 from .memory import in_own_process
 from .networks import NetworkVelocity, start_states
-from .peers import ATOL_RATIO, EXTRA, can, missing
+from .peers import ATOL_RATIO, EXTRA, missing
 from .report import Record, left_out, milliseconds, quotient, ratio, run, table
 from .timing import interleaved
 
@@ -74,17 +74,15 @@ Integrate = Callable[[Any, Tensor, Tensor, float], Tensor]
 """(f, y0, times, tolerance) -> states (T, B, 2)."""
 
 
-def _quadflow(method: str | None, adjoint: bool, compiled: bool) -> Integrate:
+def _quadflow(method: str, adjoint: bool, compiled: bool) -> Integrate:
     def integrate(f: Any, y0: Tensor, times: Tensor, tolerance: float) -> Tensor:
         tolerances: dict[str, Any] = {"rtol": tolerance, "atol": ATOL_RATIO * tolerance}
         if adjoint:
-            odeint_adjoint: Any = vars(qf)["odeint_adjoint"]
-            states: Tensor = odeint_adjoint(f, y0, times, method=method, **tolerances)
+            states: Tensor = qf.odeint_adjoint(f, y0, times, method=method, **tolerances)
             return states
-        options: dict[str, Any] = {"compile": True} if compiled else {}
-        if method is not None:
-            options["node_evaluation"] = "broadcast"
-        found = qf.solve(f, y0, times, method=method, **tolerances, **options)
+        found = qf.solve(
+            f, y0, times, method=method, node_evaluation="broadcast", compile=compiled, **tolerances
+        )
         states = found.y
         return states
 
@@ -105,22 +103,17 @@ def _torchdiffeq(method: str, adjoint: bool) -> Integrate:
 
 def solvers(*, compiled: bool = True) -> dict[str, Integrate]:
     """name -> how it integrates, of what is installed; names end in "backprop" or "adjoint"."""
-    known = qf.methods()
-    names = [m for m in (None, "gauss", "adams", "dopri5", "dopri8", "gauss4", "gauss8")
-             if m is None or m in known]  # fmt: skip
+    names = ("gauss", "adams", "dopri5", "dopri8", "gauss4", "gauss8")
     found: dict[str, Integrate] = {}
     for adjoint in (False, True):
         way = "adjoint" if adjoint else "backprop"
         if "torchdiffeq" not in missing():
             for method in ("dopri5", "dopri8"):
                 found[f"torchdiffeq {method} {way}"] = _torchdiffeq(method, adjoint)
-        if adjoint and not hasattr(qf, "odeint_adjoint"):
-            continue
         for m in names:
-            title = f"quadflow{'' if m is None else ' ' + m}"
-            found[f"{title} {way}"] = _quadflow(m, adjoint, False)
-            if compiled and can("compile") and not adjoint and m in (None, "gauss", "dopri5"):
-                found[f"{title} compiled {way}"] = _quadflow(m, False, True)
+            found[f"quadflow {m} {way}"] = _quadflow(m, adjoint, False)
+            if compiled and not adjoint and m in ("gauss", "dopri5"):
+                found[f"quadflow {m} compiled {way}"] = _quadflow(m, False, True)
     return found
 
 
