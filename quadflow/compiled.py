@@ -48,7 +48,7 @@ class _Traced(Velocity):
 
     def at(self, t: Tensor, y: Tensor) -> Tensor:
         """f at one time (or one a sample)."""
-        t = self._against_parts(t).to(self.layout.time_dtype)
+        t = self.layout.against_parts(t).to(self.layout.time_dtype)
         value = self._plain(t, self.layout.split(y))
         return self._checked(value, y, 0)
 

@@ -125,6 +125,13 @@ class StateLayout:
         """Axes of the largest tensor that the user's function sees."""
         return len(self.batch) + max(len(shape) for shape in self.shapes)
 
+    def against_parts(self, t: Tensor) -> Tensor:
+        """Times (…, B, 1), one a sample, with as many axes as the largest of the tensors that the
+        state was joined from; other times as they are."""
+        if not (self.joined and self.batch and t.dim() > 1):
+            return t
+        return t.reshape(*t.shape[:-1], *(1,) * (self.rank - 1))
+
     def _parts(self, y: Any) -> Sequence[Any]:
         if self.kind is dict:
             return [y[key] for key in self.keys]
@@ -215,7 +222,7 @@ class Velocity:
         self.nfe += 1
         self.calls += 1
         if isinstance(t, Tensor):
-            t = self._against_parts(t)
+            t = self.layout.against_parts(t)
         if self._detailed:
             value, detail = self.func.evaluate(t, layout.split(y))
         else:
@@ -231,7 +238,7 @@ class Velocity:
     def nodes(self, times: Tensor, states: Tensor) -> Tensor:
         """Velocities (n, *shape) at n nodes: states (n, *shape), times (n,) float64, or with a
         time for every sample (n, B, 1, …, 1)."""
-        times = self._against_parts(times).to(self.layout.time_dtype)
+        times = self.layout.against_parts(times).to(self.layout.time_dtype)
         if self.window is not None:
             times = times.clamp(*self.window)
         if self.mode == "auto":
@@ -239,13 +246,6 @@ class Velocity:
         self.nfe += len(states)
         self.calls += len(states) if self.mode == "loop" else 1
         return self._evaluate_nodes(self.mode, times, states)
-
-    def _against_parts(self, t: Tensor) -> Tensor:
-        """Times (…, B, 1), one a sample, with the axes of a state that was joined from several."""
-        layout = self.layout
-        if not (layout.joined and layout.batch and t.dim() > 1):
-            return t
-        return t.reshape(*t.shape[:-1], *(1,) * (layout.rank - 1))
 
     def _evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         layout = self.layout

@@ -314,7 +314,7 @@ class EventTracker:
         """g of event i, checked: () for shared steps, (B,) for steps of every sample."""
         dtype = self._layout.time_dtype
         if isinstance(t, Tensor):
-            t = t.to(dtype)
+            t = self._layout.against_parts(t).to(dtype)
         else:  # a fill on the device, where a copy from the host would synchronise
             t = torch.full((), t, dtype=dtype, device=self._layout.device)
         value = self._events[i].function(t, self._layout.split(y))

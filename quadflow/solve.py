@@ -213,9 +213,9 @@ def solve(
             tensor that requires grad is differentiated: steps then land on all its times. The last
             one may be infinite where an event ends the solve.
         args: further arguments of func.
-        method: a name in `methods()`, a Method, or None: "adams", but "dopri5" with step_size, grid,
-            controller, batch_dims=1 or compile, which "adams" does not take. See the docs, "Which
-            method?".
+        method: a name in `methods()`, a Method, or None: "adams", but "dopri5" with step_size,
+            grid, controller, batch_dims=1 or compile, which "adams" does not take. See the docs,
+            "Which method?".
         rtol, atol: positive; a step may make an error of atol + rtol*|y| (in `norm`). float, or
             tensors that broadcast against y (against the flattened state for tuples and dicts).
         step_size: fixed steps of this size (the last one shortened to land on t[-1]); its sign,

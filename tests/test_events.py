@@ -591,6 +591,25 @@ def test_every_sample_has_its_own_events(method: str, parts: int) -> None:
     assert solution(3.6).shape == (4, 2)
 
 
+def test_events_of_joined_samples_see_times_as_func_does() -> None:
+    """With the axes of the largest tensor of the state."""
+    shapes: set[tuple[str, tuple[int, ...]]] = set()
+
+    def f(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        shapes.add(("func", tuple(t.shape)))
+        return -y[0], torch.ones_like(y[1])
+
+    def event(t: Tensor, y: tuple[Tensor, Tensor]) -> Tensor:
+        shapes.add(("event", tuple(t.shape)))
+        return (t - 0.7).reshape(-1)
+
+    y0 = torch.ones(3, 2, 2, dtype=F64), torch.zeros(3, dtype=F64)
+    solution = qf.solve(f, y0, (0.0, 1.0), events=event, batch_dims=1)
+    assert shapes == {("func", (3, 1, 1)), ("event", (3, 1, 1))}
+    for times in solution.t_events[0]:
+        close(times, [0.7])
+
+
 def test_a_batch_without_an_end() -> None:
     """Every sample goes on to its own event; one that meets none fails alone."""
     level = tensor(0.5, 0.9, 0.1, 2.0)
