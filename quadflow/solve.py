@@ -52,7 +52,7 @@ one's, in calls and in evaluations of func (`quadflow.analysis.benchmarks.defaul
 
 DEFAULT_RUNGE_KUTTA = "dopri5"
 """Where `DEFAULT_METHOD` cannot be taken: fixed steps, a controller of one's own, samples with
-steps of their own, compiled steps."""
+steps of their own."""
 
 
 @dataclass
@@ -214,8 +214,8 @@ def solve(
             one may be infinite where an event ends the solve.
         args: further arguments of func.
         method: a name in `methods()`, a Method, or None: "adams", but "dopri5" with step_size,
-            grid, controller, batch_dims=1 or compile, which "adams" does not take. See the docs,
-            "Which method?".
+            grid, controller or batch_dims=1, which "adams" does not take. See the docs, "Which
+            method?".
         rtol, atol: positive; a step may make an error of atol + rtol*|y| (in `norm`). float, or
             tensors that broadcast against y (against the flattened state for tuples and dicts).
         step_size: fixed steps of this size (the last one shortened to land on t[-1]); its sign,
@@ -285,7 +285,7 @@ def solve(
     check_action(on_stiff)
     layout = StateLayout(y0, accumulation_dtype, batch_dims)
     if method is None:
-        asked = (step_size, grid, controller, batch_dims or None, compile or None)
+        asked = (step_size, grid, controller, batch_dims or None)
         method = DEFAULT_METHOD if all(x is None for x in asked) else DEFAULT_RUNGE_KUTTA
     chosen = get_method(method)
     rtol, atol = _positive(rtol, "rtol"), _positive(atol, "atol")
@@ -479,8 +479,8 @@ def _compiled(
     if not isinstance(method, (StagesMethod, SweepsMethod)):
         raise ValueError(
             f"compile: method {method.name!r} looks back on a varying number of anchors and has no "
-            "compiled step; take a Runge-Kutta method such as 'dopri5' or a collocation method "
-            "such as 'gauss'"
+            "compiled step; take a Runge-Kutta method such as method='dopri8' or a collocation "
+            "method such as method='gauss'"
         )
     if isinstance(method, SweepsMethod):
         if method.converged:

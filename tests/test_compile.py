@@ -52,6 +52,11 @@ def van_der_pol(t: Tensor, y: Tensor) -> Tensor:
     return torch.stack((second, 5 * (1 - first**2) * second - first), -1)
 
 
+def solve(*arguments: Any, **named: Any) -> qf.Solution:
+    """By dopri5 where no method is named; the default method has no compiled step."""
+    return qf.solve(*arguments, **{"method": "dopri5", **named})
+
+
 def counted(stats: qf.Statistics) -> tuple[int, ...]:
     return stats.nfe, stats.calls, stats.accepted, stats.rejected, stats.refined
 
@@ -136,7 +141,7 @@ CASES: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
 def test_the_same_numbers_and_counts(name: str) -> None:
     """Twice: the second solve finds its kernels, and runs no try uncompiled."""
     func, y0, arguments = CASES[name]
-    arguments = {"t": (0.0, 1.0), **arguments}
+    arguments = {"t": (0.0, 1.0), "method": "dopri5", **arguments}
     plain = qf.solve(func, y0, **arguments)
     for _ in range(2):
         got = qf.solve(func, y0, compile=AOT, **arguments)
@@ -177,12 +182,12 @@ def test_weights_that_change_are_seen() -> None:
     """Between solves, in place and as new tensors, and within a solve by a callback."""
     net = Net()
     with torch.no_grad():
-        qf.solve(net, Y0, (0.0, 1.0), compile=AOT)
+        solve(net, Y0, (0.0, 1.0), compile=AOT)
         for parameter in net.parameters():
             parameter.mul_(0.5)
         net.net[0].bias = nn.Parameter(torch.ones(8, dtype=torch.float64))
-        got = qf.solve(net, Y0, (0.0, 1.0), compile=AOT).y
-        torch.testing.assert_close(got, qf.solve(net, Y0, (0.0, 1.0)).y)
+        got = solve(net, Y0, (0.0, 1.0), compile=AOT).y
+        torch.testing.assert_close(got, solve(net, Y0, (0.0, 1.0)).y)
 
     switch = {"sign": 1.0}
 
@@ -194,7 +199,7 @@ def test_weights_that_change_are_seen() -> None:
 
     def end(**arguments: Any) -> Tensor:
         switch["sign"] = 1.0
-        return qf.solve(
+        return solve(
             switched, Y0, (0.0, 1.0), method="rk4", step_size=0.05, callback=flip, **arguments
         ).y
 
@@ -206,7 +211,7 @@ def test_kernels_live_as_long_as_func() -> None:
         def local(t: Tensor, y: Tensor) -> Tensor:
             return -y
 
-        qf.solve(local, Y0, (0.0, 1.0), compile={"backend": "eager"})
+        solve(local, Y0, (0.0, 1.0), compile={"backend": "eager"})
         assert local in _KERNELS
         return weakref.ref(local)
 
@@ -220,7 +225,7 @@ def test_kernels_live_as_long_as_func() -> None:
 
     model, backend = Model(), Graphs()
     for _ in range(2):
-        qf.solve(model.f, Y0, (0.0, 1.0), compile={"backend": backend})
+        solve(model.f, Y0, (0.0, 1.0), compile={"backend": backend})
     assert backend.made == 1
 
 
@@ -245,8 +250,8 @@ def test_what_is_not_one_graph_is_refused(func: Callable[..., Any]) -> None:
 def test_errors_of_func_stay_themselves() -> None:
     """Its output is checked in a first try, uncompiled."""
     with pytest.raises(qf.VelocityError, match="shape"):
-        qf.solve(lambda t, y: y[:1], Y0, (0.0, 1.0), compile=AOT)
-    singular = qf.solve(lambda t, y: y**2, Y0, (0.0, 2.0), compile=AOT, throw=False)
+        solve(lambda t, y: y[:1], Y0, (0.0, 1.0), compile=AOT)
+    singular = solve(lambda t, y: y**2, Y0, (0.0, 2.0), compile=AOT, throw=False)
     assert singular.status in (qf.Status.STEP_COLLAPSE, qf.Status.NON_FINITE)
 
 
@@ -257,6 +262,7 @@ def test_errors_of_func_stay_themselves() -> None:
         ({"compile": {"dynamic": True}}, ValueError, "fixed shapes"),
         ({"compile": {"fullgraph": False}}, ValueError, "one graph"),
         ({"compile": True, "method": "adams"}, ValueError, "method 'adams'"),
+        ({"compile": True, "method": None}, ValueError, "take a .* such as method='dopri8'"),
         (
             {"compile": True, "method": qf.collocation(qf.gauss_legendre(2), "converged"),
              "step_size": 0.1},
@@ -271,15 +277,15 @@ def test_errors_of_func_stay_themselves() -> None:
 )  # fmt: skip
 def test_bad_requests(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
-        qf.solve(driven, Y0, **{"t": (0.0, 1.0), **arguments})
+        solve(driven, Y0, **{"t": (0.0, 1.0), **arguments})
 
 
 def test_transforms_of_torch_func_are_refused() -> None:
-    def solve(y0: Tensor) -> Tensor:
-        return qf.solve(driven, y0, (0.0, 1.0), compile=AOT).y[-1]
+    def end(y0: Tensor) -> Tensor:
+        return solve(driven, y0, (0.0, 1.0), compile=AOT).y[-1]
 
     with pytest.raises(ValueError, match=r"torch\.func"):
-        torch.func.vmap(solve)(torch.stack((Y0, Y0)))
+        torch.func.vmap(end)(torch.stack((Y0, Y0)))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor wants a C++ compiler")

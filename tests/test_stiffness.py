@@ -305,7 +305,7 @@ def test_vmap_and_gradients() -> None:
     f, _ = scalar()
 
     def end(y0: torch.Tensor) -> torch.Tensor:
-        return qf.solve(f, y0, (0.0, 0.25), rtol=1e-3, atol=1e-3).y[-1]
+        return qf.solve(f, y0, (0.0, 0.25), method="dopri5", rtol=1e-3, atol=1e-3).y[-1]
 
     y0 = torch.tensor([[1.0], [1.5]], dtype=torch.float64, requires_grad=True)
     with pytest.warns(qf.StiffnessWarning):
