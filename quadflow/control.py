@@ -128,7 +128,9 @@ class StepController:
 
     The factor after a step with error ratio r and estimate order q is
     safety * r^(-0.7/q) * r_previous^(0.4/q), within [min_factor, max_factor]; after a rejection
-    the integral part is left out and the step does not grow.
+    the memory is left out and the step does not grow. It is left out as well, the factor being
+    safety * r^(-1/q), where this alone would double the step: memory is there to smooth, and on the
+    way up from a short first step there is nothing to smooth.
 
     Source: Hairer & Wanner, Solving ODEs II, section IV.2; Gustafsson 1991.
     """
@@ -150,10 +152,14 @@ class StepController:
 
     def growth(self, ratio: Any, previous: Any, order: Any) -> Any:
         """The factor before its limits, of numbers or of arrays."""
-        return self.safety * ratio ** (-0.7 / order) * previous ** (0.4 / order)
+        smooth = self.safety * ratio ** (-0.7 / order) * previous ** (0.4 / order)
+        plain = self.shrinkage(ratio, order)
+        if isinstance(plain, np.ndarray):
+            return np.where(plain > 2, plain, smooth)
+        return plain if plain > 2 else smooth
 
     def shrinkage(self, ratio: Any, order: Any) -> Any:
-        """The factor after a rejection before its limits, of numbers or of arrays."""
+        """The factor without memory, before its limits, of numbers or of arrays."""
         return self.safety * ratio ** (-1 / order)
 
     def accept(self, ratio: float, order: int) -> float:

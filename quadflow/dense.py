@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -142,15 +144,38 @@ def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> Weight
 
 
 def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
-    """Weights w_j(θ) = Σ_m coefficients[j, m] θ^(m+1), as interpolants are tabulated."""
-    powers = np.arange(1, coefficients.shape[1] + 1)
+    """Weights w_j(θ) = Σ_m coefficients[j, m] θ^(m+1), as interpolants are tabulated.
+
+    They are evaluated as Σ_k c_jk θ^k (1-θ)^(n-k): powers of θ alone have coefficients in the
+    hundreds in high-order interpolants, which cancel and leave rounding of 1e-13.
+    """
+    n = coefficients.shape[1]
+    table = _bernstein(coefficients.astype(np.float64).tobytes(), n)
+    powers = np.arange(1, n + 1)
 
     def weights(theta: Any) -> Sequence[Any]:
+        rest = 1 - theta
         if isinstance(theta, Tensor):
-            matrix = torch.tensor(coefficients).to(theta)
-            stacked = torch.stack([theta**p for p in powers.tolist()])
+            matrix = torch.tensor(table).to(theta)
+            stacked = torch.stack([theta**p * rest ** (n - p) for p in powers.tolist()])
             return torch.tensordot(matrix, stacked, 1).unbind(0)
-        values: list[float] = (coefficients @ theta**powers).tolist()
+        values: list[float] = (table @ (theta**powers * rest ** (n - powers))).tolist()
         return values
 
     return weights
+
+
+@functools.lru_cache(maxsize=64)
+def _bernstein(powers: bytes, n: int) -> np.ndarray:
+    """Coefficients (j, n) in θ^k (1-θ)^(n-k), k = 1…n, of polynomials given by those in θ^m,
+    m = 1…n: float64 (j, n) as bytes. Exact but for one rounding."""
+    rows = [[Fraction(a) for a in row] for row in np.frombuffer(powers).reshape(-1, n).tolist()]
+    return np.array(
+        [
+            [
+                float(sum(math.comb(n - m, k - m) * row[m - 1] for m in range(1, k + 1)))
+                for k in range(1, n + 1)
+            ]
+            for row in rows
+        ]
+    )

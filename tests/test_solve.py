@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 import quadflow as qf
 from quadflow import Status
 from quadflow.analysis.problems import get_problem
+from quadflow.dense import polynomial_weights
 
 # of variable order: tests/test_variable_order.py
 ALL = sorted(n for n in qf.methods() if n != "adams")
@@ -318,6 +320,22 @@ def test_dense_output_passes_through_the_steps(name: str, span: tuple[float, flo
     for outside in (low - 1e-9, high + 1e-9, [0.5, high + 1], float("nan")):
         with pytest.raises(ValueError, match="outside the solved span"):
             solution(outside)
+
+
+@pytest.mark.parametrize("name", ["bosh3", "dopri5", "tsit5", "dopri8"])
+def test_weights_of_dense_output_are_those_of_their_polynomials(name: str) -> None:
+    """To rounding of the weights: powers of θ would leave 1e-13 of the coefficients of dopri8."""
+    coefficients = qf.get_method(name).tableau.dense
+    weights = polynomial_weights(coefficients)
+    for theta in np.linspace(0, 1, 41).tolist():
+        powers = [Fraction(theta) ** m for m in range(1, coefficients.shape[1] + 1)]
+        exact = [
+            float(sum(Fraction(a) * p for a, p in zip(row, powers, strict=True)))
+            for row in coefficients.tolist()
+        ]
+        assert np.abs(np.array(weights(theta)) - exact).max() < 2e-15
+        several = weights(torch.tensor([theta, 1.0], dtype=torch.float64))
+        assert np.abs(np.array([w[0] for w in several]) - exact).max() < 2e-15
 
 
 def test_dense_output_of_what_was_reached() -> None:
