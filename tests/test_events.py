@@ -258,8 +258,8 @@ def test_dense_output_just_before_a_jump(method: str) -> None:
     before = [0.66, 0.695, 0.6999]
     solution = qf.solve(
         lambda t, y: torch.where(t < 0.7, torch.cos(3 * t), 4.0 + t) + 0 * y, tensor(0.0),
-        [0.0, *before, 1.0], breakpoints=[0.7], events=qf.Event(lambda t, y: y[0] - math.sin(2.05) / 3, subintervals=4),
-        method=method, rtol=1e-6, atol=1e-6,
+        [0.0, *before, 1.0], breakpoints=[0.7], method=method, rtol=1e-6, atol=1e-6,
+        events=qf.Event(lambda t, y: y[0] - math.sin(2.05) / 3, subintervals=4),
     )  # fmt: skip
     close(solution.y[1:4, 0], [math.sin(3 * when) / 3 for when in before], 1e-6)
     close(solution.t_events[0][:2], [(math.pi - 2.05) / 3, 2.05 / 3], 2e-6)
