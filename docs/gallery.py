@@ -1,4 +1,4 @@
-"""Run the studies of docs/laboratory.md and docs/reliability.md, each by the command shown there.
+"""Run the studies of the docs (laboratory, reliability, choosing), each by the command shown there.
 
 Run by `make laboratory`, in some twenty minutes on two cores. Pictures and `laboratory.json`
 (commands with what they print) go to docs/figures; `update_figures.py` puts them into the pages.
@@ -41,6 +41,12 @@ COMMANDS = {
     "--proportionality proportionality.svg --reliability reliability.svg",
     "mutate": "quadflow mutate --faults 105 --json mutations.json",
     "problems": "quadflow problems",
+    "which": "quadflow bench lotka-volterra,kepler,lorenz,pleiades --methods "
+    "adams,gauss,dopri8,tsit5,dopri5,scipy:DOP853,torchdiffeq:dopri5 --json which.json --fresh "
+    "--cost calls --out which-calls.svg",
+    "which-nfe": "quadflow bench lotka-volterra,kepler,lorenz,pleiades --methods "
+    "adams,gauss,dopri8,tsit5,dopri5,scipy:DOP853,torchdiffeq:dopri5 --json which.json "
+    "--cost nfe --out which-nfe.svg",
     "kepler": "quadflow study kepler --out kepler.svg",
     "tolerance": "quadflow study tolerance",
 }

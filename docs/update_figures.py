@@ -19,7 +19,7 @@ from quadflow.analysis.tables import columns
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
 PAGES = ("README.md", "docs/sampling.md", "docs/methods.md", "docs/judged.md", "docs/training.md",
-         "docs/laboratory.md", "docs/reliability.md")  # fmt: skip
+         "docs/laboratory.md", "docs/reliability.md", "docs/choosing.md")  # fmt: skip
 
 
 def judged_blocks() -> dict[str, str]:

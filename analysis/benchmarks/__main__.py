@@ -1,7 +1,7 @@
 """All speed benchmarks: docs/figures/benchmarks.json, the figures of growth, docs/benchmarks.md.
 
 `python -m quadflow.analysis.benchmarks [--quick] [--only NAME ...] [--docs docs] [--draw]`, in the
-repository's root; in about a quarter of an hour. Each is also a command of its own, see `--help`.
+repository's root; in some forty minutes. Each is also a command of its own, see `--help`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from quadflow.adapters.files import read_json_object, write_json
 
-from . import batches, growth, overhead, scientific, training_step
+from . import batches, default_method, growth, overhead, scientific, training_step
 from .report import Record, measured, replace_blocks, say
 
 BENCHMARKS: dict[str, Any] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Any] = {
     "overhead": overhead,
     "training_step": training_step,
     "growth": growth,
+    "default_method": default_method,
 }
 """Name -> module with measure(quick, say) and tables(record)."""
 
