@@ -227,9 +227,11 @@ class PerSampleSteps(Steps):
             self._swept, self._ratio = result.swept, ratio
             done = self.active & ~more
             factor = self._factors(judged, good, result.error_order)
-            bounded = np.clip(size * factor, limits.min_step, limits.max_step)
+            with np.errstate(over="ignore"):  # infinite where there is no end to come to
+                planned = size * factor
+            bounded = np.clip(planned, limits.min_step, limits.max_step)
             # that a step must be shorter than min_step is for `_check` to see
-            self._size = np.where(done, np.where(good, bounded, size * factor), self._size)
+            self._size = np.where(done, np.where(good, bounded, planned), self._size)
             self._after_reject = np.where(done, ~good, self._after_reject)
             self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
             self.counts += good
