@@ -622,7 +622,8 @@ class _Collector:
         stop: float | None = None if ended is None else ended.t
         reached = self.sign * (result.state.t if stop is None else stop)
         wanted: list[float] = []
-        for when in self.times[len(self.states) :]:
+        for i in range(len(self.states), len(self.times)):
+            when = self.times[i]
             if self.sign * when > reached or when == stop:
                 break
             wanted.append(when)
