@@ -294,6 +294,10 @@ def solve(
         norm=norm, callback=callback, attempt_callback=attempt_callback,
         reject_callback=reject_callback,
     )  # fmt: skip
+    _booleans(
+        dense_output=dense_output, perturb=perturb, record_steps=record_steps, progress=progress,
+        throw=throw,
+    )  # fmt: skip
     if controller is not None and not isinstance(controller, StepController):
         raise TypeError(f"controller must be a StepController, got {controller!r}")
     if controller is None:
@@ -711,6 +715,12 @@ def _fits(tolerance: Any, name: str, y: Tensor) -> None:
             f"{name} has shape {tuple(tolerance.shape)}, which does not broadcast against the "
             f"state's, {tuple(y.shape)}"
         )
+
+
+def _booleans(**given: Any) -> None:
+    for name, value in given.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def _callables(**given: Any) -> None:
