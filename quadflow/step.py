@@ -217,28 +217,30 @@ class Stepper:
 
     def _variable_order(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
         start = self.start(state)
-        known = (*state.history, start)[-(method.max_order + 1) :]
+        # nothing looks at the states of earlier anchors, which need not be kept
+        known = (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
         t0, y0, h = state.t, state.y, t1 - state.t
         shape, recent = y0.shape, known[::-1]
         k = min(state.order, len(known))
         weights = interval_weights([a.t for a in recent], t0, t1, k, method.max_order)
-        m = len(weights.positions)
+        recent = recent[: len(weights.positions)]
         table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
-        velocities = torch.stack([a.v for a in recent[:m]]).reshape(m, -1)
+        velocities = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
         predicted = along(y0, (table[0, 1:] @ velocities).reshape(shape), h)
         v1, _ = self.velocity(t1, predicted)
         velocities = torch.cat((v1.reshape(1, -1), velocities))
         y1 = along(y0, (table[1] @ velocities).reshape(shape), h)
         errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
-        segment = Segment(
-            t0, t1, y0, velocities[: k + 1].reshape(-1, *shape),
-            lagrange_weights([1.0, *weights.positions[:k].tolist()]), y1,
-        )  # fmt: skip
+
+        def segment(_: StepResult) -> Segment:
+            nodes = [1.0, *weights.positions[:k].tolist()]
+            own = [v1, *(a.v for a in recent[:k])]
+            return Segment(t0, t1, y0, own, lagrange_weights(nodes), y1)
+
         twin = self._twin(lambda: Anchor(t1, predicted, v1))
         return StepResult(
-            State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1,
-            lambda _: segment, start, state, OrderErrors(weights, errors),
-            spread=_between_twins(state, start),
+            State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1, segment, start,
+            state, OrderErrors(weights, errors), spread=_between_twins(state, start),
         )  # fmt: skip
 
     # -- sweeps ----------------------------------------------------------------------------------
