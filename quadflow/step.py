@@ -257,9 +257,8 @@ class Stepper:
         return (sweeps, further), (full, further)
 
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
-        rule, t0, y0, last = method.rule, state.t, state.y, state.last
-        h, shape = t1 - t0, y0.shape
-        tensors = self._rule_tensors(method, y0)
+        rule, h, last = method.rule, t1 - state.t, state.last
+        tensors = self._rule_tensors(method, state.y)
         usual, at_first = self._efforts(method)
         order, known = method.error_order, state.anchor
         from_, old = "constant", None
@@ -275,42 +274,50 @@ class Stepper:
         elif order is not None:
             order = min(order, rule.n)
 
-        def result(done: Swept, further: int) -> StepResult:
-            anchor = known
-            if anchor is None and done.v0 is not None:
-                anchor = Anchor(t0, y0, done.v0)
-
-            def refine() -> StepResult:
-                more = self._swept(
-                    method, tensors, state, t1, "given", done.v0, done.values, done.guess, 1
-                )
-                return result(more._replace(earlier=done.previous), further - 1)
-
-            def twin() -> Anchor:  # where the last sweep evaluated f at the end
-                assert done.previous is not None
-                moved = tensors.matrix[-1] @ done.previous * h
-                return Anchor(t1, y0 + moved.reshape(shape), done.values[-1])
-
-            spread = _between_twins(state, anchor)
-            earlier, previous = done.earlier, done.previous
-            if earlier is not None and previous is not None:
-
-                def spread() -> tuple[Tensor, Tensor]:
-                    moved = tensors.matrix @ (previous - earlier) * h
-                    return moved, done.values.reshape(rule.n, -1) - previous
-
-            segment = Segment(t0, t1, y0, done.values, self._dense(method))
-            return StepResult(
-                State(t1, done.y1, last=segment, twin=self._twin(twin) if rule.has_right else None),
-                done.error, order, lambda _: segment, anchor, state,
-                refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
-                ratio=done.ratio,
-            )  # fmt: skip
-
         sweeps, further = usual if from_ == "extrapolated" else at_first
         v0 = None if known is None else known.v
         done = self._swept(method, tensors, state, t1, from_, v0, old, None, sweeps)
-        return result(done, further)
+        return self._swept_result(method, tensors, state, t1, known, order, done, further)
+
+    def _swept_result(
+        self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float,
+        known: Anchor | None, order: int | None, done: Swept, further: int,
+    ) -> StepResult:  # fmt: skip
+        """The result of sweeps that are done, of which `further` more may follow. A method, for
+        nested functions that call each other would live until garbage is collected."""
+        t0, y0, h = state.t, state.y, t1 - state.t
+        anchor = known
+        if anchor is None and done.v0 is not None:
+            anchor = Anchor(t0, y0, done.v0)
+
+        def refine() -> StepResult:
+            more = self._swept(
+                method, rule, state, t1, "given", done.v0, done.values, done.guess, 1
+            )._replace(earlier=done.previous)
+            return self._swept_result(method, rule, state, t1, known, order, more, further - 1)
+
+        def twin() -> Anchor:  # where the last sweep evaluated f at the end
+            assert done.previous is not None
+            moved = rule.matrix[-1] @ done.previous * h
+            return Anchor(t1, y0 + moved.reshape(y0.shape), done.values[-1])
+
+        spread = _between_twins(state, anchor)
+        earlier, previous = done.earlier, done.previous
+        if earlier is not None and previous is not None:
+
+            def spread() -> tuple[Tensor, Tensor]:
+                moved = rule.matrix @ (previous - earlier) * h
+                return moved, done.values.reshape(len(previous), -1) - previous
+
+        segment = Segment(t0, t1, y0, done.values, self._dense(method))
+        return StepResult(
+            State(
+                t1, done.y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None
+            ),
+            done.error, order, lambda _: segment, anchor, state,
+            refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
+            ratio=done.ratio,
+        )  # fmt: skip
 
     def _swept(
         self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float, from_: str,

@@ -81,6 +81,35 @@ def test_flat_memory(method: str, steps: int) -> None:
     assert_flat(memory)
 
 
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("euler", {}), ("dopri5", {}), ("dopri8", {}), ("ab3", {}), ("pece3", {}), ("adams", {}),
+     ("gauss4", {}), ("gauss", {}), ("lobatto", {}), ("dopri5", {"batch_dims": 1}),
+     ("gauss", {"batch_dims": 1}), ("gauss", {"max_step": 0.5}),
+     ("dopri5", {"events": lambda t, y: y[0]})],
+)  # fmt: skip
+def test_a_step_is_freed_without_the_collector_of_garbage(
+    method: str, more: dict[str, Any]
+) -> None:
+    """No cycle of references keeps its tensors until the collector comes by."""
+    alive: list[int] = []
+
+    def look(t: Any, y: Tensor) -> None:
+        alive.append(sum(type(one) is Tensor for one in gc.get_objects()))
+
+    arguments = {**many(method, 60), **more}
+    y0 = Y0.expand(2, 2).clone() if "batch_dims" in more else Y0
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.no_grad():
+            qf.solve(rotation, y0, callback=look, record_steps=False, **arguments)
+    finally:
+        gc.enable()
+    assert len(alive) >= 5
+    assert max(alive[len(alive) // 2 :]) <= max(alive[: len(alive) // 2]) + 4, alive
+
+
 @pytest.mark.parametrize("kept", [{}, {"record_steps": False, "dense_output": True}])
 def test_what_is_kept_is_seen(kept: dict[str, bool]) -> None:
     """The measurement sees memory that grows: of recorded steps, of dense output."""
