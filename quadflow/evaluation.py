@@ -171,6 +171,12 @@ def _perturbed(y: Tensor) -> Tensor:
     return y + wiggle * torch.where(size > floor, y, torch.where(floor > 0, floor, 1.0).to(y))
 
 
+def check_function(func: Any) -> None:
+    """Raise TypeError for what is no velocity function."""
+    if not callable(func) and not isinstance(func, DetailedVelocity):
+        raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
+
+
 class Velocity:
     """Evaluates func(t, y), checks what it returns and counts every evaluation.
 
@@ -198,8 +204,7 @@ class Velocity:
         span: tuple[float, float],
         node_evaluation: str = "auto",
     ) -> None:
-        if not callable(func) and not isinstance(func, DetailedVelocity):
-            raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
+        check_function(func)
         if node_evaluation not in NODE_EVALUATIONS:
             raise ValueError(
                 f"node_evaluation={node_evaluation!r} is unknown: "

@@ -20,7 +20,7 @@ from .compiled import CompiledAttempts
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
 from .errors import real_number
-from .evaluation import StateLayout, Velocity
+from .evaluation import StateLayout, Velocity, check_function
 from .events import EventTracker, Stop
 from .grids import per_sample_grid
 from .host import worst
@@ -507,10 +507,11 @@ def _compiled(
 
 def _bound(func: Any, args: Any, clock: Clock | None) -> Any:
     """func as the evaluator calls it: with its further arguments, in the clock's time."""
+    check_function(func)
     if not isinstance(args, (tuple, list)):
         raise TypeError(f"args must be a tuple of func's further arguments, got {args!r}")
     if args:
-        if not callable(func):
+        if not callable(func):  # a DetailedVelocity
             raise TypeError(f"func must be callable as func(t, y, *args), got {func!r}")
         inner, further = func, tuple(args)
 

@@ -79,6 +79,9 @@ def test_times(t, error, match) -> None:
 def test_functions(func, error, match) -> None:
     with pytest.raises(error, match=match):
         solve(func=func)
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    with pytest.raises(error, match=match):  # through the clock of differentiable times as well
+        solve(func=func, t=times)
 
 
 @pytest.mark.parametrize(
