@@ -44,7 +44,7 @@ docs: $(VENV)/.dev
 judge: $(VENV)/.dev
 	$(BIN)/python docs/judge.py
 
-# the studies of docs/laboratory.md, in some ten minutes on two cores
+# the studies of the docs, in some twenty minutes on two cores
 laboratory: $(VENV)/.dev
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python docs/update_figures.py
