@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .extras import require
+from quadflow.extras import require
+
 from .files import whole_file
 
 LISTED = 12

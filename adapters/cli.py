@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import quadflow
+from quadflow.extras import MissingExtraError
 
 from .cli_bench import add_bench
 from .cli_editing import add_edit
@@ -18,7 +19,6 @@ from .cli_order import add_order
 from .cli_sampling import add_sample
 from .cli_stability import add_stability
 from .cli_training import add_train
-from .extras import MissingExtraError
 
 
 def _demo(arguments: argparse.Namespace) -> None:

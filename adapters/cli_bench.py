@@ -66,8 +66,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     from quadflow.analysis.solvers import as_solver
     from quadflow.analysis.work_precision import row_count, work_precision
     from quadflow.analysis.work_precision_costs import proportionality_text
-
-    from .extras import progress, require
+    from quadflow.extras import progress, require
 
     problems = chosen_problems(arguments.set)
     stiff = any(p.stiff for p in problems.values())

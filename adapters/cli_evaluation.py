@@ -15,8 +15,8 @@ from .sampling import NEED_SIDENET, SAMPLERS
 def _evaluate(arguments: argparse.Namespace) -> None:
     from quadflow.analysis import evaluation as study
     from quadflow.analysis.rivals import RIVALS
+    from quadflow.extras import progress, require
 
-    from .extras import progress, require
     from .named import load_named
     from .pretrained import load_sidenet
 

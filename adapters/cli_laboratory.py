@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import quadflow
+from quadflow.extras import progress, require
 
 from .cli_arguments import output_file
 from .cli_methods import add_method_arguments, named_method, refuse_rule_arguments
-from .extras import progress, require
 from .files import write_json
 
 

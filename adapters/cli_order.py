@@ -7,11 +7,11 @@ from typing import Any
 
 import quadflow
 from quadflow.errors import nearest
+from quadflow.extras import progress, require
 from quadflow.quadrature import QuadratureRule
 
 from .cli_arguments import output_file, retyped, whole_numbers
 from .cli_methods import add_method_arguments, named_method, refuse_rule_arguments
-from .extras import progress, require
 from .files import write_json
 
 OPTIONS = ("nodes", "sweeps", "guess", "problem", "of", "digits", "budget", "out", "json", "steps")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from quadflow.extras import require
+
 from .cli_arguments import output_file, retyped
 from .cli_methods import add_method_arguments, named_method, named_rule, refuse_rule_arguments
-from .extras import require
 from .files import write_json
 
 ADJOINTS = {

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quadflow.extras import require
+
 from .datasets import Images, LabelledImages, load_idx_folder
-from .extras import require
 from .images import open_picture, picture_tensor
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")

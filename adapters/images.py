@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .extras import require
+from quadflow.extras import require
+
 from .files import whole_file
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quadflow.extras import progress, require
+
 from .draws import Draws
-from .extras import progress, require
 from .training_state import (
     LossLog,
     check_same_training,

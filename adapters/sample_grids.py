@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from quadflow.solve import SolveError
+from quadflow.solution import SolveError
 
 from .flow import Convention
 from .images import save_png, tile

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from quadflow.errors import nearest
 from quadflow.methods import Method, adams, anchors
 from quadflow.quadrature import QuadratureRule, gauss_legendre
-from quadflow.solve import Statistics, solve
+from quadflow.solution import Statistics
+from quadflow.solve import solve
 
 from .exponential import DataPredictionInterpolant
 from .flow import Convention, FlowField, Guidance, resolve_convention

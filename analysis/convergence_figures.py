@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 
 from .panels import Panels, styles, tidy_log
 

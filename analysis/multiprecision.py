@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 
 
 def multiprecision() -> Any:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quadflow.adapters.extras import require
 from quadflow.adapters.files import whole_file
+from quadflow.extras import require
 
 from .figures import COLOURS, MARKERS, pyplot
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from quadflow.adapters import FlowField, Guidance, sample, time_grid
-from quadflow.adapters.extras import require
 from quadflow.adapters.flow import Convention
+from quadflow.extras import require
 
 RIVALS = ("unipc",)
 """unipc: UniPC (order 2, bh2) of diffusers."""

@@ -23,9 +23,9 @@ from scipy import integrate
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.adapters.extras import require
 from quadflow.control import StepController, rms_norm
 from quadflow.errors import nearest
+from quadflow.extras import require
 from quadflow.methods import Method
 
 from .problems import Problem

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 from quadflow.methods import collocation
 from quadflow.quadrature import QuadratureRule
 

@@ -46,7 +46,8 @@ from .quadrature import (
     three_eighths,
     trapezoid,
 )
-from .solve import Solution, SolveError, Statistics, solve
+from .solution import Solution, SolveError, Statistics
+from .solve import solve
 from .steps import Status
 from .tableaus import Tableau
 from .variable_order import OrderControl

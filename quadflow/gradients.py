@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from .evaluation import Velocity
 from .methods import Method, SweepsMethod
-from .solve import SolveError
+from .solution import SolveError
 
 Parts = tuple[Tensor, ...]
 """An augmented state: gradients in the interval's two ends (2,), y, a, gradients in the params."""

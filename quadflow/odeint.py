@@ -17,9 +17,11 @@ from .control import Norm, StepController, rms_norm
 from .errors import real_number
 from .evaluation import StateLayout, Velocity
 from .events import differentiated, event_of_any, shift_of_zero
+from .grids import fixed_grid
 from .host import worst
 from .methods import Method
-from .solve import Solution, fixed_grid, solve
+from .solution import Solution
+from .solve import solve
 from .through_scipy import solve_by_scipy
 from .torchdiffeq_names import Kind, named_method
 

@@ -1,38 +1,42 @@
-"""The one solve loop, and what it returns."""
+"""The one solve loop."""
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import (
+    check_booleans,
+    check_callables,
+    check_fits,
+    monotone_times,
+    points_in_time,
+    positive,
+)
 from .clock import Clock
 from .compiled import CompiledAttempts
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
-from .errors import real_number
 from .evaluation import StateLayout, Velocity, check_function
 from .events import EventTracker, Stop
-from .grids import per_sample_grid
+from .grids import fixed_grid, per_sample_grid, with_landings
 from .host import worst
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
 from .per_sample import (
     PerSampleCollector,
     PerSampleSteps,
     check_method,
-    dense_states,
     per_sample_tolerance,
     sample_times,
 )
+from .solution import Solution, SolveError, Statistics
 from .step import State, Stepper, StepResult
 from .steps import (
     AdaptiveSteps,
@@ -53,118 +57,6 @@ one's, in calls and in evaluations of func (`quadflow.analysis.benchmarks.defaul
 DEFAULT_RUNGE_KUTTA = "dopri5"
 """Where `DEFAULT_METHOD` cannot be taken: fixed steps, a controller of one's own, samples with
 steps of their own."""
-
-
-@dataclass
-class Statistics:
-    """What a solve cost.
-
-    nfe: velocity evaluations, each of one state (n nodes evaluated together are n). calls:
-    sequential calls of func. probe_nfe: the part of nfe that node_evaluation="auto" spent on
-    finding its mode. accepted, rejected: steps. refined: further sweeps of steps whose estimate was
-    too large after the first. wall_time: seconds. node_evaluation: the mode in use ("auto" where no
-    nodes were evaluated together). method: name. stiff_at: the time at which the problem was found
-    to be stiff, see on_stiff of `solve`; None where it was not, or nothing looked.
-    """
-
-    method: str
-    nfe: int = 0
-    calls: int = 0
-    probe_nfe: int = 0
-    accepted: int = 0
-    rejected: int = 0
-    refined: int = 0
-    wall_time: float = 0.0
-    node_evaluation: str = "auto"
-    stiff_at: float | None = None
-
-
-class SolveError(RuntimeError):
-    """A solve did not reach its end. `status` says why, `solution` holds what was reached."""
-
-    def __init__(self, message: str, solution: Solution) -> None:
-        super().__init__(message)
-        self.solution = solution
-        self.status = solution.status
-
-
-@dataclass
-class Solution:
-    """What `solve` returns.
-
-    t: float64 tensor (T,) of the requested times that were reached. y: the states there, (T,
-    *shape), a tuple or dict of such tensors like y0; where a terminal event ended the solve, its
-    time and state come last (differentiated, the state moves with the event). stats: `Statistics`.
-    status, message: how it ended. steps: times of all accepted steps, the first time included (a
-    list of floats; tensors where the grid gives every sample its own); the first and the last
-    alone with record_steps=False. t_events, y_events: for every event its times (k,) and the states
-    there, see `events`; empty without events. With batch_dims=1 a list of B such for every event.
-    With batch_dims=1: t is (T, B), y holds NaN where a sample did not get, statuses and messages
-    say how each sample ended (None otherwise), steps is empty.
-    Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
-    number or a 1-d sequence within the solved span; returns (*shape) or (len(t), *shape).
-    """
-
-    t: Tensor
-    y: Any
-    stats: Statistics
-    status: Status
-    message: str
-    steps: list[float]
-    t_events: list[Tensor]
-    y_events: list[Any]
-    _layout: StateLayout
-    _segments: Any
-    statuses: list[Status] | None = None
-    messages: list[str] | None = None
-
-    @property
-    def success(self) -> bool:
-        """Whether the end was reached, or a terminal event."""
-        return self.status in (Status.SUCCESS, Status.EVENT)
-
-    def __call__(self, t: float | Sequence[float] | np.ndarray | Tensor) -> Any:
-        if self._segments is None:
-            raise ValueError("there is no dense output: call solve(..., dense_output=True)")
-        times = np.asarray(t.detach().cpu() if isinstance(t, Tensor) else t, dtype=np.float64)
-        if self.statuses is not None:
-            return self._per_sample(times)
-        if times.ndim > 1:
-            raise ValueError(f"t must be a number or one-dimensional, got shape {times.shape}")
-        low, high = sorted((self.steps[0], self.steps[-1]))
-        outside = times[~((times >= low) & (times <= high))]
-        if outside.size:
-            raise ValueError(f"t={outside.flat[0]} lies outside the solved span [{low}, {high}]")
-        if not self._segments:
-            raise ValueError("no step was accepted: there is nothing to interpolate")
-        sign = 1.0 if self.steps[-1] >= self.steps[0] else -1.0
-        keys = [sign * s for s in self.steps]
-
-        def index_of(when: float) -> int:
-            return bisect.bisect_left(keys, sign * when, lo=1, hi=len(keys) - 1) - 1
-
-        if times.ndim == 0:
-            when = float(times)
-            return self._layout.split(self._segments[index_of(when)].at([when])[0])
-        if not times.size:
-            raise ValueError("t is empty: give at least one time")
-        pieces = [
-            self._segments[index].at(list(group))
-            for index, group in itertools.groupby(times.tolist(), index_of)
-        ]
-        return self._layout.split(torch.cat(pieces), 1)
-
-    def _per_sample(self, times: np.ndarray) -> Any:
-        samples = len(self.statuses or ())
-        if times.ndim > 2 or (times.ndim == 2 and times.shape[1] != samples):
-            raise ValueError(
-                f"t has shape {times.shape}; it must be a number, (T,), or (T, {samples}) with a "
-                "time for every sample"
-            )
-        rows = times.reshape(-1, 1) if times.ndim < 2 else times
-        rows = np.broadcast_to(rows, (len(rows), samples))
-        states = dense_states(self._segments, rows)
-        return self._layout.split(states, 1) if times.ndim else self._layout.split(states[0])
 
 
 def solve(
@@ -288,13 +180,13 @@ def solve(
         asked = (step_size, grid, controller, batch_dims or None)
         method = DEFAULT_METHOD if all(x is None for x in asked) else DEFAULT_RUNGE_KUTTA
     chosen = get_method(method)
-    rtol, atol = _positive(rtol, "rtol"), _positive(atol, "atol")
+    rtol, atol = positive(rtol, "rtol"), positive(atol, "atol")
     limits = Limits(initial_step, min_step, max_step, max_steps)
-    _callables(
+    check_callables(
         norm=norm, callback=callback, attempt_callback=attempt_callback,
         reject_callback=reject_callback,
     )  # fmt: skip
-    _booleans(
+    check_booleans(
         dense_output=dense_output, perturb=perturb, record_steps=record_steps, progress=progress,
         throw=throw,
     )  # fmt: skip
@@ -310,8 +202,8 @@ def solve(
     if batch_dims:
         unused = {
             "step_size": step_size, "grid": grid, "perturb": perturb or None,
-            "breakpoints": _points(breakpoints, "breakpoints") or None,
-            "land_on": _points(land_on, "land_on") or None,
+            "breakpoints": points_in_time(breakpoints, "breakpoints") or None,
+            "land_on": points_in_time(land_on, "land_on") or None,
             "attempt_callback": attempt_callback, "reject_callback": reject_callback,
             "on_stiff='stop'": True if on_stiff == "stop" else None,
         }  # fmt: skip
@@ -322,8 +214,8 @@ def solve(
         times = sample_times(t, layout.batch[0], open_ended=events is not None)
         y_start = layout.join(y0)
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
-        _fits(rtol, "rtol", y_start)
-        _fits(atol, "atol", y_start)
+        check_fits(rtol, "rtol", y_start)
+        check_fits(atol, "atol", y_start)
         tolerance = Tolerance(rtol, atol, norm, per_sample=True)
         span = (float(times.min()), float(times.max()))
         velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
@@ -335,7 +227,7 @@ def solve(
         tracker = _tracker(events, layout, times[0], y_start)
     else:
         clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
-        times = _times(t, "t", open_ended=events is not None)
+        times = monotone_times(t, "t", open_ended=events is not None)
         sign = 1.0 if times[-1] > times[0] else -1.0
         velocity = Velocity(
             _bound(func, args, clock), layout, (times[0], times[-1]), node_evaluation
@@ -361,7 +253,7 @@ def solve(
         else:
             fixed = fixed_grid(times, sign, step_size, grid)
             if fixed is not None and len(landings) > 1:
-                fixed = _with_landings(fixed, landings, sign)
+                fixed = with_landings(fixed, landings, sign)
         if fixed is None and chosen.error_order is None:
             raise ValueError(
                 f"method {chosen.name!r} has no error estimate, so it cannot choose its steps: "
@@ -375,8 +267,8 @@ def solve(
             )
 
         state = State(times[0], layout.join(y0))
-        _fits(rtol, "rtol", state.y)
-        _fits(atol, "atol", state.y)
+        check_fits(rtol, "rtol", state.y)
+        check_fits(atol, "atol", state.y)
         if fixed is not None:
             cap = limits.max_steps if math.isinf(times[-1]) else math.inf
             steps = FixedSteps(
@@ -546,7 +438,7 @@ def _landings(
     """Where steps must end, the last requested time included, in the direction of the solve."""
     restarts: dict[float, bool] = {}
     for name, given, restart in (("land_on", land_on, False), ("breakpoints", breakpoints, True)):
-        for point in _points(given, name):
+        for point in points_in_time(given, name):
             if sign * times[0] < sign * point < sign * times[-1]:
                 restarts[point] = restart or restarts.get(point, False)
     if clock is not None:
@@ -560,33 +452,6 @@ def _landings(
         return lambda: clock.enter(index)
 
     return [Landing(end, restarts.get(end, False), entering(end)) for end in ends]
-
-
-def _points(given: Any, name: str) -> list[float]:
-    """Times of breakpoints or landings."""
-    try:
-        array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
-        if array.dtype.kind not in "biuf" and array.size:
-            raise TypeError(f"dtype {array.dtype}")
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be a one-dimensional sequence of times, got {given!r}"
-        ) from error
-    if array.ndim != 1 or (array.size and np.isnan(array).any()):
-        raise ValueError(f"{name} must be a one-dimensional sequence of times, got {given!r}")
-    points: list[float] = array.astype(np.float64).tolist()
-    return points
-
-
-def _with_landings(grid: Iterable[float], landings: list[Landing], sign: float) -> Iterable[float]:
-    """The grid with the landings among its points."""
-    waiting = [landing.t for landing in landings]
-    for point in grid:
-        while waiting and sign * waiting[0] < sign * point:
-            yield waiting.pop(0)
-        if waiting and waiting[0] == point:
-            waiting.pop(0)
-        yield point
 
 
 class _Collector:
@@ -662,113 +527,3 @@ class _Collector:
             f"t={times[bad - 1]:.9g}): func returned NaN or inf on the way, or the fixed "
             "steps are too long for stability; look at func near there, or take smaller steps"
         )
-
-
-def _times(t: Any, name: str, open_ended: bool = False) -> list[float]:
-    if isinstance(t, Tensor):
-        if t.requires_grad and name != "t":
-            raise ValueError(f"{name} requires grad: gradients are in t alone, detach {name}")
-        if t.is_complex():
-            raise TypeError(f"{name} must be real, got dtype {t.dtype}")
-        t = t.detach().to(torch.float64).tolist()
-    try:
-        array = np.asarray(t, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a sequence of real times, got {t!r}") from error
-    if array.ndim != 1 or len(array) < 2:
-        raise ValueError(f"{name} must hold at least two times, got shape {array.shape}")
-    finite = np.isfinite(array)
-    if open_ended and abs(array[-1]) == np.inf:
-        finite[-1] = True  # an event ends the solve
-    if not finite.all():
-        bad = int(np.argmin(finite))
-        raise ValueError(f"{name}[{bad}]={array[bad]} is not finite")
-    steps = np.diff(array) * (1.0 if array[-1] > array[0] else -1.0)
-    if not (steps > 0).all():
-        bad = int(np.argmin(steps > 0))
-        raise ValueError(
-            f"{name} must be strictly increasing or strictly decreasing; "
-            f"{name}[{bad}]={array[bad]} is followed by {array[bad + 1]}"
-        )
-    times: list[float] = array.tolist()
-    return times
-
-
-def _positive(value: Any, name: str) -> Any:
-    try:
-        if isinstance(value, Tensor) and (value.is_complex() or not value.numel()):
-            raise TypeError("no order, or nothing")
-        smallest = real_number(value.min() if isinstance(value, Tensor) else value, name)
-    except TypeError as error:
-        raise TypeError(f"{name} must be a float or a tensor, got {value!r}") from error
-    if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
-    return value
-
-
-def _fits(tolerance: Any, name: str, y: Tensor) -> None:
-    """Refuse a tolerance that does not broadcast against the state."""
-    if not isinstance(tolerance, Tensor):
-        return
-    pairs = zip(reversed(tolerance.shape), reversed(y.shape), strict=False)
-    if tolerance.dim() > y.dim() or any(mine not in (1, its) for mine, its in pairs):
-        raise ValueError(
-            f"{name} has shape {tuple(tolerance.shape)}, which does not broadcast against the "
-            f"state's, {tuple(y.shape)}"
-        )
-
-
-def _booleans(**given: Any) -> None:
-    for name, value in given.items():
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-def _callables(**given: Any) -> None:
-    for name, value in given.items():
-        if not callable(value) and (value is not None or name == "norm"):
-            raise TypeError(f"{name} must be callable, got {value!r}")
-
-
-def fixed_grid(
-    times: list[float], sign: float, step_size: float | None, grid: Any
-) -> Iterable[float] | None:
-    """The ends of the fixed steps, or None where steps are adaptive."""
-    if grid is not None:
-        if step_size is not None:
-            raise ValueError(f"give step_size={step_size} or grid, not both")
-        points = _times(grid, "grid")
-        if (points[0], points[-1]) != (times[0], times[-1]):
-            raise ValueError(
-                f"grid runs from {points[0]} to {points[-1]}; it must run from t[0]={times[0]} to "
-                f"t[-1]={times[-1]}"
-            )
-        return points[1:]
-    if step_size is None:
-        return None
-    size = real_number(step_size, "step_size")
-    if not math.isfinite(size) or size == 0:
-        raise ValueError(f"step_size must be finite and not zero, got {step_size}")
-    if size < 0 and sign > 0:
-        raise ValueError(f"step_size={step_size} is negative but t runs forward")
-    size = abs(size)
-    span = abs(times[-1] - times[0])
-    farthest = max((end for end in (times[0], times[-1]) if math.isfinite(end)), key=abs)
-    if abs(farthest) + size == abs(farthest):
-        raise ValueError(f"step_size={step_size} is lost to rounding at t={farthest}")
-    # a solve to infinity has no last step
-    count = None if math.isinf(span) else max(1, math.ceil(span / size * (1 - 1e-12)))
-    ordered = sorted(times)
-
-    def points_of_size() -> Iterable[float]:
-        for i in itertools.count(1) if count is None else range(1, count):
-            point = times[0] + sign * i * size
-            # a requested time that the grid means to hit is hit exactly
-            near = bisect.bisect_left(ordered, point)
-            for wanted in ordered[max(0, near - 1) : near + 1]:
-                if abs(wanted - point) <= 8 * math.ulp(max(abs(point), abs(times[0]))):
-                    point = wanted
-            yield point
-        yield times[-1]
-
-    return points_of_size()

@@ -11,7 +11,6 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from toyflow import seeded
 
 from quadflow.adapters.checkpoints import CheckpointError
-from quadflow.adapters.extras import MissingExtraError
 from quadflow.analysis import efficientnet
 from quadflow.analysis.distribution import frechet_distance
 from quadflow.analysis.efficientnet import (
@@ -27,6 +26,7 @@ from quadflow.analysis.features import (
     extract,
     torchmetrics_fid,
 )
+from quadflow.extras import MissingExtraError
 
 
 @pytest.fixture(scope="module")

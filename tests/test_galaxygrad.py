@@ -28,7 +28,7 @@ from quadflow.adapters.backbones.galaxygrad import (
     pixels,
 )
 from quadflow.adapters.checkpoints import CheckpointError
-from quadflow.adapters.extras import MissingExtraError
+from quadflow.extras import MissingExtraError
 
 SMALL = ScoreNetConfig(size=8, width=6, hidden=10, blocks=2)
 

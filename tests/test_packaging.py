@@ -81,7 +81,7 @@ def test_importing_the_core_loads_no_extra(tmp_path: Path) -> None:
         ("safetensors", "generative", "import quadflow.adapters as a; a.load_unet()"),
         ("PIL", "generative", "import torch; from quadflow.adapters.images import *; "
          "save_png('x.png', tile(torch.zeros(1, 1, 2, 2), 1))"),
-        ("tqdm", "generative", "from quadflow.adapters.extras import progress; progress(1, '')"),
+        ("tqdm", "generative", "from quadflow.extras import progress; progress(1, '')"),
         ("tqdm", "progress", "import torch, quadflow; "
          "quadflow.solve(lambda t, y: -y, torch.ones(1), (0.0, 1.0), progress=True)"),
         ("matplotlib", "analysis", "from pathlib import Path; "

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import quadflow as qf
-from quadflow.adapters.extras import MissingExtraError
 from quadflow.analysis import get_problem
 from quadflow.analysis.solvers import (
     Solver,
@@ -22,6 +21,7 @@ from quadflow.analysis.solvers import (
     scipy_solver,
     torchdiffeq_solver,
 )
+from quadflow.extras import MissingExtraError
 
 DRIVEN = get_problem("driven")
 UNEVEN = np.sort(np.append(np.linspace(0, 3, 31), [0.05, 0.33, 1.27, 2.96]))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from quadflow.errors import nearest
+from quadflow.extras import MissingExtraError
 
 from ..checkpoints import CheckpointError, load_into
-from ..extras import MissingExtraError
 from .equinox_files import name_leaves, read_leaves
 
 STRETCH = 0.1

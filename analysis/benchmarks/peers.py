@@ -17,7 +17,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 
 from .subjects import Subject
 

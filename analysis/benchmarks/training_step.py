@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 
 from .equal_error import Trial, cheapest
 from .memory import in_own_process

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quadflow.adapters.extras import require
+from quadflow.extras import require
 
 from ..multiprecision import multiprecision as mp
 from ..problems import Problem, register_problem, vector
