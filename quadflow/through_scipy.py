@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,7 +36,8 @@ def solve_by_scipy(
     Raises:
         ValueError: gradients are wanted (of y0 or of parameters of an nn.Module), min_step for
             another solver than LSODA, or what solve_ivp refuses. RuntimeError: it did not reach
-            the last time, SciPy's message says why; or func is not finite ("LSODA").
+            the last time, SciPy's message says why; or func is not finite ("LSODA"), or the solver
+            does not advance.
     """
     from scipy.integrate import solve_ivp  # slow to import, and wanted here alone
 
@@ -47,7 +49,20 @@ def solve_by_scipy(
     velocity = Velocity(func, layout, (times[0], times[-1]))
     shape = layout.join(y0).shape
 
+    farthest, idle = times[0], 0
+    # Jacobians by differences need as many evaluations at one time as the state has entries
+    patience = 10_000 + 100 * math.prod(shape)
+
     def on_numpy(t: float, y: np.ndarray) -> np.ndarray:
+        nonlocal farthest, idle
+        idle += 1
+        if (t - farthest) * (times[-1] - times[0]) > 0 and abs(t - farthest) > 16 * math.ulp(t):
+            farthest, idle = t, 0
+        if idle > patience:  # LSODA would go on for ever
+            raise RuntimeError(
+                f"scipy_solver, solver={solver!r}: no advance past t={farthest:.9g} in {patience} "
+                "evaluations of func: a singularity, or tolerances below rounding"
+            )
         state = torch.from_numpy(y.copy()).to(layout.device, layout.dtype).reshape(shape)
         value: np.ndarray = velocity(float(t), state)[0].cpu().numpy().reshape(-1)
         if solver == "LSODA" and not np.isfinite(value).all():  # which would never come back

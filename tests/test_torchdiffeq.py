@@ -196,6 +196,14 @@ def test_scipys_lsoda_comes_back_from_what_is_not_finite(bad: float) -> None:
         qf.odeint(lambda t, y: torch.where(t > 0.5, bad, -y), y0, FORWARD, method="scipy_solver")
 
 
+def test_scipys_lsoda_comes_back_from_a_singularity() -> None:
+    """y' = y², which is 1/(1 - t): LSODA alone would go on at one time for ever."""
+    y0 = torch.tensor([1.0], dtype=torch.float64)
+    times = torch.tensor([0.0, 2.0], dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="LSODA': no advance past t=0.99"):
+        qf.odeint(lambda t, y: y * y, y0, times, method="scipy_solver", rtol=1e-8, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
 @pytest.mark.parametrize("t_dtype", [torch.float32, torch.float64])
 def test_dtypes(t_dtype: torch.dtype, dtype: torch.dtype) -> None:
