@@ -140,6 +140,7 @@ class StepController:
     max_factor: float = 10.0
     _previous: float = 1.0
     _rejected: bool = False
+    _calm: int = 10
 
     def __post_init__(self) -> None:
         if not 0 < self.safety <= 1:
@@ -150,13 +151,15 @@ class StepController:
                 f"max_factor, got min_factor={self.min_factor}, max_factor={self.max_factor}"
             )
 
-    def growth(self, ratio: Any, previous: Any, order: Any) -> Any:
-        """The factor before its limits, of numbers or of arrays."""
+    def growth(self, ratio: Any, previous: Any, calm: Any, order: Any) -> Any:
+        """The factor before its limits, of numbers or of arrays. calm: tries accepted since the
+        last rejection; ten at the start."""
         smooth = self.safety * ratio ** (-0.7 / order) * previous ** (0.4 / order)
         plain = self.shrinkage(ratio, order)
+        leaps = (calm >= 10) & (plain > 2)
         if isinstance(plain, np.ndarray):
-            return np.where(plain > 2, plain, smooth)
-        return plain if plain > 2 else smooth
+            return np.where(leaps, plain, smooth)
+        return plain if leaps else smooth
 
     def shrinkage(self, ratio: Any, order: Any) -> Any:
         """The factor without memory, before its limits, of numbers or of arrays."""
@@ -165,7 +168,8 @@ class StepController:
     def accept(self, ratio: float, order: int) -> float:
         """Factor for the next step after an accepted one."""
         ratio = max(ratio, 1e-10)
-        factor: float = self.growth(ratio, self._previous, order)
+        factor: float = self.growth(ratio, self._previous, self._calm, order)
+        self._calm += 1
         factor = min(self.max_factor, max(self.min_factor, factor))
         if self._rejected:
             factor = min(1.0, factor)
@@ -174,7 +178,7 @@ class StepController:
 
     def reject(self, ratio: float, order: int) -> float:
         """Factor for another try after a rejected step (ratio > 1, or not finite)."""
-        self._rejected = True
+        self._rejected, self._calm = True, 0
         if not math.isfinite(ratio):
             return self.min_factor
         factor: float = self.shrinkage(ratio, order)

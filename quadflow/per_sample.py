@@ -17,7 +17,16 @@ from .host import worst
 from .interpolation import Anchor
 from .methods import Method, StagesMethod, SweepsMethod
 from .step import SamplesStep, State, Stepper, StepResult, Unfinished
-from .steps import Limits, Status, Steps, collapsed, endless, not_finite_past, steps_used_up
+from .steps import (
+    NEAR,
+    Limits,
+    Status,
+    Steps,
+    collapsed,
+    endless,
+    not_finite_past,
+    steps_used_up,
+)
 
 Array = np.ndarray
 
@@ -123,7 +132,9 @@ class PerSampleSteps(Steps):
         self.messages: list[str] = [f"reached t={end:.9g}" for end in self.t_end.tolist()]
         self.active = np.ones(samples, bool)
         self._previous, self._after_reject = np.ones(samples), np.zeros(samples, bool)
+        self._calm = np.full(samples, 10)
         self._finite = np.ones(samples, bool)
+        self._not_finite_at = np.full(samples, np.inf)
         self._size: Array | None = None
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
         self._ratio, self._judged = np.ones(samples), np.ones(samples)
@@ -184,7 +195,7 @@ class PerSampleSteps(Steps):
         least = np.maximum(limits.min_step, 16 * np.spacing(np.abs(t)))
         short = size < least
         self._fail(
-            short & ~self._finite,
+            short & (np.abs(self._not_finite_at - t) <= NEAR * least),
             Status.NON_FINITE,
             lambda i: not_finite_past(t[i], size[i]),
         )
@@ -214,6 +225,7 @@ class PerSampleSteps(Steps):
                 # the one host synchronisation of a try
                 ratio = np.array(worst(result.error_ratio(self.tolerance)))
             self._finite = np.isfinite(ratio)
+            self._not_finite_at = np.where(self.active & ~self._finite, t1, self._not_finite_at)
             good = self.active & self._finite & (ratio <= 1)
             more = self._wants_a_sweep(result, ratio, again)
             if torch.is_grad_enabled() and not self._finite[self.active].all():
@@ -233,6 +245,7 @@ class PerSampleSteps(Steps):
             # that a step must be shorter than min_step is for `_check` to see
             self._size = np.where(done, np.where(good, bounded, planned), self._size)
             self._after_reject = np.where(done, ~good, self._after_reject)
+            self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
             self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
             self.counts += good
             self.rejects += done & ~good
@@ -262,8 +275,9 @@ class PerSampleSteps(Steps):
         control = self.controller
         clipped = np.fmax(np.where(self._finite, ratio, 1.0), 1e-10)
         grown = np.clip(
-            control.growth(clipped, self._previous, order), control.min_factor, control.max_factor
-        )
+            control.growth(clipped, self._previous, self._calm, order),
+            control.min_factor, control.max_factor,
+        )  # fmt: skip
         grown = np.where(self._after_reject, np.fmin(grown, 1.0), grown)
         shrunk = np.clip(control.shrinkage(clipped, order), control.min_factor, 0.9)
         shrunk = np.where(self._finite, shrunk, control.min_factor)

@@ -256,7 +256,8 @@ class AdaptiveSteps(Steps):
         self._sign = math.copysign(1.0, landings[-1].t - state.t)
         self._jumps = any(landing.restart for landing in landings[:-1])
         self._size: float | None = None
-        self._finite, self._entered = True, True
+        self._entered = True
+        self._not_finite_at = math.inf  # the end of the last try that was not finite
 
     @property
     def stiff_at(self) -> float | None:
@@ -328,8 +329,9 @@ class AdaptiveSteps(Steps):
             # interval, from a constant guess, say nothing
             if state.last is None:
                 judged = ratio
-            self._finite = math.isfinite(ratio)
-            if self._finite and ratio <= 1:
+            if not math.isfinite(ratio):
+                self._not_finite_at = t1
+            elif ratio <= 1:
                 if self._monitor.wants_sweep(result) and result.refine is not None:
                     self.refined += 1
                     swept = result.refine()
@@ -400,10 +402,15 @@ class AdaptiveSteps(Steps):
         least = max(limits.min_step, 16 * math.ulp(abs(t)))
         if size >= least:
             return
-        if not self._finite:
+        if abs(self._not_finite_at - t) <= NEAR * least:
             raise self._end(Status.NON_FINITE, not_finite_past(t, size))
         dtype = self.stepper.velocity.layout.dtype
         raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
+
+
+NEAR = 100.0
+"""A step that collapses within so many of the least steps before a place where a try was not finite
+was stopped by that, though the last tries, shorter still, may have been finite."""
 
 
 def steps_used_up(max_steps: int, t: float, size: float, stiff: str | None = None) -> str:

@@ -200,7 +200,7 @@ def test_scipys_lsoda_comes_back_from_a_singularity() -> None:
     """y' = y², which is 1/(1 - t): LSODA alone would go on at one time for ever."""
     y0 = torch.tensor([1.0], dtype=torch.float64)
     times = torch.tensor([0.0, 2.0], dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="LSODA': no advance past t=0.99"):
+    with pytest.raises(RuntimeError, match=r"LSODA': no advance past t=0\.99"):
         qf.odeint(lambda t, y: y * y, y0, times, method="scipy_solver", rtol=1e-8, atol=1e-3)
 
 
