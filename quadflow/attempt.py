@@ -27,29 +27,20 @@ extrapolated guess. Measured on nonlinear problems at the steps that tolerances 
 to, all but a twentieth of the sweeps leave less, the median 1/7 to 1/75. Where sweeps hardly
 contract, beyond h·L = 0.4 a sweep (L the Lipschitz constant), steps are unstable anyway."""
 
-STACKED = 2048
+SUMMED_AT_ONCE = 2048
 """Most entries of a state whose stages are summed all at once: fewer operations, but more work for
 every entry, which large states are spared."""
 
 
-@dataclass(frozen=True)
-class StageTensors:
-    """A tableau with s stages as tensors of the state's dtype and device.
+def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
+    """Of each of a tableau's stages the weights of its velocity in all that it goes into: the
+    states of the later stages, then the end where that is no stage, then the error estimates.
 
-    columns: s of them, the weights of a stage's velocity in all that it goes into: the states of
-    the later stages, then the end where that is no stage, then the error estimates.
+    As tensors of the dtype and device of a state `like` this one.
     """
-
-    columns: list[Tensor]
-
-
-def stage_tensors(tableau: Tableau, like: Tensor) -> StageTensors:
-    """The tableau's tensors for a state `like` this one."""
-    s = len(tableau.a)
-    stages = [np.append(row, np.zeros(s - len(row))) for row in tableau.a[1:]]
     end = [] if tableau.first_same_as_last else [tableau.b]
-    table = torch.tensor(np.stack([*stages, *end, *tableau.errors]), dtype=torch.float64)
-    return StageTensors(list(table.to(like.device, like.dtype).T.contiguous().unbind(0)))
+    table = torch.tensor(np.stack([*tableau.matrix[1:], *end, *tableau.errors]))
+    return list(table.to(like.device, like.dtype).T.contiguous().unbind(0))
 
 
 def stages(
@@ -60,11 +51,11 @@ def stages(
     h: Any,
     y0: Tensor,
     v0: Tensor,
-    tensors: StageTensors | None = None,
+    columns: list[Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
     """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate.
 
-    tensors: of the tableau, for a float h: a velocity then is added at once to all that it goes
+    columns: of the tableau, for a float h: a velocity then is added at once to all that it goes
     into.
     """
     velocities, sums = [v0], None
@@ -74,8 +65,8 @@ def stages(
     def shaped(x: Tensor) -> Tensor:
         return x if is_flat else x.view_as(y0)
 
-    if tensors is not None:
-        sums = torch.outer(tensors.columns[0], v0 if is_flat else v0.reshape(-1))
+    if columns is not None:
+        sums = torch.outer(columns[0], v0 if is_flat else v0.reshape(-1))
     for i in range(1, len(tableau.a)):
         if sums is None:
             y = along(y0, combine(tableau.a[i], velocities), h)
@@ -84,8 +75,8 @@ def stages(
         # c = 1 means t1 itself: t0 + h may miss it by rounding
         v = f(t1 if c[i] == 1.0 else t0 + c[i] * h, y)
         velocities.append(v)
-        if sums is not None and tensors is not None:
-            sums = torch.addr(sums, tensors.columns[i], v if is_flat else v.reshape(-1))
+        if sums is not None and columns is not None:
+            sums = torch.addr(sums, columns[i], v if is_flat else v.reshape(-1))
     y1 = y
     if not tableau.first_same_as_last:
         if sums is None:

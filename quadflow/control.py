@@ -54,7 +54,7 @@ class Tolerance:
         """`ratio` of each of k errors (k, *shape) of one step: (k,)."""
         scaled = errors / self._scale(y0, y1)
         if self.norm is rms_norm:
-            return _each(self.norm, scaled)
+            return _rms_of_each(scaled)
         return torch.stack([_checked(self.norm(one)) for one in scaled])
 
     def _scale(self, y0: Tensor, y1: Tensor) -> Tensor:
@@ -67,12 +67,17 @@ class Tolerance:
 
 def _each(norm: Norm, x: Tensor) -> Tensor:
     """The norm of every entry of x's leading axis."""
-    if norm is rms_norm:  # in one operation
-        flat = x.reshape(len(x), -1)
-        root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
-        return root
+    if norm is rms_norm:
+        return _rms_of_each(x)
     each: Tensor = torch.func.vmap(lambda one: _checked(norm(one)))(x)
     return each
+
+
+def _rms_of_each(x: Tensor) -> Tensor:
+    """`rms_norm` of every entry of x's leading axis, in one operation."""
+    flat = x.reshape(len(x), -1)
+    root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
+    return root
 
 
 def _checked(norm: Any) -> Tensor:
@@ -139,7 +144,6 @@ class StepController:
     min_factor: float = 0.2
     max_factor: float = 10.0
     _previous: float = 1.0
-    _rejected: bool = False
     _calm: int = 10
 
     def __post_init__(self) -> None:
@@ -169,16 +173,15 @@ class StepController:
         """Factor for the next step after an accepted one."""
         ratio = max(ratio, 1e-10)
         factor: float = self.growth(ratio, self._previous, self._calm, order)
-        self._calm += 1
         factor = min(self.max_factor, max(self.min_factor, factor))
-        if self._rejected:
+        if self._calm == 0:
             factor = min(1.0, factor)
-        self._previous, self._rejected = max(ratio, 1e-4), False
+        self._previous, self._calm = max(ratio, 1e-4), self._calm + 1
         return factor
 
     def reject(self, ratio: float, order: int) -> float:
         """Factor for another try after a rejected step (ratio > 1, or not finite)."""
-        self._rejected, self._calm = True, 0
+        self._calm = 0
         if not math.isfinite(ratio):
             return self.min_factor
         factor: float = self.shrinkage(ratio, order)

@@ -131,9 +131,7 @@ class PerSampleSteps(Steps):
         self.statuses: list[Status] = [Status.SUCCESS] * samples
         self.messages: list[str] = [f"reached t={end:.9g}" for end in self.t_end.tolist()]
         self.active = np.ones(samples, bool)
-        self._previous, self._after_reject = np.ones(samples), np.zeros(samples, bool)
-        self._calm = np.full(samples, 10)
-        self._finite = np.ones(samples, bool)
+        self._previous, self._calm = np.ones(samples), np.full(samples, 10)
         self._not_finite_at = np.full(samples, np.inf)
         self._size: Array | None = None
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
@@ -224,11 +222,11 @@ class PerSampleSteps(Steps):
             with torch.no_grad():
                 # the one host synchronisation of a try
                 ratio = np.array(worst(result.error_ratio(self.tolerance)))
-            self._finite = np.isfinite(ratio)
-            self._not_finite_at = np.where(self.active & ~self._finite, t1, self._not_finite_at)
-            good = self.active & self._finite & (ratio <= 1)
+            finite = np.isfinite(ratio)
+            self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
+            good = self.active & finite & (ratio <= 1)
             more = self._wants_a_sweep(result, ratio, again)
-            if torch.is_grad_enabled() and not self._finite[self.active].all():
+            if torch.is_grad_enabled() and not finite[self.active].all():
                 # a step that was not finite would poison the gradients of those it is joined with
                 t1 = np.where(good | more, t1, self.t)
                 result = self.stepper.step(state, self._times(t1, state.y))
@@ -244,7 +242,6 @@ class PerSampleSteps(Steps):
             bounded = np.clip(planned, limits.min_step, limits.max_step)
             # that a step must be shorter than min_step is for `_check` to see
             self._size = np.where(done, np.where(good, bounded, planned), self._size)
-            self._after_reject = np.where(done, ~good, self._after_reject)
             self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
             self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
             self.counts += good
@@ -272,15 +269,15 @@ class PerSampleSteps(Steps):
         return self._again
 
     def _factors(self, ratio: Array, good: Array, order: Any) -> Array:
-        control = self.controller
-        clipped = np.fmax(np.where(self._finite, ratio, 1.0), 1e-10)
+        control, finite = self.controller, np.isfinite(ratio)
+        clipped = np.fmax(np.where(finite, ratio, 1.0), 1e-10)
         grown = np.clip(
             control.growth(clipped, self._previous, self._calm, order),
             control.min_factor, control.max_factor,
         )  # fmt: skip
-        grown = np.where(self._after_reject, np.fmin(grown, 1.0), grown)
+        grown = np.where(self._calm == 0, np.fmin(grown, 1.0), grown)
         shrunk = np.clip(control.shrinkage(clipped, order), control.min_factor, 0.9)
-        shrunk = np.where(self._finite, shrunk, control.min_factor)
+        shrunk = np.where(finite, shrunk, control.min_factor)
         return np.asarray(np.where(good, grown, shrunk))
 
     def _joined(self, result: StepResult, state: State, good: Array) -> State:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import attempt
-from .attempt import RuleTensors, StageTensors, Swept
+from .attempt import RuleTensors, Swept
 from .compiled import Attempt, CompiledAttempts, counts
 from .control import Tolerance
 from .dense import Segment, WeightFunction, along, combine, lagrange_weights, polynomial_weights
@@ -146,7 +146,7 @@ class Stepper:
     adaptive: bool = False
     compiled: CompiledAttempts | None = None
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
-    _tableaus: dict[Any, StageTensors] = field(default_factory=dict)
+    _columns: dict[Any, list[Tensor]] = field(default_factory=dict)
     _weights: WeightFunction | None = None
 
     def start(self, state: State) -> Anchor:
@@ -409,13 +409,13 @@ class Stepper:
             )
         return self._rules[key]
 
-    def _stage_tensors(self, tableau: Tableau, y0: Tensor) -> StageTensors | None:
-        if y0.numel() > attempt.STACKED or len(tableau.a) < 4:
+    def _stage_columns(self, tableau: Tableau, y0: Tensor) -> list[Tensor] | None:
+        if y0.numel() > attempt.SUMMED_AT_ONCE or len(tableau.a) < 4:
             return None
         key = (id(tableau), y0.dtype, y0.device)
-        if key not in self._tableaus:
-            self._tableaus[key] = attempt.stage_tensors(tableau, y0)
-        return self._tableaus[key]
+        if key not in self._columns:
+            self._columns[key] = attempt.stage_columns(tableau, y0)
+        return self._columns[key]
 
     def _until_converged(
         self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
@@ -452,8 +452,8 @@ class Stepper:
             v, detail = self.velocity(t, y)
             return v
 
-        tensors = None if isinstance(h, Tensor) else self._stage_tensors(tableau, y0)
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, tensors)
+        columns = None if isinstance(h, Tensor) else self._stage_columns(tableau, y0)
+        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, columns)
         if compiled is not None:
             compiled.measure(before)
         return self._staged(tableau, state, t1, start, y1, velocities, error, detail)

@@ -78,13 +78,10 @@ def real_limit(method: Method) -> float | None:
     """
     if isinstance(method, StagesMethod):
         tableau, s = method.tableau, len(method.tableau.a)
-        matrix = np.zeros((s, s))
-        for i, row in enumerate(tableau.a):
-            matrix[i, :i] = row
         moment, powers = np.ones(s), [1.0]
         for _ in range(s):
             powers.append(float(tableau.b @ moment))
-            moment = matrix @ moment
+            moment = tableau.matrix @ moment
         return _reach(lambda x: np.abs(np.polynomial.polynomial.polyval(-x, powers)))
     if isinstance(method, SweepsMethod):
         return None if method.converged else _reach(lambda x: _sweeps_radius(method, -x))

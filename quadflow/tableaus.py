@@ -44,6 +44,12 @@ class Tableau:
         return np.where(np.abs(sums - 1) < 1e-14, 1.0, sums)
 
     @functools.cached_property
+    def matrix(self) -> np.ndarray:
+        """a with its zeros, (s, s)."""
+        s = len(self.a)
+        return np.array([[*row, *[0.0] * (s - len(row))] for row in self.a])
+
+    @functools.cached_property
     def numbers(self) -> tuple[list[float], list[float], list[list[float]]]:
         """c, b and errors as Python's numbers, which a step multiplies tensors with."""
         return self.c.tolist(), self.b.tolist(), [row.tolist() for row in self.errors]
@@ -67,10 +73,7 @@ class Tableau:
             weights[:] = [1 / np.prod(np.delete(c[i] - c, i)) for i in range(s)]
         else:
             return None
-        rows = np.zeros((s, s))
-        for i, row in enumerate(self.a):
-            rows[i, :i] = row
-        return tuple(weights.tolist()), tuple((weights @ rows).tolist())
+        return tuple(weights.tolist()), tuple((weights @ self.matrix).tolist())
 
     def __post_init__(self) -> None:
         for i, row in enumerate(self.a):

@@ -47,8 +47,8 @@ def solve_by_scipy(
     if "min_step" in options and solver != "LSODA":
         raise ValueError(f"options['min_step'] has no use in solver={solver!r}, only in 'LSODA'")
     velocity = Velocity(func, layout, (times[0], times[-1]))
-    shape = layout.join(y0).shape
-
+    start = layout.join(y0)
+    shape = start.shape
     farthest, idle = times[0], 0
     # Jacobians by differences need as many evaluations at one time as the state has entries
     patience = 10_000 + 100 * math.prod(shape)
@@ -76,7 +76,7 @@ def solve_by_scipy(
     }
     with torch.no_grad():
         found = solve_ivp(
-            on_numpy, (times[0], times[-1]), layout.join(y0).cpu().numpy().reshape(-1),
+            on_numpy, (times[0], times[-1]), start.cpu().numpy().reshape(-1),
             method=solver, t_eval=times, rtol=_as_numpy(rtol), atol=_as_numpy(atol), **steps,
         )  # fmt: skip
     if not found.success:

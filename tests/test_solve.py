@@ -727,3 +727,33 @@ def test_nothing_is_accepted_of_what_is_not_finite(name: str, bad: float) -> Non
         assert solution.status is Status.NON_FINITE, solution.message
         assert solution.y.isfinite().all()
         assert solution.t[-1] < 0.76  # the last nodes of a step may lie before its end
+
+
+# -- control of steps ------------------------------------------------------------------------------
+
+
+def test_steps_leap_only_where_nothing_was_rejected_of_late() -> None:
+    """Far from the limit a small error gives the step it allows, whatever the one before was; for
+    ten tries after a rejection the memory of that one holds it back."""
+    control = qf.StepController()
+    leap = 0.9 * 1e-3 ** (-1 / 5)
+    assert [control.accept(1e-3, 5) for _ in range(3)] == pytest.approx([leap] * 3)
+    assert control.reject(10.0, 5) == pytest.approx(0.9 * 10.0 ** (-1 / 5))
+    assert control.accept(1e-3, 5) == 1.0  # right after a rejection
+    held = [control.accept(1e-3, 5) for _ in range(9)]
+    assert held == pytest.approx([0.9 * 1e-3 ** (-0.3 / 5)] * 9)
+    assert control.accept(1e-3, 5) == pytest.approx(leap)
+
+
+@pytest.mark.parametrize("name", ["dopri5", "tsit5"])
+@pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-7])
+def test_steps_settle_where_stability_holds_them(name: str, tol: float) -> None:
+    """No limit cycle of growing, being rejected and growing again."""
+    sol = qf.solve(
+        lambda t, y: -100 * (y - torch.cos(t)), vector(1.0), (0.0, 20.0), method=name, rtol=tol,
+        atol=tol, on_stiff="ignore",
+    )  # fmt: skip
+    assert sol.stats.accepted > 500 and sol.stats.rejected <= 0.01 * sol.stats.accepted
+    sizes = np.diff(sol.steps)
+    late = np.log(sizes[len(sizes) // 2 : -1])
+    assert late.std() < 0.15 and np.abs(np.diff(late)).max() < 0.4

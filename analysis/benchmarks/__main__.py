@@ -1,7 +1,7 @@
 """All speed benchmarks: docs/figures/benchmarks.json, the figures of growth, docs/benchmarks.md.
 
 `python -m quadflow.analysis.benchmarks [--quick] [--only NAME ...] [--docs docs] [--draw]`, in the
-repository's root; in some forty minutes. Each is also a command of its own, see `--help`.
+repository's root; in about half an hour. Each is also a command of its own, see `--help`.
 """
 
 from __future__ import annotations
