@@ -11,6 +11,7 @@ from torch import Tensor
 
 from quadflow.errors import nearest
 from quadflow.evaluation import Time
+from quadflow.ownership import Outputs, Untouched
 
 Call = Callable[[Any, Tensor, Tensor, Tensor | None, Mapping[str, Any]], Any]
 """(model, x, t, labels, extras) -> the model's raw output."""
@@ -237,6 +238,7 @@ class FlowField:
         first = next(iter(parameters()), None) if callable(parameters) else None
         self._model_dtype = None if first is None else first.dtype
         self.evaluations = self.rows = 0
+        self._outputs, self._guard = Outputs(), Untouched("the model", ValueError)
 
     @property
     def guided(self) -> bool:
@@ -293,11 +295,17 @@ class FlowField:
                 )
         labels = [self._labels[half] for half in halves]
         given = [label for label in labels if label is not None]
-        raw = convention.call(
-            self.model, own.to(dtype), times, torch.cat(given) if given else None,
-            {key: self._extra(key, halves, len(own) // count) for key in self.extras},
+        seen = own.to(dtype)
+        mark = self._guard.before(seen)
+        value = output_tensor(
+            convention.call(
+                self.model, seen, times, torch.cat(given) if given else None,
+                {key: self._extra(key, halves, len(own) // count) for key in self.extras},
+            )
         )  # fmt: skip
-        value = output_tensor(raw).to(own.dtype)
+        self._guard.after(seen, mark)
+        # a model may fill the same memory in its next call
+        value = self._outputs.own(value, seen).to(own.dtype)
         if value.shape != own.shape:
             raise ValueError(
                 f"the model returned shape {tuple(value.shape)} for an input {tuple(own.shape)}"

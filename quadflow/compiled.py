@@ -40,21 +40,34 @@ runs between the calls."""
 
 
 class _Traced(Velocity):
-    """func as a graph sees it: nothing is counted, and times are tensors."""
+    """func as a graph sees it: nothing is counted or watched, and times are tensors.
 
-    def __init__(self, func: Any, further: tuple[Any, ...], layout: StateLayout) -> None:
+    copies: func may write over what it returned, see `ownership`; inside a graph this cannot be
+    seen, so every output is copied, which a compiler joins with what made it.
+    """
+
+    def __init__(
+        self, func: Any, further: tuple[Any, ...], layout: StateLayout, copies: bool
+    ) -> None:
         self.layout, self.window = layout, None
         self._plain = (lambda t, y: func(t, y, *further)) if further else func
+        self._keeps, self._own = copies, _copied
 
     def at(self, t: Tensor, y: Tensor) -> Tensor:
         """f at one time (or one a sample)."""
         t = self.layout.against_parts(t).to(self.layout.time_dtype)
-        value = self._plain(t, self.layout.split(y))
-        return self._checked(value, y, 0)
+        return self._one(t, self.layout.seen(y))
 
     def at_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         """f at several nodes."""
-        return self._evaluate_nodes(mode, times.to(self.layout.time_dtype), states)
+        times, states = times.to(self.layout.time_dtype), self.layout.seen(states)
+        if mode == "loop":
+            return self._each(times, states)
+        return self._together(mode, times, states)
+
+
+def _copied(value: Tensor, y: Tensor | None = None) -> Tensor:
+    return value.clone()
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,13 @@ class _Measure:
         return tolerance.ratio(error.detach(), y0.detach(), y1.detach())
 
 
-def _stages_kernel(tableau: Tableau, layout: StateLayout, measure: _Measure) -> Callable[..., Any]:
+def _stages_kernel(
+    tableau: Tableau, layout: StateLayout, copies: bool, measure: _Measure
+) -> Callable[..., Any]:
     def stages(
         func: Any, further: Any, y0: Tensor, v0: Tensor | None, times: Any, rtol: Any, atol: Any
     ) -> Any:
-        velocity = _Traced(func, further, layout)
+        velocity = _Traced(func, further, layout, copies)
         t0, t1, low, high = times if isinstance(times, tuple) else times.unbind()
 
         def f(t: Tensor, y: Tensor) -> Tensor:
@@ -94,13 +109,19 @@ def _stages_kernel(tableau: Tableau, layout: StateLayout, measure: _Measure) -> 
 
 
 def _sweeps_kernel(
-    rule: RuleTensors, count: int, from_: str, mode: str, layout: StateLayout, measure: _Measure
+    rule: RuleTensors,
+    count: int,
+    from_: str,
+    mode: str,
+    layout: StateLayout,
+    copies: bool,
+    measure: _Measure,
 ) -> Callable[..., Any]:
     def sweeps(
         func: Any, further: Any, y0: Tensor, v0: Tensor | None, old: Tensor | None,
         guess: Tensor | None, times: Any, rtol: Any, atol: Any,
     ) -> Any:  # fmt: skip
-        velocity = _Traced(func, further, layout)
+        velocity = _Traced(func, further, layout, copies)
         t0, t1, low, high, width = times.unbind()
         h, given = t1 - t0, (v0, guess)
 
@@ -228,11 +249,13 @@ class CompiledAttempts:
 
     def stages(self, tableau: Tableau, known: bool) -> Attempt:
         """A try of a Runge-Kutta step; known: with the start's velocity given."""
-        found = self._mine.get((tableau, known))
+        copies = self.velocity.outputs.reused
+        kind = (tableau, known, copies)
+        found = self._mine.get(kind)
         if found is None:
-            found = self._mine[tableau, known] = self._attempt(
-                ("stages", tableau, known),
-                lambda: _stages_kernel(tableau, self.velocity.layout, self._measure),
+            found = self._mine[kind] = self._attempt(
+                ("stages", *kind),
+                lambda: _stages_kernel(tableau, self.velocity.layout, copies, self._measure),
             )
         return found
 
@@ -245,13 +268,14 @@ class CompiledAttempts:
         mode = self.velocity.mode
         if mode == "auto":
             return None
-        kind = (id(rule), count, from_, known, guessed)
+        copies = self.velocity.outputs.reused
+        kind = (id(rule), count, from_, known, guessed, copies)
         found = self._mine.get(kind)
         if found is None:
             found = self._mine[kind] = self._attempt(
                 ("sweeps", rule.key, *kind[1:], mode),
                 lambda: _sweeps_kernel(
-                    rule, count, from_, mode, self.velocity.layout, self._measure
+                    rule, count, from_, mode, self.velocity.layout, copies, self._measure
                 ),
             )
         return found

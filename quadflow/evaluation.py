@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +10,8 @@ from torch import Tensor
 
 from .errors import VelocityError, nearest
 from .host import worst
+from .ownership import Outputs, Untouched
+from .probing import find_mode
 
 Time = float | Tensor
 """A time: a float, or a tensor that broadcasts against the state (one time a sample)."""
@@ -27,7 +27,8 @@ class DetailedVelocity(Protocol):
 
     The detail is kept in the anchor made of the evaluation; it counts as one evaluation. t comes
     as a float (or as the tensor that the caller of a `Stepper` uses for per-sample times), so that
-    decisions on t cost no host synchronisation.
+    decisions on t cost no host synchronisation. Neither v nor the detail may be written over by a
+    later call (see `ownership.Outputs`).
     """
 
     def evaluate(self, t: Time, y: Any) -> tuple[Any, Any]: ...
@@ -145,30 +146,25 @@ class StateLayout:
         flat = [part.reshape(*part.shape[:front], -1) for part in self._parts(y)]
         return torch.cat(flat, dim=-1).to(self.dtype)
 
+    def start(self, y0: Any) -> Tensor:
+        """`join`, in memory of the solver's own: what a user's function does to its argument can
+        not reach y0, nor can what becomes of y0 later reach the solution."""
+        y = self.join(y0)
+        return y.clone() if y is y0 else y
+
+    def seen(self, y: Tensor) -> Tensor:
+        """A solver's tensor in the dtype that the user's functions see."""
+        return y if y.dtype is self.func_dtype else y.to(self.func_dtype)
+
     def split(self, y: Tensor, leading: int = 0) -> Any:
         """The user's state of a solver's tensor that has `leading` extra axes in front."""
-        if y.dtype is not self.func_dtype:
-            y = y.to(self.func_dtype)
+        y = self.seen(y)
         if self.kind is Tensor:
             return y
         front = y.shape[: leading + len(self.batch)]
         pieces = torch.split(y, self.sizes, dim=-1)
         parts = [p.reshape((*front, *s)) for p, s in zip(pieces, self.shapes, strict=True)]
         return dict(zip(self.keys, parts, strict=True)) if self.kind is dict else tuple(parts)
-
-
-def _perturbed(y: Tensor) -> Tensor:
-    """Node states of which no two entries are alike, within 1 % of y.
-
-    Zeros move as well (upwards, into the domain of roots and logarithms): at zero states a func
-    that mixes the nodes would look innocent.
-    """
-    # equidistributed in [0, 1): the multiples of the golden ratio
-    index = torch.arange(1, y.numel() + 1, dtype=torch.float64).reshape(y.shape)
-    wiggle = (5e-3 * (1 + torch.frac(index * 0.6180339887498949))).to(y)
-    size = y.abs()
-    floor = 1e-3 * size.amax()
-    return y + wiggle * torch.where(size > floor, y, torch.where(floor > 0, floor, 1.0).to(y))
 
 
 def check_function(func: Any) -> None:
@@ -182,13 +178,9 @@ class Velocity:
 
     func is called with t of the state's real dtype: 0-dimensional for one state; for n nodes
     evaluated by "broadcast", t of shape (n, 1, ..., 1) against states (n, *shape); by "vmap",
-    through torch.func.vmap; by "loop", n times as for one state. "auto" finds out on perturbed
-    copies of the first node states and keeps the fastest mode that it trusts:
-    - "loop" where vmap fails or differs: vmap refuses a func that reads numbers out of its
-      arguments (float(t), `if y.norm() > 1`), and such a func may treat each node differently;
-    - "broadcast" where it agrees with the loop to rounding, and a node thrown far away leaves the
-      others as they were (a func that sums over its whole argument fails one or the other);
-    - else "vmap".
+    through torch.func.vmap; by "loop", n times as for one state. "auto" finds out at the first
+    nodes, see `probing.find_mode`. A func may return memory that it fills anew in its next call
+    (it is copied), and must leave y as it is (VelocityError).
 
     Attributes:
         nfe: evaluations of the velocity of one state (n nodes in one call are n).
@@ -217,7 +209,12 @@ class Velocity:
         self.nfe = self.calls = self.probe_nfe = 0
         # times outside are moved to the nearer end: a func that jumps is kept on one side
         self.window: tuple[float, float] | None = None
+        self.outputs = Outputs()
+        self._own = self.outputs.own
+        self._guard = Untouched("func")
         self._detailed = isinstance(func, DetailedVelocity)
+        # other outputs are copied anyway, when they are joined or cast
+        self._keeps = not (layout.joined or self._detailed or layout.dtype is not layout.func_dtype)
         # for several nodes together, where no detail is kept
         self._plain = func if callable(func) else lambda t, y: func.evaluate(t, y)[0]
 
@@ -226,10 +223,12 @@ class Velocity:
         layout = self.layout
         self.nfe += 1
         self.calls += 1
+        seen = layout.seen(y)
+        mark = self._guard.before(seen)
         if isinstance(t, Tensor):
             t = self.layout.against_parts(t)
         if self._detailed:
-            value, detail = self.func.evaluate(t, layout.split(y))
+            value, detail = self.func.evaluate(t, layout.split(seen))
         else:
             if self.window is not None and not isinstance(t, Tensor):
                 t = min(max(t, self.window[0]), self.window[1])
@@ -237,7 +236,10 @@ class Velocity:
                 time = t.to(layout.time_dtype)
             else:  # a fill on the device, where a copy from the host would synchronise
                 time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
-            value, detail = self.func(time, layout.split(y)), None
+            value, detail = self.func(time, layout.split(seen)), None
+            if self._keeps and isinstance(value, Tensor):
+                value = self._own(value, seen)
+        self._guard.after(seen, mark)
         return self._checked(value, y, 0), detail
 
     def nodes(self, times: Tensor, states: Tensor) -> Tensor:
@@ -247,89 +249,41 @@ class Velocity:
         if self.window is not None:
             times = times.clamp(*self.window)
         if self.mode == "auto":
-            self.mode = self._probe(times, states)
+            self.mode = find_mode(self, times, states)
         self.nfe += len(states)
         self.calls += len(states) if self.mode == "loop" else 1
-        return self._evaluate_nodes(self.mode, times, states)
+        return self.evaluate_nodes(self.mode, times, states)
 
-    def _evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
+    def evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
+        """`nodes` in a given mode, uncounted; times in the dtype that func sees."""
+        seen = self.layout.seen(states)
+        mark = self._guard.before(seen)
+        value = self._each(times, seen) if mode == "loop" else self._together(mode, times, seen)
+        self._guard.after(seen, mark)
+        return value
+
+    def _each(self, times: Tensor, states: Tensor) -> Tensor:
+        pairs = zip(times.unbind(0), states.unbind(0), strict=True)
+        return torch.stack([self._one(t, y) for t, y in pairs])
+
+    def _one(self, t: Tensor, y: Tensor) -> Tensor:
+        """One node of several; y as func sees it."""
+        value = self._plain(t, self.layout.split(y))
+        if self._keeps and isinstance(value, Tensor):
+            value = self._own(value, y)
+        return self._checked(value, y, 0)
+
+    def _together(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         layout = self.layout
-        if mode == "loop":
-            values = [self._plain(t, layout.split(y)) for t, y in zip(times, states, strict=True)]
-            pairs = zip(values, states, strict=True)
-            return torch.stack([self._checked(value, y, 0) for value, y in pairs])
         if mode == "vmap":
             value = torch.func.vmap(self._plain)(times, layout.split(states, 1))
         else:
             if times.dim() == 1:
                 times = times.reshape(-1, *(1,) * layout.rank)
             value = self._plain(times, layout.split(states, 1))
+        if self._keeps and isinstance(value, Tensor):
+            value = self._own(value, states)
         return self._checked(value, states, 1)
-
-    def _probe(self, node_times: Tensor, states: Tensor) -> str:
-        before = self.nfe
-        device = states.device
-        with (
-            torch.no_grad(),
-            warnings.catch_warnings(),
-            # a random func draws in the solve what it would have drawn without the probe
-            torch.random.fork_rng(
-                [] if device.type == "cpu" else [device], device_type=device.type
-            ),
-        ):
-            warnings.simplefilter("ignore")
-            mode = self._trusted_mode(node_times, _perturbed(states.detach()))
-        self.probe_nfe += self.nfe - before
-        return mode
-
-    def _trusted_mode(self, node_times: Tensor, y: Tensor) -> str:
-        n = len(y)
-
-        def evaluate(mode: str, times: Tensor, y: Tensor) -> Tensor:
-            self.nfe += n
-            self.calls += n if mode == "loop" else 1
-            return self._evaluate_nodes(mode, times, y)
-
-        # times spread over the whole span expose a func that mixes them; where func is not
-        # finite that far from its trajectory, the nodes' own times must do
-        low, high = self.span
-        if not math.isfinite(high):  # an event ends the solve
-            high = low + math.copysign(1.0, high)
-        spread_out = torch.linspace(low, high, n)
-        spread_out = spread_out.reshape(-1, *(1,) * (node_times.dim() - 1)).to(node_times)
-        for times in (spread_out.expand_as(node_times), node_times):
-            try:
-                reference = evaluate("loop", times, y)
-            except Exception:  # func may refuse a state that its trajectory never meets
-                continue
-            if not worst(~torch.isfinite(reference).all()):
-                break
-        else:
-            return "loop"
-        # what rounding may do to each component: its own size, and (where large terms cancel) the
-        # size of those terms, which the perturbation of 1 % shows
-        spread = (reference - reference[0]).abs().amax(0)
-        bound = 200 * torch.finfo(reference.dtype).eps * (reference.abs().amax(0) + 100 * spread)
-
-        def agrees(mode: str, y: Tensor, rows: slice) -> bool:
-            try:
-                value = evaluate(mode, times, y)
-            except Exception:  # whatever a function does on shapes that it was not written for
-                return False
-            return not worst(~((value - reference)[rows].abs() <= bound).all())
-
-        if not agrees("vmap", y, slice(None)):
-            return "loop"
-        if not agrees("broadcast", y, slice(None)):
-            return "vmap"
-        # a threshold on all nodes together (say on y.norm()) shows only once it is crossed
-        far = 1e8 * max(1.0, worst(y.abs().amax()))
-        for i, value, others in ((0, far, slice(1, None)), (n - 1, -far, slice(0, n - 1))):
-            thrown = y.clone()
-            thrown[i] = value
-            if n > 1 and not agrees("broadcast", thrown, others):
-                return "vmap"
-        return "broadcast"
 
     def _checked(self, value: Any, y: Tensor, leading: int) -> Tensor:
         layout = self.layout

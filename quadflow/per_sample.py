@@ -16,6 +16,7 @@ from .events import Stop
 from .host import worst
 from .interpolation import Anchor
 from .methods import Method, StagesMethod, SweepsMethod
+from .probing import check_samples
 from .step import SamplesStep, State, Stepper, StepResult, Unfinished
 from .steps import (
     NEAR,
@@ -167,6 +168,7 @@ class PerSampleSteps(Steps):
             lambda i: f"func is not finite at the start, t={self.t[i]:.9g}",
         )
         self.state = replace(state, anchor=start)
+        check_samples(self.stepper.velocity, self.t, self.t_end, state.y)
         if self.limits.initial_step is not None:
             size = np.full(len(self.t), self.limits.initial_step)
         else:

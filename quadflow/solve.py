@@ -29,6 +29,7 @@ from .events import EventTracker, Stop
 from .grids import fixed_grid, per_sample_grid, with_landings
 from .host import worst
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
+from .ownership import Untouched
 from .per_sample import (
     PerSampleCollector,
     PerSampleSteps,
@@ -212,7 +213,7 @@ def solve(
                 raise ValueError(f"{name} is not available with batch_dims=1")
         check_method(chosen)
         times = sample_times(t, layout.batch[0], open_ended=events is not None)
-        y_start = layout.join(y0)
+        y_start = layout.start(y0)
         rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
         check_fits(rtol, "rtol", y_start)
         check_fits(atol, "atol", y_start)
@@ -234,7 +235,10 @@ def solve(
         )
         tolerance = Tolerance(rtol, atol, norm)
         landings = _landings(times, sign, breakpoints, land_on, clock)
-        hooks = Hooks(_on_state(attempt_callback, layout), _on_state(reject_callback, layout))
+        hooks = Hooks(
+            _on_state(attempt_callback, "attempt_callback", layout),
+            _on_state(reject_callback, "reject_callback", layout),
+        )
         if isinstance(grid, Tensor) and grid.dim() > 1:
             if not isinstance(chosen, AnchorsMethod) or chosen.startup != "rising":
                 raise ValueError(
@@ -266,7 +270,7 @@ def solve(
                 "on_stiff='stop' belongs to adaptive steps: leave out step_size and grid"
             )
 
-        state = State(times[0], layout.join(y0))
+        state = State(times[0], layout.start(y0))
         check_fits(rtol, "rtol", state.y)
         check_fits(atol, "atol", state.y)
         if fixed is not None:
@@ -314,6 +318,7 @@ def _finish(
     bar: Any,
 ) -> Solution:
     """The loop over the steps, and the solution of what they reached."""
+    told = None if callback is None else _on_state(callback, "callback", layout)
     with bar or contextlib.nullcontext():
         for result in steps:
             stop = None if tracker is None else tracker.step(result)
@@ -322,11 +327,11 @@ def _finish(
                 steps.stop(stop.t)
             if bar is not None:
                 bar.take(result, steps)
-            if callback is not None:
+            if told is not None:
                 at, y = result.state.t, result.state.y
                 if stop is not None and stop.y is not None:
                     at, y = stop.t, stop.y
-                callback(at, layout.split(y))
+                told(at, y)
             if steps.stopped:
                 break
     status, message = steps.status, steps.message
@@ -413,13 +418,19 @@ def _bound(func: Any, args: Any, clock: Clock | None) -> Any:
     return func if clock is None else clock.wrap(func)
 
 
-def _on_state(
-    callback: Callable[[float, Any, float], None] | None, layout: StateLayout
-) -> Callable[[float, Tensor, float], None] | None:
+def _on_state(callback: Callable[..., Any] | None, name: str, layout: StateLayout) -> Any:
+    """The callback as the solver calls it, with its own state in the place of the user's."""
     if callback is None:
         return None
-    told = callback
-    return lambda t, y, h: told(t, layout.split(y), h)
+    told, guard = callback, Untouched(name, ValueError)
+
+    def on_state(t: Any, y: Tensor, *others: float) -> None:
+        seen = layout.seen(y)
+        mark = guard.before(seen)
+        told(t, layout.split(seen), *others)
+        guard.after(seen, mark)
+
+    return on_state
 
 
 def _tracker(

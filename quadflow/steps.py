@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
-from .errors import StiffnessWarning, real_number
+from .errors import StiffnessWarning, VelocityError, real_number
 from .evaluation import Velocity
 from .host import worst
 from .methods import Method, VariableOrderMethod
+from .ownership import version
 from .step import NotContracting, State, Stepper, StepResult
 from .stiffness import StiffnessMonitor
 from .variable_order import OrderControl
@@ -115,6 +116,7 @@ class Steps(Iterator[StepResult]):
         self.status, self.message = Status.SUCCESS, ""
         self.stopped = False
         self._result: StepResult | None = None
+        self._known = (state.y, version(state.y))
         self.statuses: list[Status] | None = None
         self.messages: list[str] | None = None
 
@@ -125,7 +127,14 @@ class Steps(Iterator[StepResult]):
 
     def _take(self, result: StepResult) -> None:
         self.accepted += 1
+        y, when = self._known
+        if result.previous.y is y and version(y) != when:
+            raise VelocityError(
+                "the state y was changed in place after the call that it was given to, by a "
+                "function that had kept it: keep a copy (y.clone())"
+            )
         self._result, self.state = result, result.state
+        self._known = (self.state.y, version(self.state.y))
 
     def _share(self) -> None:
         """Dense output of the last step may have evaluated f at its end meanwhile."""
