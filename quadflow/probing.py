@@ -172,7 +172,7 @@ def _groups(count: int) -> list[np.ndarray]:
     """Groups of samples to move, bool (B,). Each of two samples is moved without the other for
     almost any pair, for neighbours and for the two halves of a batch in both directions."""
     index = np.arange(count)
-    scattered = (index * 0.6180339887498949) % 1.0 < 0.5
+    scattered = (index * 0.7548776662466927) % 1.0 < 0.5
     groups = [index % 2 == 0, index % 2 == 1, index < count // 2, scattered]
     different = {group.tobytes(): group for group in groups if group.any() and not group.all()}
     return list(different.values())
