@@ -140,7 +140,7 @@ def check_samples(velocity: Velocity, t: np.ndarray, t_end: np.ndarray, y: Tenso
 
     Every sample is to have steps of its own, so that func sees states that belong to different
     times. Several groups of samples are moved, a little and far, and their times with them: the
-    others must stay as they were, to rounding. What it costs (6 to 8 calls, and one more where a func
+    others must stay as they were, to rounding. What it costs (6 to 8 calls, and one more where func
     is to be refused) is counted in velocity.nfe, calls and probe_nfe.
 
     Args:

@@ -102,8 +102,8 @@ FIXED = ("heun", "rk4", "ab3", "pec2", "lobatto4")
 METHODS: dict[str, dict[str, Any]] = {
     "default": {},
     **{name: {"method": name} for name in ADAPTIVE},
-    **{name: {"method": name, "step_size": 0.05} for name in FIXED},
-    "converged": {"method": qf.collocation(qf.gauss_legendre(3), "converged"), "step_size": 0.1},
+    **{name: {"method": name, "step_size": 0.1} for name in FIXED},
+    "converged": {"method": qf.collocation(qf.gauss_legendre(3), "converged"), "step_size": 0.5},
     "looped": {"method": "gauss", "node_evaluation": "loop"},
     "per sample": {"batch_dims": 1},
     "per sample, swept": {"batch_dims": 1, "method": "lobatto"},
@@ -112,7 +112,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("how", METHODS, ids=str)
 def test_outputs_that_are_written_over(how: str) -> None:
-    arguments = {"rtol": 1e-6, "atol": 1e-8, "dense_output": True, **METHODS[how]}
+    arguments = {"rtol": 1e-3, "atol": 1e-5, "dense_output": True, **METHODS[how]}
     y0 = Y0.expand(1, 2) if "batch_dims" in arguments else Y0
     wanted = qf.solve(rotation, y0, (0.0, 0.5, 2.0), **arguments)
     for name, func in reusing().items():
@@ -197,7 +197,7 @@ def test_what_is_copied() -> None:
 
     def copies(func: Any, method: str = "dopri5") -> tuple[int, int]:
         with CountCopies() as counted:
-            sol = qf.solve(func, Y0, (0.0, 5.0), method=method, step_size=0.05)
+            sol = qf.solve(func, Y0, (0.0, 1.0), method=method, step_size=0.05)
         return counted.copies, sol.stats.calls
 
     others = copies(rotation)[0]  # of y0, of the state of the first call, and of constants
