@@ -1,4 +1,4 @@
-"""Many tensors as few, for what travels: by pickle, copy.deepcopy, torch.save, between processes."""
+"""Many tensors as few, for what is pickled: in copies, in files, between processes."""
 
 from __future__ import annotations
 
