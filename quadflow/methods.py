@@ -416,20 +416,28 @@ def register(name: str, method: Method | Callable[[], Method]) -> None:
         TypeError: name is no string, or method neither a Method nor a function.
         ValueError: the name is taken, or no name.
     """
+    _check_name(name)
+    if name in _REGISTRY:
+        raise ValueError(f"a method named {name!r} is registered already")
+    _check_source(method)
+    _REGISTRY[name] = functools.cache(functools.partial(_made, name, method))
+
+
+def _check_name(name: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {name!r}")
     if not name.isprintable() or name != name.strip() or not name:
         raise ValueError(
             f"name={name!r} must be printable, not empty, and without blanks at its ends"
         )
-    if name in _REGISTRY:
-        raise ValueError(f"a method named {name!r} is registered already")
+
+
+def _check_source(method: Any) -> None:
     if not isinstance(method, Method) and not callable(method):
         hint = ": quadflow.stages makes one of a Tableau" if isinstance(method, Tableau) else ""
         raise TypeError(
             f"method must be a Method or a function that makes one, got {method!r}{hint}"
         )
-    _REGISTRY[name] = functools.cache(functools.partial(_made, name, method))
 
 
 def unregister(name: str) -> None:

@@ -213,7 +213,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
      r"dense has shape \(4, 2\).* each of 3 velocities"),
     ({"dense": [[], []], "dense_order": 2}, ValueError, r"dense has shape \(2, 0\)"),
     ({"dense": [1, -0.5], "dense_order": 2}, ValueError, "dense must be rows of numbers"),
-    ({"dense": [[1, -0.5], [0.5]], "dense_order": 2}, TypeError, "dense must be rows of real numbers"),
+    ({"dense": [[1, -0.5], [0.5]], "dense_order": 2}, TypeError, "dense must be rows of real"),
     ({"dense": [[1, -0.5], [0, 0.6]], "dense_order": 2}, ValueError, "at θ = 1 is not the step"),
     ({"dense": [[1, -0.5], [0, NAN]], "dense_order": 2}, ValueError, "dense must be finite"),
     ({"dense": [[1, -0.5], [0, 0.5]]}, ValueError, "dense_order must be given with dense"),
