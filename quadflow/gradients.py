@@ -132,12 +132,15 @@ def _own_shares(params: Sequence[Tensor], by_params: Sequence[Tensor]) -> list[T
     from one parameter to those that it is made of is taken off theirs.
     """
     shares = list(by_params)
-    if len(params) == 1 or all(p.is_leaf for p in params):
+    made = [p for p in params if not p.is_leaf]
+    if not made or len(params) == 1:
         return shares
     edges = [(edge.node, edge.output_nr) for edge in map(get_gradient_edge, params)]
+    if _edges_behind(made).isdisjoint(edges):
+        return shares
     sources = [
         [i for i, edge in enumerate(edges) if edge in reached]
-        for reached in (_edges_behind(p) for p in params)
+        for reached in (_edges_behind([p]) for p in params)
     ]
     # one that is made of another is made of all that this one is made of: more than those
     for last in sorted(range(len(params)), key=lambda i: -len(sources[i])):
@@ -151,10 +154,10 @@ def _own_shares(params: Sequence[Tensor], by_params: Sequence[Tensor]) -> list[T
     return shares
 
 
-def _edges_behind(x: Tensor) -> set[Any]:
-    """All edges of the graph that x was made by, as (node, number of its output)."""
+def _edges_behind(tensors: Sequence[Tensor]) -> set[Any]:
+    """All edges of the graph that the tensors were made by, as (node, number of its output)."""
     edges: set[Any] = set()
-    nodes = {x.grad_fn} - {None}
+    nodes = {x.grad_fn for x in tensors} - {None}
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()

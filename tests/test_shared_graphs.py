@@ -458,6 +458,29 @@ def test_a_compiled_function_whose_graph_cannot_be_kept() -> None:
         gradients(qf.odeint_adjoint, lambda: _donating(True), **settings)
 
 
+def test_parameters_apart_are_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that one node made, as replicas have them, are no sources of one another: their graph
+    is walked once, not once for each."""
+    from quadflow import gradients as module
+
+    walks = 0
+
+    def counting(tensors: Sequence[Tensor], walk: Any = module._edges_behind) -> Any:
+        nonlocal walks
+        walks += 1
+        return walk(tensors)
+
+    monkeypatch.setattr(module, "_edges_behind", counting)
+    w = leaf(*[0.1 * i for i in range(8)])
+    parts = torch.sinh(w).unbind()
+    y = qf.odeint_adjoint(
+        lambda t, y: -sum(parts) * y, Y0, T, method="rk4", options={"step_size": 0.1},
+        adjoint_params=parts,
+    )  # fmt: skip
+    torch.autograd.grad(loss(y), w)
+    assert walks == 1
+
+
 @pytest.mark.slow
 def test_torch_compile() -> None:
     def compiled() -> tuple[Function, list[Tensor]]:
@@ -466,6 +489,15 @@ def test_torch_compile() -> None:
         run = torch.compile(net)
         return lambda t, y: run(y), list(net.parameters())
 
+    def of_compiled_weights(library: Any) -> list[Tensor]:
+        torch.manual_seed(13)
+        net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+        weight = torch.compile(net)(torch.ones(3, dtype=F64)).reshape(2, 2)
+        arguments = {"adjoint_params": (weight,)} if library is qf.odeint_adjoint else {}
+        y = library(lambda t, y: torch.tanh(weight @ y), Y0, T, **settings, **arguments)
+        return list(torch.autograd.grad(loss(y), list(net.parameters())))
+
     settings = {"method": "dopri5", "rtol": 1e-8, "atol": 1e-9}
     truth = gradients(qf.odeint, compiled, **settings)
     close(gradients(qf.odeint_adjoint, compiled, **settings), truth, 1e-6)
+    close(of_compiled_weights(qf.odeint_adjoint), of_compiled_weights(qf.odeint), 1e-6)
