@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import warnings
@@ -467,7 +468,10 @@ def _made(name: str, method: Method | Callable[[], Method]) -> Method:
         raise TypeError(
             f"method {name!r}: the function registered for it must return a Method, got {made!r}"
         )
-    return made if made.name == name else replace(made, name=name)
+    if made.name != name:
+        made = copy.copy(made)
+        object.__setattr__(made, "name", name)
+    return made
 
 
 def method_names() -> tuple[str, ...]:

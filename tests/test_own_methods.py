@@ -354,6 +354,20 @@ def test_a_method_as_it_is(method: Any) -> None:
         qf.get_method("mine")
 
 
+class Named(qf.StagesMethod):
+    """A Method whose constructor takes something else."""
+
+    def __init__(self) -> None:
+        super().__init__("named", 2, 2, 2, 10.0, Tableau(**{**HEUN, **ESTIMATE}))
+
+
+def test_a_method_of_a_class_of_ones_own() -> None:
+    with registered("mine", Named):
+        mine = qf.methods()["mine"]
+        assert type(mine) is Named and mine.name == "mine" and Named().name == "named"
+        assert qf.solve(field, torch.ones(1), (0.0, 1.0), method="mine", rtol=1e-3).success
+
+
 @pytest.mark.parametrize(
     "method",
     [None, "rk4", 3, RK4, qf.gauss_legendre(3), {"order": 2}, [qf.adams(2)], 4.5],
