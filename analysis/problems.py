@@ -12,7 +12,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -72,6 +72,11 @@ class Problem:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
     vector: Callable[[Any, Any, Any], Any] | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # functions that were made for the parameters cannot be pickled: the problem is made anew
+        recipe = self.__dict__.get("_recipe")
+        return super().__reduce_ex__(protocol) if recipe is None else (_made_anew, recipe)
 
     def __post_init__(self) -> None:
         if self.y0.dtype != torch.float64 or self.y0.dim() != 1:
@@ -210,7 +215,13 @@ def get_problem(name: str | Problem, **parameters: Any) -> Problem:
         if given not in known:
             hint = nearest(given, known) if known else "it has none"
             raise ValueError(f"{name} has no parameter {given!r}: {hint}")
-    return _PROBLEMS[name](**parameters)
+    problem = _PROBLEMS[name](**parameters)
+    object.__setattr__(problem, "_recipe", (name, parameters))  # not that of what is replaced in it
+    return problem
+
+
+def _made_anew(name: str, parameters: dict[str, Any]) -> Problem:
+    return get_problem(name, **parameters)
 
 
 def parse_problem(text: str) -> Problem:

@@ -26,6 +26,7 @@ from .methods import (
     methods,
     register,
     stages,
+    unregister,
 )
 from .odeint import odeint, odeint_dense, odeint_event
 from .quadrature import (
@@ -108,4 +109,5 @@ __all__ = [
     "symmetric_four",
     "three_eighths",
     "trapezoid",
+    "unregister",
 ]

@@ -73,7 +73,10 @@ def odeint_adjoint(
             *parameters) of the augmented state, tuple states spread out in it; default: the
             largest of the parts' norms, that of `options` for y and the adjoint.
         adjoint_params: the tensors to give gradients to; default: func's parameters; () for none.
-            Those that do not require grad are left out.
+            Those that do not require grad are left out. Where func makes use of a tensor that was
+            computed before the solve, this may be the tensor itself or what it was computed from;
+            the first costs less, for its own graph then is gone through once and not at every
+            evaluation.
 
     func's attributes callback_step_adjoint, callback_accept_step_adjoint and
     callback_reject_step_adjoint are called in the backward solve as those of `odeint` are in the
@@ -107,6 +110,9 @@ def odeint_adjoint(
     fixed_t = when.detach()
     named = named_method(method, options or {})
     chosen = named[1]
+    solved = func
+    if params and callable(func) and torch.is_grad_enabled():
+        solved = _GraphAtFirst(func)
     own = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, event_fn)
     forward: SolveForward
     backward: SolveBackward
@@ -114,12 +120,12 @@ def odeint_adjoint(
         keywords = solve_arguments(
             func, y0, fixed_t, named, rtol=rtol, atol=atol, options=options
         ).keywords
-        forward, backward = _exact(func, layout, fixed_y0, ends, keywords)
+        forward, backward = _exact(solved, layout, fixed_y0, ends, keywords)
     else:
         if adjoint_options is None:
             adjoint_options = {key: x for key, x in (options or {}).items() if key != "norm"}
         forward = _forward(
-            func, layout, fixed_y0, fixed_t, event_fn,
+            solved, layout, fixed_y0, fixed_t, event_fn,
             {"rtol": rtol, "atol": atol, "method": method, "options": options},
         )  # fmt: skip
         backward = _backward(
@@ -137,6 +143,30 @@ def odeint_adjoint(
     if event_fn is None:
         return layout.split(states, 1)
     return reached[-1].to(when), layout.split(states, 1)
+
+
+class _GraphAtFirst:
+    """func as the forward solve calls it, without gradients but for its first evaluation.
+
+    What func computes there once and keeps (cached parametrizations, weights made by a network, the
+    casts of autocast) has a graph then, as the backward solve needs it.
+    """
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self._func, self._is_first = func, True
+
+    def __getattr__(self, name: str) -> Any:  # the callbacks of `odeint`
+        return getattr(self._func, name)
+
+    def __call__(self, t: Tensor, y: Any) -> Any:
+        if not self._is_first:
+            return self._func(t, y)
+        self._is_first = False
+        with torch.enable_grad():
+            v = self._func(t, y)
+        if isinstance(v, (tuple, list)):
+            return type(v)(x.detach() if isinstance(x, Tensor) else x for x in v)
+        return v.detach() if isinstance(v, Tensor) else v
 
 
 # -- the continuous adjoint ----------------------------------------------------------------------
@@ -299,6 +329,7 @@ def _parameters(
     for i, param in enumerate(params):
         if not isinstance(param, Tensor):
             raise TypeError(f"adjoint_params[{i}] must be a tensor, got {type(param).__name__}")
+    params = list({id(param): param for param in params}.values())  # else counted twice
     wanted = [param for param in params if param.requires_grad and param.numel()]
     if len(wanted) != len(params) and callable((options or {}).get("norm")):
         warnings.warn(

@@ -115,15 +115,14 @@ def _legendre_integrals(theta: Any, n: int) -> list[Any]:
     return [theta] + [(values[k + 1] - values[k - 1]) / (2 * (2 * k + 1)) for k in range(1, n)]
 
 
-def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> WeightFunction:
-    """Weights of the velocity polynomial through `nodes` (θ of each); on L v when `fold` is L.
+class LagrangeWeights:
+    """θ -> weights of the velocity polynomial through nodes, see `lagrange_weights`."""
 
-    Nodes inside the interval are summed in Legendre's basis, which is stable there; nodes that lie
-    outside (anchors of earlier intervals) in Lagrange's own.
-    """
+    def __init__(self, nodes: ArrayLike, fold: np.ndarray | None) -> None:
+        self._nodes, self._fold = nodes, fold  # made in every step, read in few
 
-    def weights(theta: Any) -> Sequence[Any]:
-        points = np.asarray(nodes, dtype=np.float64)
+    def __call__(self, theta: Any) -> Sequence[Any]:
+        points, fold = np.asarray(self._nodes, dtype=np.float64), self._fold
         if points.min() < 0 or points.max() > 1:
             if isinstance(theta, Tensor):
                 raise ValueError("per-sample times need nodes inside the interval")
@@ -140,7 +139,32 @@ def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> Weight
         values: list[float] = (matrix @ np.array(integrals)).tolist()
         return values
 
-    return weights
+
+def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> WeightFunction:
+    """Weights of the velocity polynomial through `nodes` (θ of each); on L v when `fold` is L.
+
+    Nodes inside the interval are summed in Legendre's basis, which is stable there; nodes that lie
+    outside (anchors of earlier intervals) in Lagrange's own.
+    """
+    return LagrangeWeights(nodes, fold)
+
+
+@dataclass(frozen=True, eq=False)
+class PolynomialWeights:
+    """θ -> weights by their coefficients (m, n) in θ^k (1-θ)^(n-k), see `polynomial_weights`."""
+
+    table: np.ndarray
+
+    def __call__(self, theta: Any) -> Sequence[Any]:
+        n = self.table.shape[1]
+        powers = np.arange(1, n + 1)
+        rest = 1 - theta
+        if isinstance(theta, Tensor):
+            matrix = torch.tensor(self.table).to(theta)
+            stacked = torch.stack([theta**p * rest ** (n - p) for p in powers.tolist()])
+            return torch.tensordot(matrix, stacked, 1).unbind(0)
+        values: list[float] = (self.table @ (theta**powers * rest ** (n - powers))).tolist()
+        return values
 
 
 def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
@@ -150,32 +174,19 @@ def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
     hundreds in high-order interpolants, which cancel and leave rounding of 1e-13.
     """
     n = coefficients.shape[1]
-    table = _bernstein(coefficients.astype(np.float64).tobytes(), n)
-    powers = np.arange(1, n + 1)
-
-    def weights(theta: Any) -> Sequence[Any]:
-        rest = 1 - theta
-        if isinstance(theta, Tensor):
-            matrix = torch.tensor(table).to(theta)
-            stacked = torch.stack([theta**p * rest ** (n - p) for p in powers.tolist()])
-            return torch.tensordot(matrix, stacked, 1).unbind(0)
-        values: list[float] = (table @ (theta**powers * rest ** (n - powers))).tolist()
-        return values
-
-    return weights
+    return _bernstein(coefficients.astype(np.float64).tobytes(), n)
 
 
 @functools.lru_cache(maxsize=64)
-def _bernstein(powers: bytes, n: int) -> np.ndarray:
-    """Coefficients (j, n) in θ^k (1-θ)^(n-k), k = 1…n, of polynomials given by those in θ^m,
-    m = 1…n: float64 (j, n) as bytes. Exact but for one rounding."""
+def _bernstein(powers: bytes, n: int) -> PolynomialWeights:
+    """The weights of polynomials given by their coefficients in θ^m, m = 1…n: float64 (j, n) as
+    bytes. Those in θ^k (1-θ)^(n-k), k = 1…n, are exact but for one rounding."""
     rows = [[Fraction(a) for a in row] for row in np.frombuffer(powers).reshape(-1, n).tolist()]
-    return np.array(
+    table = [
         [
-            [
-                float(sum(math.comb(n - m, k - m) * row[m - 1] for m in range(1, k + 1)))
-                for k in range(1, n + 1)
-            ]
-            for row in rows
+            float(sum(math.comb(n - m, k - m) * row[m - 1] for m in range(1, k + 1)))
+            for k in range(1, n + 1)
         ]
-    )
+        for row in rows
+    ]
+    return PolynomialWeights(np.array(table))

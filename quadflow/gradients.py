@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 
 from .evaluation import Velocity
 from .methods import Method, SweepsMethod
@@ -120,7 +121,55 @@ class _Adjoint(torch.autograd.Function):
             if not ctx.at_all_times:
                 by_t = torch.cat((by_t[:1], torch.zeros_like(t[1:])))
         by_y0 = adjoint if ctx.needs_input_grad[1] else None
-        return (None, by_y0, by_t, *by_params)
+        return (None, by_y0, by_t, *_own_shares(params, by_params))
+
+
+def _own_shares(params: Sequence[Tensor], by_params: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients in the parameters as autograd adds them up where some are made of others, as
+    weights that a network made are of the network's own parameters.
+
+    by_params: the whole gradient in each, by way of other parameters too. What autograd hands on
+    from one parameter to those that it is made of is taken off theirs.
+    """
+    shares = list(by_params)
+    made = [p for p in params if not p.is_leaf]
+    if not made or len(params) == 1:
+        return shares
+    edges = [(edge.node, edge.output_nr) for edge in map(get_gradient_edge, params)]
+    if _edges_behind(made).isdisjoint(edges):
+        return shares
+    sources = [
+        [i for i, edge in enumerate(edges) if edge in reached]
+        for reached in (_edges_behind([p]) for p in params)
+    ]
+    # one that is made of another is made of all that this one is made of: more than those
+    for last in sorted(range(len(params)), key=lambda i: -len(sources[i])):
+        if sources[last]:
+            made_of = [params[i] for i in sources[last]]
+            handed_on = torch.autograd.grad(
+                params[last], made_of, shares[last], retain_graph=True, allow_unused=True
+            )
+            for i, part in zip(sources[last], handed_on, strict=True):
+                shares[i] = shares[i] if part is None else shares[i] - part
+    return shares
+
+
+def _edges_behind(tensors: Sequence[Tensor]) -> set[Any]:
+    """All edges of the graph that the tensors were made by, as (node, number of its output)."""
+    edges: set[Any] = set()
+    nodes = {x.grad_fn for x in tensors} - {None}
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        assert node is not None
+        for edge in node.next_functions:
+            if edge[0] is None:
+                continue
+            edges.add(edge)
+            if edge[0] not in nodes:
+                nodes.add(edge[0])
+                waiting.append(edge[0])
+    return edges
 
 
 class Augmented:
@@ -142,6 +191,7 @@ class Augmented:
         self._velocity, self._params, self._in_time = velocity, tuple(params), in_time
         self._like = like
         self._start, self._length = 0.0, 1.0
+        self._retains = True
 
     @property
     def node_evaluation(self) -> str:
@@ -178,7 +228,7 @@ class Augmented:
         wanted = (y, *((t,) if self._in_time else ()), *self._params)
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if v.requires_grad:
-            found = torch.autograd.grad(v, wanted, adjoint, allow_unused=True)
+            found = self._pulled_back(v, wanted, adjoint)
         known = [
             torch.zeros_like(x) if gradient is None else gradient
             for x, gradient in zip(wanted, found, strict=True)
@@ -192,6 +242,29 @@ class Augmented:
             ends = torch.stack((along - (1 - theta) * by_t, -along - theta * by_t), -1)
         backward = [_as_real(-gradient, ends.dtype) for gradient in known]
         return (ends, _as_real(v, ends.dtype), *backward)
+
+    def _pulled_back(
+        self, v: Tensor, wanted: Sequence[Tensor], adjoint: Tensor
+    ) -> Sequence[Tensor | None]:
+        """The gradients of adjoint·v. Nothing of the graph is freed, for func may share some of it
+        between its evaluations (weights made before the solve); what is this one's goes with v."""
+        try:
+            return torch.autograd.grad(
+                v, wanted, adjoint, retain_graph=self._retains, allow_unused=True
+            )
+        except RuntimeError as error:
+            if self._retains and "donated" in str(error):
+                # torch.compile made func such that its graph can be gone through but once
+                self._retains = False
+                return torch.autograd.grad(v, wanted, adjoint, allow_unused=True)
+            if not self._retains and "second time" in str(error):
+                raise RuntimeError(
+                    "func is compiled, and makes use of tensors that were computed from "
+                    "adjoint_params before the solve, whose graph is freed at its first "
+                    "evaluation: give adjoint_params these tensors themselves, or set "
+                    "torch._functorch.config.donated_buffer = False before func is compiled"
+                ) from error
+            raise
 
 
 def _as_real(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .errors import nearest
 from .interpolation import Interpolant, PolynomialInterpolant
@@ -383,7 +385,13 @@ def _automatic(family: Callable[[int], QuadratureRule]) -> SweepsMethod:
 
 
 def stages(tableau: Tableau, name: str = "stages") -> StagesMethod:
-    """The method of an explicit Runge-Kutta tableau."""
+    """The method of an explicit Runge-Kutta tableau.
+
+    Raises:
+        TypeError: it is no Tableau.
+    """
+    if not isinstance(tableau, Tableau):
+        raise TypeError(f"tableau must be a Tableau, got {tableau!r}")
     return StagesMethod(
         name=name,
         order=tableau.order,
@@ -397,20 +405,92 @@ def stages(tableau: Tableau, name: str = "stages") -> StagesMethod:
 _REGISTRY: dict[str, Callable[[], Method]] = {}
 
 
-def register(name: str, factory: Callable[[], Method]) -> None:
-    """Add a method to the registry under `name`; `factory` makes it at its first use.
+def register(name: str, method: Method | Callable[[], Method]) -> None:
+    """Add a method to the registry under `name`.
+
+    Args:
+        name: printable, not empty, without blanks at its ends.
+        method: a Method, which is shown under its new name; or a function of no arguments that
+            makes one, called when it is first asked for.
 
     Raises:
-        ValueError: the name is taken.
+        TypeError: name is no string, or method neither a Method nor a function.
+        ValueError: the name is taken, or no name.
     """
+    _check_name(name)
     if name in _REGISTRY:
         raise ValueError(f"a method named {name!r} is registered already")
-    _REGISTRY[name] = functools.cache(lambda: replace(factory(), name=name))
+    _check_source(method)
+    _REGISTRY[name] = functools.cache(functools.partial(_made, name, method))
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}")
+    if not name.isprintable() or name != name.strip() or not name:
+        raise ValueError(
+            f"name={name!r} must be printable, not empty, and without blanks at its ends"
+        )
+
+
+def _check_source(method: Any) -> None:
+    if not isinstance(method, Method) and not callable(method):
+        hint = ": quadflow.stages makes one of a Tableau" if isinstance(method, Tableau) else ""
+        raise TypeError(
+            f"method must be a Method or a function that makes one, got {method!r}{hint}"
+        )
+
+
+def unregister(name: str) -> None:
+    """Take a method of one's own out of the registry again.
+
+    Raises:
+        ValueError: there is none of this name, or the library has it of itself.
+    """
+    if name in _BUILT_IN or name not in _REGISTRY:
+        own = [known for known in _REGISTRY if known not in _BUILT_IN]
+        hint = nearest(name, own) if own else "there are none"
+        raise ValueError(f"name={name!r} is none of the methods that were added: {hint}")
+    del _REGISTRY[name]
+
+
+def _made(name: str, method: Method | Callable[[], Method]) -> Method:
+    made: Any = method
+    if not isinstance(method, Method):
+        try:
+            made = method()
+        except Exception as error:
+            raise RuntimeError(
+                f"method {name!r} could not be made: the function registered for it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(made, Method):
+        raise TypeError(
+            f"method {name!r}: the function registered for it must return a Method, got {made!r}"
+        )
+    if made.name != name:
+        made = copy.copy(made)
+        object.__setattr__(made, "name", name)
+    return made
+
+
+def method_names() -> tuple[str, ...]:
+    """Every registered name; no method is made."""
+    return tuple(_REGISTRY)
 
 
 def methods() -> dict[str, Method]:
-    """Every registered name with its Method."""
-    return {name: factory() for name, factory in _REGISTRY.items()}
+    """Every registered name with its Method.
+
+    One that cannot be made is left out, with a warning that says why; `get_method` raises it.
+    """
+    found: dict[str, Method] = {}
+    for name, make in list(_REGISTRY.items()):
+        try:
+            found[name] = make()
+        except (RuntimeError, TypeError) as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    return found
 
 
 def get_method(method: str | Method) -> Method:
@@ -418,7 +498,8 @@ def get_method(method: str | Method) -> Method:
 
     Raises:
         ValueError: unknown name (the message lists the nearest).
-        TypeError: neither a name nor a Method.
+        TypeError: neither a name nor a Method; or what was registered makes no Method.
+        RuntimeError: the function that was registered failed.
     """
     if isinstance(method, Method):
         return method
@@ -464,3 +545,5 @@ def _register_all() -> None:
 
 
 _register_all()
+
+_BUILT_IN = frozenset(_REGISTRY)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .evaluation import StateLayout
+from .packing import Packed, pack
 from .per_sample import dense_states
 from .steps import Status
 
@@ -49,6 +50,10 @@ class SolveError(RuntimeError):
         self.solution = solution
         self.status = solution.status
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an exception is made anew from its args, which are the message alone
+        return type(self), (self.args[0], self.solution), self.__dict__
+
 
 @dataclass
 class Solution:
@@ -65,6 +70,9 @@ class Solution:
     say how each sample ended (None otherwise), steps is empty.
     Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
     number or a 1-d sequence within the solved span; returns (*shape) or (len(t), *shape).
+    Pickled (also by torch.save and on the way to another process) or copied by copy.deepcopy it is
+    the same to the last bit, dense output included, but without the graph that tensors may carry:
+    what is differentiated stays in its process. copy.copy shares the tensors, graph and all.
     """
 
     t: Tensor
@@ -84,6 +92,17 @@ class Solution:
     def success(self) -> bool:
         """Whether the end was reached, or a terminal event."""
         return self.status in (Status.SUCCESS, Status.EVENT)
+
+    def __getstate__(self) -> Packed:
+        return pack(self.__dict__)
+
+    def __setstate__(self, state: Packed) -> None:
+        self.__dict__.update(state.unpacked())
+
+    def __copy__(self) -> Solution:
+        shared = object.__new__(type(self))
+        shared.__dict__.update(self.__dict__)
+        return shared
 
     def __call__(self, t: float | Sequence[float] | np.ndarray | Tensor) -> Any:
         if self._segments is None:

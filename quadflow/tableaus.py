@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Tableau:
     """An explicit Runge-Kutta method, its error estimate and its interpolant.
 
-    a: s rows of i numbers each (row i is stage i). b: weights (s,). c: nodes (s,). order: p.
+    Numbers may be given as lists, tuples or arrays; they are kept as here, copied and read-only.
+
+    a: s rows of i numbers each (row i is stage i). b: weights (s,). order: p.
     errors: rows of weights (e, s or s+1) whose velocity combinations estimate the local error; one
     row is the usual embedded difference, two rows are Hairer's combined estimate of DOP853
-    (fifth-order row first). A column s+1 is the velocity at the end of the step.
+    (fifth-order row first). A column s+1 is the velocity at the end of the step, which then is kept
+    as one more stage, the same as the first of the next step.
     error_order: q, the local error estimate being O(h^q). dense: coefficients (m, degree) with
     y(t0 + θh) = y0 + h Σ_j (Σ_i dense[j, i] θ^(i+1)) v_j; rows past s are the end velocity and then
     the velocities of `extra` stages, (c, row of a) each, evaluated only when a time inside the step
-    is wanted. dense_order: q of the error O(h^q) of the solution between the steps, over the whole
-    span: min(p, local order of the interpolant), since its own error does not accumulate.
-    first_same_as_last: stage s is f at the
-    end of the step.
+    is wanted; an end velocity without a row has the weight zero. Without dense it is cubic Hermite
+    interpolation of states and velocities at the ends of the step. dense_order: q of the error
+    O(h^q) of the solution between the steps, over the whole span: min(p, local order of the
+    interpolant), since its own error does not accumulate; that of the cubic is min(4, p).
+    first_same_as_last: stage s is f at the end of the step.
+
+    Raises:
+        TypeError: an argument that is no number, or no rows of numbers.
+        ValueError: an argument of another shape, not finite, or at odds with the others; the
+            message names it.
     """
 
     a: tuple[tuple[float, ...], ...]
@@ -32,10 +44,52 @@ class Tableau:
     order: int
     dense: np.ndarray
     dense_order: int
-    errors: tuple[np.ndarray, ...] = ()
-    error_order: int | None = None
-    extra: tuple[tuple[float, tuple[float, ...]], ...] = ()
-    first_same_as_last: bool = False
+    errors: tuple[np.ndarray, ...]
+    error_order: int | None
+    extra: tuple[tuple[float, tuple[float, ...]], ...]
+    first_same_as_last: bool
+
+    def __init__(
+        self,
+        a: Sequence[ArrayLike],
+        b: ArrayLike,
+        order: int,
+        dense: ArrayLike | None = None,
+        dense_order: int | None = None,
+        errors: Sequence[ArrayLike] | ArrayLike = (),
+        error_order: int | None = None,
+        extra: Sequence[tuple[float, ArrayLike]] = (),
+        first_same_as_last: bool = False,
+    ) -> None:
+        if not isinstance(first_same_as_last, (bool, np.bool_)):
+            raise TypeError(f"first_same_as_last must be True or False, got {first_same_as_last!r}")
+        stages, weights, fsal = _stages(a), _numbers(b, "b"), bool(first_same_as_last)
+        _check_step(stages, weights, fsal)
+        s, p = len(stages), _count(order, "order")
+        estimates, more = _estimates(errors, s, fsal), _extra_stages(extra, s + (not fsal))
+        rows, q = _interpolant(dense, dense_order, p, weights, len(more), fsal)
+        if any(len(row) > s for row in estimates):
+            # f at the end of the step, evaluated in every step: a stage like the others
+            stages, weights, fsal = (*stages, tuple(weights.tolist())), np.append(weights, 0), True
+            estimates = [np.append(row, 0) if len(row) == s else row for row in estimates]
+        if bool(estimates) != (error_order is not None):
+            raise ValueError(
+                f"error_order must be given with errors, and only with them: got {error_order!r} "
+                f"and {len(estimates)} rows of errors"
+            )
+        values = {
+            "a": stages, "b": weights, "order": p, "dense": rows, "dense_order": q,
+            "errors": tuple(estimates), "extra": more, "first_same_as_last": fsal,
+            "error_order": None if error_order is None else _count(error_order, "error_order"),
+        }  # fmt: skip
+        for array in (weights, rows, *estimates):
+            array.setflags(write=False)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # through the constructor, which makes the arrays read-only
+        return type(self), tuple(getattr(self, one.name) for one in fields(self))
 
     @functools.cached_property
     def c(self) -> np.ndarray:
@@ -75,29 +129,154 @@ class Tableau:
             return None
         return tuple(weights.tolist()), tuple((weights @ self.matrix).tolist())
 
-    def __post_init__(self) -> None:
-        for i, row in enumerate(self.a):
-            if len(row) != i:
-                raise ValueError(f"row {i} of a has {len(row)} entries; explicit stages need {i}")
-        if self.b.shape != (len(self.a),):
-            raise ValueError(f"b has shape {self.b.shape} for {len(self.a)} stages")
-        if abs(self.b.sum() - 1) > 1e-14:
-            raise ValueError(f"the weights b sum to {float(self.b.sum())!r}, must be 1")
-        for weights in self.errors:
-            if abs(weights.sum()) > 1e-13:
-                raise ValueError(f"error weights sum to {float(weights.sum())!r}, must be 0")
-        ends = self.dense.sum(axis=1)
-        full = np.zeros(len(ends))
-        full[: len(self.b)] = self.b
-        if np.abs(ends - full).max() > 1e-13:
-            raise ValueError("the interpolant at θ = 1 is not the step: dense rows must sum to b")
-        if self.first_same_as_last and (
-            self.b[-1] != 0 or np.abs(np.array(self.a[-1]) - self.b[:-1]).max() > 1e-15
+
+def _items(value: Any, name: str) -> list[Any]:
+    """The rows or numbers of an argument."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("text")
+        return list(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a sequence, got {value!r}") from error
+
+
+def _numbers(value: Any, name: str, axes: int = 1) -> np.ndarray:
+    """A copy of an argument as float64, of so many axes."""
+    try:
+        given = np.asarray(value)
+        if given.dtype.kind not in "fiuO" or not all(
+            hasattr(x, "__float__") for x in given.flat if given.dtype.kind == "O"
         ):
-            raise ValueError("first_same_as_last needs the last row of a to be b")
+            raise TypeError(f"of dtype {given.dtype}")
+        array = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = ("a real number", "a sequence of real numbers", "rows of real numbers")[axes]
+        raise TypeError(f"{name} must be {what}, got {value!r}") from error
+    if array.ndim != axes:
+        what = ("one number", "one sequence of numbers", "rows of numbers")[axes]
+        raise ValueError(f"{name} must be {what}, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array.tolist()!r}")
+    return array
 
 
-def _hermite(b: Sequence[float]) -> np.ndarray:
+def _count(value: Any, name: str) -> int:
+    """An order as an int."""
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            count = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+            return count
+    raise TypeError(f"{name} must be an integer, got {value!r}")
+
+
+def _stages(a: Any) -> tuple[tuple[float, ...], ...]:
+    rows = [_numbers(row, f"a[{i}]") for i, row in enumerate(_items(a, "a"))]
+    if not rows:
+        raise ValueError("a has no rows: it must have one for each stage, the first of them empty")
+    for i, row in enumerate(rows):
+        if len(row) != i:
+            raise ValueError(
+                f"row {i} of a has {len(row)} entries; explicit stages need {i} (no zeros on and "
+                "above the diagonal)"
+            )
+    return tuple(tuple(row.tolist()) for row in rows)
+
+
+def _check_step(a: tuple[tuple[float, ...], ...], b: np.ndarray, first_same_as_last: bool) -> None:
+    if b.shape != (len(a),):
+        raise ValueError(f"b has shape {b.shape} for {len(a)} stages, it must be ({len(a)},)")
+    if abs(b.sum() - 1) > 1e-14:
+        raise ValueError(f"the weights b sum to {float(b.sum())!r}, must be 1")
+    if first_same_as_last and (
+        b[-1] != 0 or np.abs(np.array(a[-1]) - b[:-1]).max(initial=0) > 1e-15
+    ):
+        raise ValueError("first_same_as_last needs the last row of a to be b, and b to end in 0")
+
+
+def _estimates(errors: Any, s: int, fsal: bool) -> list[np.ndarray]:
+    items = _items(errors, "errors")
+    if items and all(np.ndim(item) == 0 for item in items):
+        items = [items]  # one row
+    rows = [_numbers(item, f"errors[{i}]") for i, item in enumerate(items)]
+    if len(rows) > 2:
+        raise ValueError(f"errors has {len(rows)} rows; it must have one, or two that are combined")
+    for i, row in enumerate(rows):
+        if len(row) != s and (fsal or len(row) != s + 1):
+            wanted = f"{s}" if fsal else f"{s}, or {s + 1} with that of the end velocity"
+            raise ValueError(
+                f"errors[{i}] has {len(row)} entries for {s} stages, it must have {wanted}"
+            )
+        if abs(row.sum()) > 1e-13:
+            raise ValueError(f"error weights sum to {float(row.sum())!r} in errors[{i}], must be 0")
+        if not row.any():
+            raise ValueError(f"errors[{i}] is zero, it would take every step for exact")
+    return rows
+
+
+def _extra_stages(extra: Any, known: int) -> tuple[tuple[float, tuple[float, ...]], ...]:
+    """known: velocities before the first of them."""
+    stages = []
+    for i, item in enumerate(_items(extra, "extra")):
+        pair = _items(item, f"extra[{i}]")
+        if len(pair) != 2:
+            raise ValueError(f"extra[{i}] must be a node and a row of a, got {item!r}")
+        node, row = _numbers(pair[0], f"extra[{i}][0]", 0), _numbers(pair[1], f"extra[{i}][1]")
+        if len(row) != known + i:
+            raise ValueError(
+                f"extra[{i}][1] has {len(row)} entries, it must have {known + i}: one for every "
+                "stage, for the end velocity and for the extra stages before it"
+            )
+        if abs(node - row.sum()) > 1e-12:
+            raise ValueError(
+                f"extra[{i}] has the node {float(node)!r}, which must be the sum of its row, "
+                f"{float(row.sum())!r}"
+            )
+        stages.append((float(node), tuple(row.tolist())))
+    return tuple(stages)
+
+
+def _interpolant(
+    dense: Any, dense_order: Any, order: int, b: np.ndarray, extra: int, first_same_as_last: bool
+) -> tuple[np.ndarray, int]:
+    """Coefficients, a row for every velocity there is, and their order."""
+    q = None if dense_order is None else _count(dense_order, "dense_order")
+    if dense is None:
+        if extra:
+            raise ValueError("extra stages are for dense, which is not given")
+        highest = min(4, order)
+        if q is not None and q > highest:
+            raise ValueError(
+                f"dense_order={q} is more than a cubic between the ends of a step of order {order} "
+                f"has ({highest}): leave it out, or give dense"
+            )
+        return _hermite(b[:-1] if first_same_as_last else b), highest if q is None else q
+    if q is None:
+        raise ValueError("dense_order must be given with dense")
+    if q > order:
+        raise ValueError(f"dense_order={q} must be at most order={order}")
+    rows = _numbers(dense, "dense", 2)
+    if len(rows) == len(b) and not first_same_as_last and not extra:
+        rows = np.vstack((rows, np.zeros_like(rows[:1])))  # of the end velocity
+    velocities = len(b) + (not first_same_as_last) + extra
+    if len(rows) != velocities or not rows.shape[1]:
+        raise ValueError(
+            f"dense has shape {np.shape(dense)}; it must have a row of coefficients for each of "
+            f"{velocities} velocities: of the stages, of the end of the step (the last stage where "
+            "first_same_as_last=True) and of the extra stages"
+        )
+    ends = rows.sum(axis=1)
+    ends[: len(b)] -= b
+    if np.abs(ends).max() > 1e-13:
+        raise ValueError("the interpolant at θ = 1 is not the step: dense rows must sum to b")
+    return rows, q
+
+
+def _hermite(b: Sequence[float] | np.ndarray) -> np.ndarray:
     """Cubic Hermite interpolation on the step's ends as `dense` coefficients.
 
     Rows: the stages, then the end velocity.
@@ -117,17 +296,8 @@ def _simple(
     error_order: int | None = None,
 ) -> Tableau:
     """Cubic Hermite between the steps; an embedded estimate where its weights are given."""
-    rows = tuple(tuple(row) for row in a)
-    weights = np.array(b, dtype=np.float64)
-    return Tableau(
-        rows,
-        weights,
-        order,
-        _hermite(b),
-        dense_order=min(4, order),
-        errors=() if errors is None else (np.array(errors, dtype=np.float64),),
-        error_order=error_order,
-    )
+    rows = () if errors is None else (errors,)
+    return Tableau(a, b, order, errors=rows, error_order=error_order)
 
 
 MIDPOINT = _simple([[], [1 / 2]], [0, 1], 2)
@@ -162,8 +332,6 @@ BOSH3 = Tableau(
     order=3,
     errors=(np.array([-5 / 72, 1 / 12, 1 / 9, -1 / 8]),),
     error_order=3,
-    dense=_hermite(_BOSH3_B),
-    dense_order=3,
     first_same_as_last=True,
 )
 """Bogacki & Shampine 1989 (Applied Mathematics Letters 2), order 3(2), cubic Hermite between."""

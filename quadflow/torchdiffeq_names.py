@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import nearest
-from .methods import Method, adams, get_method, methods, stages
+from .methods import Method, adams, get_method, method_names, stages
 from .tableaus import FEHLBERG2
 
 
@@ -120,7 +120,7 @@ def _look_up(method: str | Method, options: Mapping[str, Any]) -> tuple[Method |
             return get_method(_FIXED[method]), Kind.FIXED
         if method in _ADAPTIVE:
             return get_method(_ADAPTIVE[method]), Kind.ADAPTIVE
-        known = {*TORCHDIFFEQ_METHODS, *methods()}
+        known = {*TORCHDIFFEQ_METHODS, *method_names()}
         if method not in known:
             raise ValueError(f"method={method!r} is unknown: {nearest(method, known)}")
     chosen = get_method(method)

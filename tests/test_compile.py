@@ -113,6 +113,9 @@ def test_dynamo_compiles_no_more_than_the_first_steps() -> None:
 
 CASES: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
     "dopri8": (driven, Y0, {"method": "dopri8"}),
+    "a tableau of one's own": (driven, Y0, {"method": qf.stages(Tableau(
+        [[], [1.0]], [0.5, 0.5], 2, [[1, -0.5], [0, 0.5]], 2, [-0.5, 0.5], 2
+    )), "rtol": 1e-4, "atol": 1e-4}),
     "rk4, fixed": (driven, Y0, {"method": "rk4", "step_size": 0.1}),
     "gauss4, fixed": (driven, Y0, {"method": "gauss4", "step_size": 0.1}),
     "constant guess": (
