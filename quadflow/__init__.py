@@ -2,7 +2,7 @@
 
 from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
-from .errors import CompileError, StiffnessWarning, VelocityError
+from .errors import CompileError, RoundingWarning, StiffnessWarning, VelocityError
 from .events import Event
 from .interpolation import (
     Anchor,
@@ -69,6 +69,7 @@ __all__ = [
     "PolynomialInterpolant",
     "QuadratureRule",
     "Solution",
+    "RoundingWarning",
     "SolveError",
     "StagesMethod",
     "Statistics",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Tolerance:
         """
         return self.measure(error / self._scale(y0, y1))
 
-    @property
+    @functools.cached_property
     def strictest(self) -> float:
         """The least relative tolerance (one host synchronisation where it is a tensor)."""
         return float(-worst(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol)

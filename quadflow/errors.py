@@ -37,5 +37,10 @@ class StiffnessWarning(UserWarning):
     """Stability, not accuracy, holds the steps of an explicit method small (`solve`: on_stiff)."""
 
 
+class RoundingWarning(UserWarning):
+    """The tolerance asks for more than the numbers hold: func changes by more than it allows for
+    where t moves by its own rounding, or it is below the rounding of the state's dtype."""
+
+
 class CompileError(RuntimeError):
     """The step could not be compiled with the user's function."""

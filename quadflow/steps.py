@@ -21,6 +21,7 @@ from .host import worst
 from .methods import Method, VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
 from .stiffness import StiffnessMonitor
+from .time_rounding import TimeRounding
 from .variable_order import OrderControl
 
 
@@ -241,6 +242,7 @@ class AdaptiveSteps(Steps):
         super().__init__(stepper, state, hooks)
         self.tolerance, self.limits = tolerance, limits
         self._monitor = StiffnessMonitor(stepper.method, tolerance, on_stiff)
+        self._rounding = TimeRounding(stepper.method, stepper.velocity, tolerance)
         self._controller = copy.copy(controller)
         method = stepper.method
         self._orders: OrderControl | None = None
@@ -282,6 +284,10 @@ class AdaptiveSteps(Steps):
             )  # fmt: skip
             size = max(size, 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
+        if self._rounding.amplifies(state.t):
+            self._rounding.measure(state.t, state.y, self._size, self._sign)
+            self._rounding.read(worst(torch.stack([*self._rounding.pending])))
+            stepper.corrects = self._rounding.corrects
 
     def _enter(self) -> None:
         self._entered = True
@@ -329,6 +335,9 @@ class AdaptiveSteps(Steps):
             # interval, from a constant guess, say nothing
             if state.last is None:
                 judged = ratio
+            self._rounding.tell(5)
+            if self._rounding.due(state.t, size, ratio <= 1):
+                self._rounding.measure(state.t, state.y, size, self._sign)
             if not math.isfinite(ratio):
                 self._not_finite_at = t1
             elif ratio <= 1:
@@ -375,22 +384,28 @@ class AdaptiveSteps(Steps):
     def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
-        y1, extra = result.state.y, self._monitor.quantities(result)
+        y1 = result.state.y
+        extra = [*self._monitor.quantities(result), *self._rounding.pending]
         if result.orders is None:
             ratio = result.error_ratio(self.tolerance)
             if not extra:
                 return worst(ratio), {}
             first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
-            self._monitor.read(numbers)
+            self._read(numbers)
             return first, {}
         weights = result.orders.weights
         ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
         if extra:
             ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
         found = worst(ratios)
-        self._monitor.read(found[len(weights.orders) :])
+        self._read(found[len(weights.orders) :])
         errors = dict(zip(weights.orders, found, strict=False))
         return errors[weights.order], errors
+
+    def _read(self, numbers: Sequence[float]) -> None:
+        """The numbers that came with those of a try."""
+        self._monitor.read(self._rounding.read(numbers))
+        self.stepper.corrects = self._rounding.corrects
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t

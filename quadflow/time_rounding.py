@@ -1,0 +1,153 @@
+"""Times as func sees them, rounded: what that does to adaptive steps far from t = 0.
+
+A velocity that depends on t is off by f_t δ, δ being up to half a rounding of t, of which a step's
+error estimate sees h f_t δ. Where that is more than a tolerance, steps get far shorter than the
+solution asks for. Sweeps from an extrapolated guess amplify it, and can undo it (`seen_times`).
+
+Whether it counts is measured, in the steps where it might: two evaluations of func one rounding of
+t apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .control import Tolerance
+from .errors import RoundingWarning
+from .evaluation import Velocity
+from .methods import AMPLIFICATION, Method, SweepsMethod
+
+FELT = 0.3
+"""Of a change of func by one rounding of t, over a step, in tolerances: from here on it counts. The
+steps of no method are more by a fifth below 1."""
+
+NARROW = 1e-3
+"""Roundings of t over the step from which on there are hardly any times to choose from."""
+
+BEYOND = 0.01
+"""Of |Δf|/|f| over rtol, Δf by one rounding of t: what tolerances are promised to be above."""
+
+AMPLIFIED = 2.0
+"""A change of func by one rounding of t, over a step, in tolerances, times `AMPLIFICATION` a node:
+from here on it shows in the error estimate (from 20 on it rules it)."""
+
+RARELY = 64
+"""Most accepted steps between two measurements."""
+
+
+class TimeRounding:
+    """Watches what the rounding of t does to the steps of one adaptive solve.
+
+    Times t and sizes h are numbers, or arrays (B,) with a tolerance per sample. Nothing is done
+    where t is not large against its rounding, seen from the steps and the tolerance.
+
+    Attributes:
+        corrects: whether sweeps are to undo it; of every sample where each has steps of its own.
+        pending: what was measured and is still to be read, one row of numbers each; () for nothing.
+    """
+
+    def __init__(
+        self, method: Method, velocity: Velocity, tolerance: Tolerance, samples: int | None = None
+    ) -> None:
+        self._velocity, self._tolerance = velocity, tolerance
+        dtype = velocity.layout.time_dtype
+        self._eps = torch.finfo(dtype).eps
+        self._kind = np.float64 if dtype is torch.float64 else np.float32
+        self._rtol = tolerance.strictest
+        extrapolates = isinstance(method, SweepsMethod) and method.guess == "extrapolated"
+        self._gain = 0.0
+        if isinstance(method, SweepsMethod) and extrapolates and not method.converged:
+            self._gain = AMPLIFICATION**method.rule.n
+        # f changes little by itself within a step of a high order: its change by one rounding of t
+        # counts where that is so much of the step
+        self._least = 0.1 * self._rtol / max(1.0, self._gain / 400)
+        self.corrects: Any = False if samples is None else np.zeros(samples, bool)
+        self.pending: Sequence[Tensor] = ()
+        self._measured: tuple[Any, Any] = (0.0, 0.0)
+        self._since, self._wait = 0, 1
+        self._message = ""
+        self._told = False
+
+    def looms(self, t: Any, h: Any) -> Any:
+        """Whether the rounding of t might count in steps of size h from t."""
+        return self._eps * abs(t) > self._least * h
+
+    def amplifies(self, t: Any) -> Any:
+        """Whether steps from t on that are as long as the solution allows for might suffer from an
+        extrapolated guess: asked before the first one."""
+        return self._eps * abs(t) * self._gain > AMPLIFIED * self._rtol
+
+    def due(self, t: Any, h: Any, accepted: bool) -> bool:
+        """Whether to `measure` after a try of this size from t: where it looms, after the first
+        accepted step and then ever more rarely, but again after a rejected one."""
+        self._since += accepted
+        if not np.any(self.looms(t, h)) or not self._since or self.pending:
+            return False
+        if accepted and self._since < self._wait:
+            return False
+        if self._told and not self._gain:  # there is nothing more to do
+            return False
+        self._since, self._wait = 0, min(2 * self._wait, RARELY)
+        return True
+
+    def measure(self, t: Any, y: Tensor, h: Any, sign: float, on_device: Any = float) -> None:
+        """Evaluate func at (t, y) and one rounding of t later (two evaluations), for `read`.
+
+        on_device makes a tensor that broadcasts against y of an array (B,).
+        """
+        with torch.no_grad():
+            here = self._kind(t)
+            there = np.nextafter(here, self._kind(sign * np.inf))
+            one, other = (
+                self._velocity(on_device(np.float64(when)), y)[0] for when in (here, there)
+            )
+            size = on_device(h)
+            if isinstance(size, Tensor):
+                size = size.to(y.real.dtype)
+            ratio = functools.partial(self._tolerance.ratio, y0=y, y1=y)
+            felt, whole = ratio((other - one) * size), ratio(one * size)
+            share = torch.where(whole > 0, felt / whole, 0.0)
+        self.pending, self._measured = (felt, share), (t, h)
+
+    def read(self, numbers: Sequence[Any]) -> Sequence[Any]:
+        """The numbers of `pending`, which come last, taken off."""
+        if not self.pending:
+            return numbers
+        self.pending = ()
+        *others, felt, share = numbers
+        felt, share = np.array(felt), np.array(share)
+        if self._gain:
+            corrects = self.corrects | (felt * self._gain > AMPLIFIED)
+            self.corrects = bool(corrects) if corrects.ndim == 0 else corrects
+        t, h = self._measured
+        narrow = self._eps * np.abs(t) > NARROW * h
+        beyond = (felt >= FELT) | (narrow & (share > BEYOND * self._rtol))
+        if not self._told and beyond.any():
+            worst = int(np.argmax(np.where(beyond, felt, -1.0)))
+            self._message = self._warning(*(np.atleast_1d(x)[worst] for x in (t, h, felt)))
+        return others
+
+    def _warning(self, t: float, h: float, felt: float) -> str:
+        spacing = float(np.spacing(self._kind(abs(t))))
+        single = self._kind is np.float32
+        return (
+            f"t={t:.9g} is rounded to {spacing:.2g} (func sees it in float{32 if single else 64}), "
+            f"and by as much func changes the state by {felt:.2g} tolerances in a step of size "
+            f"h = {h:.3g}, at rtol={self._rtol:.3g}: more than the tolerance allows for. Steps may "
+            "be far shorter than the solution asks for. Shift t such that the solve starts at 0"
+            + (", keep the state, and with it t, in float64," if single else "")
+            + " or take a looser rtol"
+        )
+
+    def tell(self, stacklevel: int) -> None:
+        """Warn, once, of what was found."""
+        if self._message and not self._told:
+            self._told = True
+            warnings.warn(self._message, RoundingWarning, stacklevel=stacklevel)
