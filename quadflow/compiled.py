@@ -249,8 +249,8 @@ class CompiledAttempts:
         seen: SeenTimes | None,
     ) -> Attempt | None:  # fmt: skip
         """A try of `count` sweeps, see `attempt.guessed`; known, guessed: with the start's
-        velocity, and the guess, given. seen: with the times that func sees. None before it is decided how nodes are evaluated, which a
-        try finds out that runs as it is."""
+        velocity, and the guess, given. seen: with the times that func sees. None before it is
+        decided how nodes are evaluated, which a try finds out that runs as it is."""
         mode = self.velocity.mode
         if mode == "auto":
             return None

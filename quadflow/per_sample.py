@@ -27,6 +27,7 @@ from .steps import (
     not_finite_past,
     steps_used_up,
 )
+from .time_rounding import TimeRounding
 
 Array = np.ndarray
 
@@ -137,6 +138,7 @@ class PerSampleSteps(Steps):
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
         self._ratio, self._judged = np.ones(samples), np.ones(samples)
         self._swept: Tensor | None = None
+        self._rounding = TimeRounding(stepper.method, stepper.velocity, tolerance, samples)
 
     def _times(self, t: Array, like: Tensor) -> Any:
         """Per-sample times as a tensor that broadcasts against the state."""
@@ -179,6 +181,11 @@ class PerSampleSteps(Steps):
             )  # fmt: skip
             size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
+        rounding = self._rounding
+        if rounding.amplifies(self.t).any():
+            self._measure_rounding(self._size)
+            rounding.read(np.array(worst(torch.stack([*rounding.pending]))))
+            self.stepper.corrects = rounding.corrects
 
     def _check(self, size: Array) -> None:
         limits, t, dtype = self.limits, self.t, self.stepper.velocity.layout.dtype
@@ -219,9 +226,8 @@ class PerSampleSteps(Steps):
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            with torch.no_grad():
-                # the one host synchronisation of a try
-                ratio = np.array(worst(result.error_ratio(self.tolerance)))
+            ratio = self._ratio_of(result)
+            self._rounding.tell(5)
             finite = np.isfinite(ratio)
             self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
             good = self.active & finite & (ratio <= 1)
@@ -232,6 +238,8 @@ class PerSampleSteps(Steps):
                 result = self.stepper.step(state, self._times(t1, state.y))
             # steps are chosen such that the least sweeps suffice, of which those of a first
             # interval, from a constant guess, say nothing
+            if self._rounding.due(self.t[self.active], size[self.active], bool(good.any())):
+                self._measure_rounding(size)
             self._judged = np.where(again, self._judged, ratio)
             judged = np.where(good & ~first, self._judged, ratio)
             self._swept, self._ratio = result.swept, ratio
@@ -255,6 +263,22 @@ class PerSampleSteps(Steps):
             self.state = result.state
         self._take(result)
         return result
+
+    def _measure_rounding(self, size: Array) -> None:
+        y = self.state.y
+        self._rounding.measure(self.t, y, size, self.sign, lambda x: self._times(x, y))
+
+    def _ratio_of(self, result: StepResult) -> Array:
+        """The error over the tolerance (B,): the one host synchronisation of a try."""
+        pending = self._rounding.pending
+        with torch.no_grad():
+            ratio = result.error_ratio(self.tolerance)
+            if not pending:
+                return np.array(worst(ratio))
+            first, *numbers = np.array(worst(torch.stack([ratio, *pending])))
+        self._rounding.read(numbers)
+        self.stepper.corrects = self._rounding.corrects
+        return first
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
         """Whose interval gets one sweep more in the next try; again: who had one in this."""

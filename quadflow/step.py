@@ -28,6 +28,13 @@ FARTHEST = 10.0
 """A step this many times longer than the one before it starts anew from its start alone: what is
 extrapolated from an interval so short is the rounding in it."""
 
+SHORTEST = 1e3
+"""Of variable order, steps of fewer roundings of t are made by Runge-Kutta: order 1, at which the
+method starts itself, might want steps that t does not hold, where those of order 5 are fine."""
+
+RUNGE_KUTTA_STARTS = 4
+"""The most anchors that the first step of variable order after such steps is predicted from."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -224,6 +231,12 @@ class Stepper:
         # nothing looks at the states of earlier anchors, which need not be kept
         known = (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
         t0, y0, h = state.t, state.y, t1 - state.t
+        if abs(h) < SHORTEST * math.ulp(t0):
+            result = self._stages(DOPRI5, State(t0, y0, start), t1)
+            order = min(len(known), RUNGE_KUTTA_STARTS)
+            result.state = replace(result.state, history=known, order=order)
+            result.spread = None  # of stages, which limits of variable order say nothing of
+            return result
         shape, recent = y0.shape, known[::-1]
         k = min(state.order, len(known))
         weights = interval_weights([a.t for a in recent], t0, t1, k, method.max_order)

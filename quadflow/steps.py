@@ -455,8 +455,9 @@ def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
     """The message of Status.STEP_COLLAPSE."""
     return (
         f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the solution may blow "
-        f"up or jump there; else the tolerances ask for more than {dtype} holds, or min_step is "
-        "too large"
+        "up or jump there; else it moves faster than times so far from 0 can tell (they are "
+        f"rounded to {math.ulp(t):.2g}: shift t such that the solve starts at 0), the tolerances "
+        f"ask for more than {dtype} holds, or min_step is too large"
     )
 
 

@@ -4,15 +4,15 @@ A velocity that depends on t is off by f_t δ, δ being up to half a rounding of
 error estimate sees h f_t δ. Where that is more than a tolerance, steps get far shorter than the
 solution asks for. Sweeps from an extrapolated guess amplify it, and can undo it (`seen_times`).
 
-Whether it counts is measured, in the steps where it might: two evaluations of func one rounding of
-t apart.
+Whether it counts is measured, in the steps where it might: two evaluations of func at one state and
+two times, a little of a step apart.
 """
 
 from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,18 +28,17 @@ FELT = 0.3
 """Of a change of func by one rounding of t, over a step, in tolerances: from here on it counts. The
 steps of no method are more by a fifth below 1."""
 
-NARROW = 1e-3
+NARROW = 1e-2
 """Roundings of t over the step from which on there are hardly any times to choose from."""
+
+APART = 1 / 16
+"""The share of a step that the two times lie apart."""
 
 BEYOND = 0.01
 """Of |Δf|/|f| over rtol, Δf by one rounding of t: what tolerances are promised to be above."""
 
-AMPLIFIED = 2.0
-"""A change of func by one rounding of t, over a step, in tolerances, times `AMPLIFICATION` a node:
-from here on it shows in the error estimate (from 20 on it rules it)."""
-
-RARELY = 64
-"""Most accepted steps between two measurements."""
+RARER = 4
+"""How many times as many accepted steps lie between two measurements as between the last two."""
 
 
 class TimeRounding:
@@ -59,19 +58,19 @@ class TimeRounding:
         self._velocity, self._tolerance = velocity, tolerance
         dtype = velocity.layout.time_dtype
         self._eps = torch.finfo(dtype).eps
-        self._kind = np.float64 if dtype is torch.float64 else np.float32
+        self._single = dtype is not torch.float64
         self._rtol = tolerance.strictest
         extrapolates = isinstance(method, SweepsMethod) and method.guess == "extrapolated"
         self._gain = 0.0
         if isinstance(method, SweepsMethod) and extrapolates and not method.converged:
             self._gain = AMPLIFICATION**method.rule.n
-        # f changes little by itself within a step of a high order: its change by one rounding of t
-        # counts where that is so much of the step
-        self._least = 0.1 * self._rtol / max(1.0, self._gain / 400)
+        # f changes in a step by about itself: what one rounding of t is of the step is then its
+        # share in that
+        self._least = self._rtol / max(10.0, self._gain)
         self.corrects: Any = False if samples is None else np.zeros(samples, bool)
         self.pending: Sequence[Tensor] = ()
         self._measured: tuple[Any, Any] = (0.0, 0.0)
-        self._since, self._wait = 0, 1
+        self._since, self._wait = 0, 1  # accepted steps: since, and between, two measurements
         self._message = ""
         self._told = False
 
@@ -82,7 +81,7 @@ class TimeRounding:
     def amplifies(self, t: Any) -> Any:
         """Whether steps from t on that are as long as the solution allows for might suffer from an
         extrapolated guess: asked before the first one."""
-        return self._eps * abs(t) * self._gain > AMPLIFIED * self._rtol
+        return self._eps * abs(t) * self._gain > 0.1 * self._rtol
 
     def due(self, t: Any, h: Any, accepted: bool) -> bool:
         """Whether to `measure` after a try of this size from t: where it looms, after the first
@@ -90,31 +89,42 @@ class TimeRounding:
         self._since += accepted
         if not np.any(self.looms(t, h)) or not self._since or self.pending:
             return False
-        if accepted and self._since < self._wait:
-            return False
         if self._told and not self._gain:  # there is nothing more to do
             return False
-        self._since, self._wait = 0, min(2 * self._wait, RARELY)
-        return True
+        return not accepted or self._since >= self._wait
 
-    def measure(self, t: Any, y: Tensor, h: Any, sign: float, on_device: Any = float) -> None:
-        """Evaluate func at (t, y) and one rounding of t later (two evaluations), for `read`.
+    def measure(
+        self, t: Any, y: Tensor, h: Any, sign: float, on_device: Callable[[Any], Any] = float
+    ) -> None:
+        """Evaluate func at (t, y) and a little later, for `read`: two evaluations, in one call
+        where nodes are evaluated together.
 
         on_device makes a tensor that broadcasts against y of an array (B,).
         """
+        self._since, self._wait = 0, RARER * self._wait
+        velocity = self._velocity
+        ulp = np.maximum(self._eps * np.abs(t), np.finfo(np.float64).tiny)
+        here = self._seen(t)
+        there = self._seen(t + sign * np.maximum(APART * h, 2 * ulp))
+        # what func changes by between the two, in one rounding of t and over a step
+        change = h * ulp / np.abs(there - here)
         with torch.no_grad():
-            here = self._kind(t)
-            there = np.nextafter(here, self._kind(sign * np.inf))
-            one, other = (
-                self._velocity(on_device(np.float64(when)), y)[0] for when in (here, there)
-            )
-            size = on_device(h)
-            if isinstance(size, Tensor):
-                size = size.to(y.real.dtype)
+            times = [on_device(np.float64(when)) for when in (here, there)]
+            if velocity.mode == "auto":
+                one, other = (velocity(when, y)[0] for when in times)
+            else:
+                both = torch.stack([torch.as_tensor(when, dtype=torch.float64) for when in times])
+                one, other = velocity.nodes(both.to(y.device), torch.stack((y, y))).unbind()
             ratio = functools.partial(self._tolerance.ratio, y0=y, y1=y)
-            felt, whole = ratio((other - one) * size), ratio(one * size)
+            felt, whole = (
+                ratio(v * torch.as_tensor(on_device(size), dtype=y.real.dtype, device=y.device))
+                for v, size in ((other - one, change), (one, h))
+            )
             share = torch.where(whole > 0, felt / whole, 0.0)
         self.pending, self._measured = (felt, share), (t, h)
+
+    def _seen(self, t: Any) -> Any:
+        return np.float64(np.float32(t)) if self._single else t
 
     def read(self, numbers: Sequence[Any]) -> Sequence[Any]:
         """The numbers of `pending`, which come last, taken off."""
@@ -124,7 +134,7 @@ class TimeRounding:
         *others, felt, share = numbers
         felt, share = np.array(felt), np.array(share)
         if self._gain:
-            corrects = self.corrects | (felt * self._gain > AMPLIFIED)
+            corrects = self.corrects | (felt > 0)  # 0 where func does not depend on t
             self.corrects = bool(corrects) if corrects.ndim == 0 else corrects
         t, h = self._measured
         narrow = self._eps * np.abs(t) > NARROW * h
@@ -135,14 +145,13 @@ class TimeRounding:
         return others
 
     def _warning(self, t: float, h: float, felt: float) -> str:
-        spacing = float(np.spacing(self._kind(abs(t))))
-        single = self._kind is np.float32
+        name = "float32" if self._single else "float64"
         return (
-            f"t={t:.9g} is rounded to {spacing:.2g} (func sees it in float{32 if single else 64}), "
-            f"and by as much func changes the state by {felt:.2g} tolerances in a step of size "
-            f"h = {h:.3g}, at rtol={self._rtol:.3g}: more than the tolerance allows for. Steps may "
-            "be far shorter than the solution asks for. Shift t such that the solve starts at 0"
-            + (", keep the state, and with it t, in float64," if single else "")
+            f"t={t:.9g} is rounded to {self._eps * abs(t):.2g} ({name}), in which func changes by "
+            f"{felt:.2g} tolerances a step of size h = {h:.3g}, at rtol={self._rtol:.3g}: more "
+            "than can be told from an error, so that steps may be far shorter than the solution "
+            "asks for. Shift t such that the solve starts at 0"
+            + (", keep the state, and with it t, in float64," if self._single else "")
             + " or take a looser rtol"
         )
 
