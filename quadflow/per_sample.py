@@ -182,8 +182,9 @@ class PerSampleSteps(Steps):
             size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
         rounding = self._rounding
-        if rounding.amplifies(self.t).any():
-            self._measure_rounding(self._size)
+        amplifies = rounding.amplifies(self.t)
+        if amplifies.any():
+            self._measure_rounding(self._size, amplifies)
             rounding.read(np.array(worst(torch.stack([*rounding.pending]))))
             self.stepper.corrects = rounding.corrects
 
@@ -238,12 +239,13 @@ class PerSampleSteps(Steps):
                 result = self.stepper.step(state, self._times(t1, state.y))
             # steps are chosen such that the least sweeps suffice, of which those of a first
             # interval, from a constant guess, say nothing
-            if self._rounding.due(self.t[self.active], size[self.active], bool(good.any())):
-                self._measure_rounding(size)
             self._judged = np.where(again, self._judged, ratio)
             judged = np.where(good & ~first, self._judged, ratio)
             self._swept, self._ratio = result.swept, ratio
             done = self.active & ~more
+            due = self._rounding.due(self.t, size, done)
+            if np.any(due):
+                self._measure_rounding(size, due)
             factor = self._factors(judged, good, result.error_order)
             with np.errstate(over="ignore"):  # infinite where there is no end to come to
                 planned = size * factor
@@ -264,9 +266,9 @@ class PerSampleSteps(Steps):
         self._take(result)
         return result
 
-    def _measure_rounding(self, size: Array) -> None:
+    def _measure_rounding(self, size: Array, due: Array) -> None:
         y = self.state.y
-        self._rounding.measure(self.t, y, size, self.sign, lambda x: self._times(x, y))
+        self._rounding.measure(self.t, y, size, self.sign, due, lambda x: self._times(x, y))
 
     def _ratio_of(self, result: StepResult) -> Array:
         """The error over the tolerance (B,): the one host synchronisation of a try."""

@@ -336,7 +336,7 @@ class AdaptiveSteps(Steps):
             if state.last is None:
                 judged = ratio
             self._rounding.tell(5)
-            if self._rounding.due(state.t, size, ratio <= 1):
+            if self._rounding.due(state.t, size):
                 self._rounding.measure(state.t, state.y, size, self._sign)
             if not math.isfinite(ratio):
                 self._not_finite_at = t1

@@ -37,8 +37,9 @@ APART = 1 / 16
 BEYOND = 0.01
 """Of |Δf|/|f| over rtol, Δf by one rounding of t: what tolerances are promised to be above."""
 
-RARER = 4
-"""How many times as many accepted steps lie between two measurements as between the last two."""
+RARER, RAREST = 4, 64
+"""How many times as many tries lie between two measurements as between the last two, and the most.
+"""
 
 
 class TimeRounding:
@@ -67,41 +68,51 @@ class TimeRounding:
         # f changes in a step by about itself: what one rounding of t is of the step is then its
         # share in that
         self._least = self._rtol / max(10.0, self._gain)
+        one = 1 if samples is None else np.ones(samples, int)
         self.corrects: Any = False if samples is None else np.zeros(samples, bool)
         self.pending: Sequence[Tensor] = ()
-        self._measured: tuple[Any, Any] = (0.0, 0.0)
-        self._since, self._wait = 0, 1  # accepted steps: since, and between, two measurements
+        self._measured: tuple[Any, Any, Any] = (0.0, 0.0, False)
+        self._since, self._wait = 0 * one, one  # tries: since, and between, two measurements
         self._message = ""
         self._told = False
-
-    def looms(self, t: Any, h: Any) -> Any:
-        """Whether the rounding of t might count in steps of size h from t."""
-        return self._eps * abs(t) > self._least * h
 
     def amplifies(self, t: Any) -> Any:
         """Whether steps from t on that are as long as the solution allows for might suffer from an
         extrapolated guess: asked before the first one."""
         return self._eps * abs(t) * self._gain > 0.1 * self._rtol
 
-    def due(self, t: Any, h: Any, accepted: bool) -> bool:
-        """Whether to `measure` after a try of this size from t: where it looms, after the first
-        accepted step and then ever more rarely, but again after a rejected one."""
-        self._since += accepted
-        if not np.any(self.looms(t, h)) or not self._since or self.pending:
+    def due(self, t: Any, h: Any, tried: Any = True) -> Any:
+        """Whether to `measure` after a try of size h from t: where the rounding of t might count in
+        steps of this size, after the first of them and then ever more rarely.
+
+        tried: of which samples it was a try, and no further sweep that goes on.
+        """
+        self._since = self._since + tried
+        looms = self._eps * abs(t) > self._least * h
+        if looms is False or (self._told and not self._gain):  # nothing, or nothing more, to do
             return False
-        if self._told and not self._gain:  # there is nothing more to do
-            return False
-        return not accepted or self._since >= self._wait
+        return looms & tried & (self._since >= self._wait)
 
     def measure(
-        self, t: Any, y: Tensor, h: Any, sign: float, on_device: Callable[[Any], Any] = float
+        self,
+        t: Any,
+        y: Tensor,
+        h: Any,
+        sign: float,
+        due: Any = True,
+        on_device: Callable[[Any], Any] = float,
     ) -> None:
         """Evaluate func at (t, y) and a little later, for `read`: two evaluations, in one call
         where nodes are evaluated together.
 
-        on_device makes a tensor that broadcasts against y of an array (B,).
+        due: of which samples it is used. on_device makes a tensor that broadcasts against y of an
+        array (B,).
         """
-        self._since, self._wait = 0, RARER * self._wait
+        if due is True:
+            self._since, self._wait = 0, min(RARER * self._wait, RAREST)
+        else:
+            self._since = np.where(due, 0, self._since)
+            self._wait = np.where(due, np.minimum(RARER * self._wait, RAREST), self._wait)
         velocity = self._velocity
         ulp = np.maximum(self._eps * np.abs(t), np.finfo(np.float64).tiny)
         here = self._seen(t)
@@ -121,7 +132,7 @@ class TimeRounding:
                 for v, size in ((other - one, change), (one, h))
             )
             share = torch.where(whole > 0, felt / whole, 0.0)
-        self.pending, self._measured = (felt, share), (t, h)
+        self.pending, self._measured = (felt, share), (t, h, due)
 
     def _seen(self, t: Any) -> Any:
         return np.float64(np.float32(t)) if self._single else t
@@ -132,11 +143,11 @@ class TimeRounding:
             return numbers
         self.pending = ()
         *others, felt, share = numbers
-        felt, share = np.array(felt), np.array(share)
+        t, h, due = self._measured
+        felt, share = np.where(due, felt, 0.0), np.where(due, share, 0.0)
         if self._gain:
             corrects = self.corrects | (felt > 0)  # 0 where func does not depend on t
             self.corrects = bool(corrects) if corrects.ndim == 0 else corrects
-        t, h = self._measured
         narrow = self._eps * np.abs(t) > NARROW * h
         beyond = (felt >= FELT) | (narrow & (share > BEYOND * self._rtol))
         if not self._told and beyond.any():
