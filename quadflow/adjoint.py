@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .control import rms_norm
 from .evaluation import StateLayout, Velocity
 from .gradients import (
     AdjointProblem,
@@ -241,7 +242,7 @@ def _augmented_norm(
         times, y, adjoint, *params = parts
         norms = [times.abs().amax(), *(state_norm(as_state(part)) for part in (y, adjoint))]
         if norm is None:
-            norms += [part.square().mean().sqrt() for part in params]
+            norms += [rms_norm(part) for part in params]
         return torch.stack(norms).amax()
 
     return largest

@@ -93,10 +93,10 @@ def stages(
         parts = [shaped(sums[i - len(errors)]) * size for i in range(len(errors))]
     error = parts[0]
     if len(parts) == 2:
+        # fifth²/√(fifth² + third²/100), without squares that overflow
         fifth, third = parts[0].abs(), parts[1].abs()
-        total = torch.sqrt(fifth**2 + 0.01 * third**2)
-        # 0 where it is 0, and NaN where it is NaN
-        error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), total)
+        total = torch.hypot(fifth, 0.1 * third)
+        error = fifth * (fifth / torch.where(total == 0, 1.0, total))
     return y1, velocities, error
 
 

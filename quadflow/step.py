@@ -609,7 +609,7 @@ def _rounding_units(change: Tensor, h: float, y0: Tensor, eps: float) -> float:
     """How much a sweep moved the states, in units of their rounding: one host synchronisation."""
     with torch.no_grad():
         size = torch.maximum(y0.abs().amax(), change.abs().amax() * abs(h))
-        moved = change.abs().amax() * abs(h) / (size * eps)
+        moved = change.abs().amax() * abs(h) / size / eps
         return float(worst(torch.where(size > 0, moved, 0.0)))
 
 
