@@ -32,6 +32,7 @@ from .odeint import (
     solver_tolerance,
 )
 from .solve import solve
+from .tolerances import held_atol, held_rtol
 from .torchdiffeq_names import Kind, named_method
 
 
@@ -40,8 +41,8 @@ def odeint_adjoint(
     y0: Any,
     t: Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Any = None,
+    atol: Any = None,
     method: str | Method | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
@@ -108,6 +109,9 @@ def odeint_adjoint(
     fixed_t = when.detach()
     named = named_method(method, options or {})
     chosen = named[1]
+    if named[2] in (Kind.ADAPTIVE, Kind.SCIPY):
+        # here, and not in either solve, so that it is said once
+        rtol, atol = held_rtol(rtol, layout), held_atol(atol, layout)
     own = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, event_fn)
     forward: SolveForward
     backward: SolveBackward
@@ -175,6 +179,9 @@ def _backward(
 ) -> SolveBackward:
     options = dict(options)
     kind = named_method(method, {k: x for k, x in options.items() if k != "norm"})[2]
+    if kind in (Kind.ADAPTIVE, Kind.SCIPY):
+        rtol = held_rtol(rtol, layout, "adjoint_rtol")
+        atol = held_atol(atol, layout, "adjoint_atol")
     tolerances = {
         name: _augmented_tolerance(value, y0, layout, count, name)
         for name, value in (("rtol", rtol), ("atol", atol))

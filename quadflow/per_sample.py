@@ -228,7 +228,7 @@ class PerSampleSteps(Steps):
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
             ratio = self._ratio_of(result)
-            self._rounding.tell(5)
+            self._rounding.tell()
             finite = np.isfinite(ratio)
             self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
             good = self.active & finite & (ratio <= 1)

@@ -335,7 +335,7 @@ class AdaptiveSteps(Steps):
             # interval, from a constant guess, say nothing
             if state.last is None:
                 judged = ratio
-            self._rounding.tell(5)
+            self._rounding.tell()
             if self._rounding.due(state.t, size):
                 self._rounding.measure(state.t, state.y, size, self._sign)
             if not math.isfinite(ratio):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .control import Tolerance
-from .errors import RoundingWarning
+from .errors import RoundingWarning, caller_level
 from .evaluation import Velocity
 from .methods import AMPLIFICATION, Method, SweepsMethod
 
@@ -166,8 +166,8 @@ class TimeRounding:
             + " or take a looser rtol"
         )
 
-    def tell(self, stacklevel: int) -> None:
+    def tell(self) -> None:
         """Warn, once, of what was found."""
         if self._message and not self._told:
             self._told = True
-            warnings.warn(self._message, RoundingWarning, stacklevel=stacklevel)
+            warnings.warn(self._message, RoundingWarning, stacklevel=caller_level())
