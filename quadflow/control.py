@@ -123,8 +123,7 @@ def first_step(
         scale = y0.abs() * tolerance.rtol + tolerance.atol
         d0, d1 = np.array(worst(torch.stack([tolerance.size(x / scale) for x in (y0, v0)])))
         h0 = np.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-        # no less than func can see of t
-        h0 = np.minimum(np.maximum(h0, np.abs(t0) * torch.finfo(y0.dtype).eps), span)
+        h0 = np.minimum(h0, span)
         moved = along(y0, v0, on_device(direction * h0))
         v1 = velocity(on_device(t0 + direction * h0), moved)
         d2 = np.array(worst(tolerance.size((v1 - v0) / scale))) / h0

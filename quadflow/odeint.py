@@ -380,7 +380,7 @@ def solver_tolerance(value: Any, y0: Any, name: str) -> Any:
     if len(each) != len(y0):
         raise ValueError(f"{name} has {len(each)} entries for {len(y0)} tensors of y0")
     spread = [
-        torch.as_tensor(one, dtype=y.real.dtype, device=y.device).expand(y.numel())
+        torch.as_tensor(one, dtype=torch.float64, device=y.device).expand(y.numel())
         for one, y in zip(each, y0, strict=True)
     ]
     return torch.cat(spread)

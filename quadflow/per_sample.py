@@ -249,7 +249,8 @@ class PerSampleSteps(Steps):
             factor = self._factors(judged, good, result.error_order)
             with np.errstate(over="ignore"):  # infinite where there is no end to come to
                 planned = size * factor
-            bounded = np.clip(planned, limits.min_step, limits.max_step)
+            least = 16 * np.spacing(np.abs(t1))  # where it was good enough, no shorter step is
+            bounded = np.clip(np.maximum(planned, least), limits.min_step, limits.max_step)
             # that a step must be shorter than min_step is for `_check` to see
             self._size = np.where(done, np.where(good, bounded, planned), self._size)
             self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))

@@ -22,6 +22,10 @@ from .quadrature import QuadratureRule
 
 Array = np.ndarray
 
+FARTHEST_SHIFT = 1 / 64
+"""Of a node, in step sizes: beyond, in steps of few roundings of t, the polynomial through the
+nodes says nothing of their surroundings any more, and nothing is brought back."""
+
 
 class SeenTimes(NamedTuple):
     """The times at which func is evaluated, as it sees them, and what they miss the nodes by.
@@ -58,7 +62,8 @@ def seen_numbers(
     if window is not None:
         times = times.clip(*window)
     # the difference is exact wherever t0 is large enough for its rounding to matter
-    return times, ((times - t0) - offsets) / h
+    shifts = ((times - t0) - offsets) / h
+    return times, shifts if np.abs(shifts).max() <= FARTHEST_SHIFT else np.zeros_like(shifts)
 
 
 def seen_by_samples(
@@ -72,6 +77,7 @@ def seen_by_samples(
     times = (offsets + t0).to(dtype).to(torch.float64)
     moved = wanted & (h != 0)
     shifts = ((times - t0) - offsets) / torch.where(moved, h, 1.0)
+    moved = moved & (shifts.abs().amax(0) <= FARTHEST_SHIFT)
     return times, torch.where(moved, shifts, 0.0)
 
 

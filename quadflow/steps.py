@@ -368,7 +368,8 @@ class AdaptiveSteps(Steps):
         self._take(result)
         if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
             warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
-        planned = limits.bound(size * factor)
+        # where the least step was good enough, the next one is no shorter
+        planned = limits.bound(max(size * factor, 16 * math.ulp(self.state.t)))
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
         if lands:

@@ -26,7 +26,7 @@ from .methods import AMPLIFICATION, Method, SweepsMethod
 
 FELT = 0.3
 """Of a change of func by one rounding of t, over a step, in tolerances: from here on it counts. The
-steps of no method are more by a fifth below 1."""
+steps of no method are more by a fifth below 1 (but of sweeps, which undo it)."""
 
 NARROW = 1e-2
 """Roundings of t over the step from which on there are hardly any times to choose from."""
@@ -35,7 +35,8 @@ APART = 1 / 16
 """The share of a step that the two times lie apart."""
 
 BEYOND = 0.01
-"""Of |Δf|/|f| over rtol, Δf by one rounding of t: what tolerances are promised to be above."""
+"""Of |Δf|/|f| over rtol, Δf by one rounding of t: up to here translation of t changes nothing, and
+there is no warning."""
 
 RARER, RAREST = 4, 64
 """How many times as many tries lie between two measurements as between the last two, and the most.
@@ -149,7 +150,7 @@ class TimeRounding:
             corrects = self.corrects | (felt > 0)  # 0 where func does not depend on t
             self.corrects = bool(corrects) if corrects.ndim == 0 else corrects
         narrow = self._eps * np.abs(t) > NARROW * h
-        beyond = (felt >= FELT) | (narrow & (share > BEYOND * self._rtol))
+        beyond = ((felt >= FELT) | narrow) & (share > BEYOND * self._rtol)
         if not self._told and beyond.any():
             worst = int(np.argmax(np.where(beyond, felt, -1.0)))
             self._message = self._warning(*(np.atleast_1d(x)[worst] for x in (t, h, felt)))

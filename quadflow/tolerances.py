@@ -43,8 +43,9 @@ def least_atol(layout: StateLayout) -> float:
 
 
 def held_rtol(value: Any, layout: StateLayout, name: str = "rtol") -> Any:
-    """A relative tolerance, raised to what the state's dtype holds with a `ToleranceWarning`; a
-    number, a tensor (entry by entry) or a tuple or list of these, as it came."""
+    """A relative tolerance, raised to what the state's dtype holds with a `ToleranceWarning`: a
+    number, a tensor (entry by entry; comes back in the state's real dtype) or a tuple or list of
+    these."""
     return _raised(value, least_rtol(layout), layout, name)
 
 
@@ -55,8 +56,10 @@ def held_atol(value: Any, layout: StateLayout, name: str = "atol") -> Any:
 
 def _raised(value: Any, least: float, layout: StateLayout, name: str) -> Any:
     raised, smallest = _at_least(value, least)
+    if isinstance(raised, Tensor) and raised.is_floating_point():
+        raised = raised.to(layout.time_dtype)
     if smallest >= least:
-        return value
+        return raised
     with_func = "" if layout.dtype is layout.func_dtype else f" with func in {layout.func_dtype}"
     warnings.warn(
         f"{name}={smallest:.3g} is less than a state in {layout.dtype}{with_func} holds: "
@@ -83,4 +86,4 @@ def _at_least(value: Any, least: float) -> tuple[Any, float]:
         return (value.clamp(min=least), smallest) if smallest > 0 else (value, math.inf)
     if not isinstance(value, (float, np.floating)) or not value > 0:
         return value, math.inf
-    return max(float(value), least), float(value)
+    return max(value, least), float(value)
