@@ -185,7 +185,7 @@ class PerSampleSteps(Steps):
         amplifies = rounding.amplifies(self.t)
         if amplifies.any():
             self._measure_rounding(self._size, amplifies)
-            rounding.read(np.array(worst(torch.stack([*rounding.pending]))))
+            rounding.read(worst(torch.stack([*rounding.pending])))
             self.stepper.corrects = rounding.corrects
 
     def _check(self, size: Array) -> None:

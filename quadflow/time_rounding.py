@@ -38,6 +38,9 @@ BEYOND = 0.01
 """Of |Δf|/|f| over rtol, Δf by one rounding of t: up to here translation of t changes nothing, and
 there is no warning."""
 
+NEAR_ZERO = 16
+"""Steps from t = 0."""
+
 RARER, RAREST = 4, 64
 """How many times as many tries lie between two measurements as between the last two, and the most.
 """
@@ -67,8 +70,8 @@ class TimeRounding:
         if isinstance(method, SweepsMethod) and extrapolates and not method.converged:
             self._gain = AMPLIFICATION**method.rule.n
         # f changes in a step by about itself: what one rounding of t is of the step is then its
-        # share in that
-        self._least = self._rtol / max(10.0, self._gain)
+        # share in that. Within some steps of 0 it is no more than the rounding of f
+        self._least = max(self._rtol / max(10.0, self._gain), NEAR_ZERO * self._eps)
         one = 1 if samples is None else np.ones(samples, int)
         self.corrects: Any = False if samples is None else np.zeros(samples, bool)
         self.pending: Sequence[Tensor] = ()
