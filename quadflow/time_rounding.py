@@ -10,7 +10,6 @@ two times, a little of a step apart.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -130,10 +129,13 @@ class TimeRounding:
             else:
                 both = torch.stack([torch.as_tensor(when, dtype=torch.float64) for when in times])
                 one, other = velocity.nodes(both.to(y.device), torch.stack((y, y))).unbind()
-            ratio = functools.partial(self._tolerance.ratio, y0=y, y1=y)
+            step, change = (
+                torch.as_tensor(on_device(size), dtype=y.real.dtype, device=y.device)
+                for size in (h, change)
+            )
+            moved = one * step
             felt, whole = (
-                ratio(v * torch.as_tensor(on_device(size), dtype=y.real.dtype, device=y.device))
-                for v, size in ((other - one, change), (one, h))
+                self._tolerance.ratio(x, y, y + moved) for x in ((other - one) * change, moved)
             )
             share = torch.where(whole > 0, felt / whole, 0.0)
         self.pending, self._measured = (felt, share), (t, h, due)
