@@ -278,7 +278,8 @@ class PerSampleSteps(Steps):
             ratio = result.error_ratio(self.tolerance)
             if not pending:
                 return np.array(worst(ratio))
-            first, *numbers = np.array(worst(torch.stack([ratio, *pending])))
+            rows = [ratio, *(x.to(ratio.dtype) for x in pending)]
+            first, *numbers = np.array(worst(torch.stack(rows)))
         self._rounding.read(numbers)
         self.stepper.corrects = self._rounding.corrects
         return first

@@ -175,6 +175,12 @@ def solve(
         CompileError: func cannot be compiled as one graph.
         SolveError: non-finite values, collapsed step, step cap, stiff with on_stiff="stop" (unless
             throw=False).
+
+    Warns, each at most once:
+        ToleranceWarning: a tolerance that the state's dtype does not hold was raised.
+        RoundingWarning: t is so far from 0 that its rounding counts at this rtol; see the docs,
+            "Far from t = 0".
+        StiffnessWarning: see on_stiff.
     """
     began = time.perf_counter()
     if batch_dims not in (0, 1) or isinstance(batch_dims, bool):
