@@ -16,6 +16,7 @@ import quadflow as qf
 from quadflow.control import Tolerance, rms_norm
 
 ADAPTIVE = sorted(name for name, method in qf.methods().items() if method.error_order is not None)
+LOW = ("heun", "pec1", "pece1", "pec2", "pece2")
 PER_SAMPLE = [
     name for name in ADAPTIVE if isinstance(qf.methods()[name], (qf.StagesMethod, qf.SweepsMethod))
 ]
@@ -71,8 +72,9 @@ def counts(name: str, func: Any, y0: Tensor, power: int, **how: Any) -> tuple[An
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_scaling_changes_nothing(name: str) -> None:
-    low = name in ("heun", "pec1", "pece1")
-    for func, dtype, powers in CASES[:: 3 if low else 1]:
+    # half of the cases each, in turn; less for orders that take hundreds of steps
+    first = ADAPTIVE.index(name) % 2
+    for func, dtype, powers in CASES[first :: 6 if name in LOW else 2]:
         y0 = torch.tensor([1.0, 0.25], dtype=dtype)
         alike = counts(name, func, y0, 0)
         for power in powers:
@@ -81,15 +83,15 @@ def test_scaling_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", PER_SAMPLE)
 def test_scaling_of_samples(name: str) -> None:
-    low = name == "heun"
-    for func, dtype, powers in CASES[:: 3 if low else 2]:
+    first = PER_SAMPLE.index(name) % 3
+    for func, dtype, powers in CASES[first :: 6 if name in LOW else 3]:
         y0 = torch.tensor([[1.0, 0.25], [-0.5, 2.0]], dtype=dtype)
         alike = counts(name, func, y0, 0, batch_dims=1)
         for power in powers[-2:]:
             assert counts(name, func, y0, power, batch_dims=1) == alike
 
 
-@pytest.mark.parametrize("name", ["dopri5", "dopri8", "gauss", "lobatto"])
+@pytest.mark.parametrize("name", ["dopri8", "lobatto"])
 def test_scaling_of_compiled_steps(name: str) -> None:
     y0 = torch.tensor([1.0, 0.25], dtype=torch.float64)
     how = {"compile": {"backend": "eager"}}
@@ -101,7 +103,7 @@ def test_scaling_of_compiled_steps(name: str) -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(
-    name=st.sampled_from([name for name in ADAPTIVE if name not in ("heun", "pec1", "pece1")]),
+    name=st.sampled_from([name for name in ADAPTIVE if name not in LOW]),
     power=st.integers(-900, 990),
     entries=st.integers(1, 40),
     seed=st.integers(0, 10**6),

@@ -76,7 +76,8 @@ def same_cost(far: qf.Solution, near: qf.Solution) -> None:
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_translation_changes_no_steps(name: str) -> None:
     """Down to 100 roundings of t, forwards and backwards."""
-    for i, t0 in enumerate((1e2, -1e4, 1e6, -1e8, 1e10)):
+    starts = (1e2, -1e4, 1e6, -1e8, 1e10)
+    for i, t0 in enumerate(starts[:: 2 if own_rtol(name) > 1e-7 else 1]):
         span = 6.0 * (-1) ** i
         # |f_t|/|f| is some 3 at most
         rtol = max(own_rtol(name), 300 * 2.0**-52 * abs(t0))
@@ -87,7 +88,7 @@ def test_translation_changes_no_steps(name: str) -> None:
         assert abs(float(far.y[-1] - near.y[-1])) < 30 * rtol
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=30)
 @given(
     name=st.sampled_from(COLLOCATION),
     forcing=st.sampled_from(sorted(FORCINGS)),
@@ -159,7 +160,7 @@ def test_samples_with_steps_of_their_own(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     "name, dtype",
-    [("gauss", torch.float64), ("lobatto", torch.float32), ("gauss6", torch.float64)],
+    [("gauss", torch.float64), ("lobatto", torch.float32)],
 )
 def test_compiled_steps(name: str, dtype: torch.dtype) -> None:
     t0, rtol = (1e6, 1e-7) if dtype is torch.float64 else (512.0, 2e-2)
@@ -313,7 +314,7 @@ def test_no_step_waits_more_often(name: str) -> None:
 def test_adams_solves_what_dopri5_solves(power: int, t0: float, rtol: float) -> None:
     """y' = k y^power on scales of time from what t does not hold to what it does."""
     outcomes = set()
-    for scale in (1.0, 10.0, 100.0, 1e3, 1e4, 1e5):  # of time, in roundings of t
+    for scale in (1.0, 30.0, 1e3, 1e4):  # of time, in roundings of t
         k = 1 / (scale * math.ulp(t0))
         y0 = torch.ones(1, dtype=torch.float64)
         ended = {}
@@ -334,7 +335,7 @@ def test_adams_solves_what_dopri5_solves(power: int, t0: float, rtol: float) -> 
     assert outcomes == {True, False}
 
 
-@pytest.mark.parametrize("rate", [1e10, 1e11, 1e12, 1e13])
+@pytest.mark.parametrize("rate", [1e10, 1e11, 1e12])
 def test_adams_follows_fast_oscillations_late(rate: float) -> None:
     y0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
     end = 1.0 + 20 / rate
