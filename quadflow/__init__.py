@@ -2,7 +2,13 @@
 
 from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
-from .errors import CompileError, StiffnessWarning, VelocityError
+from .errors import (
+    CompileError,
+    RoundingWarning,
+    StiffnessWarning,
+    ToleranceWarning,
+    VelocityError,
+)
 from .events import Event
 from .interpolation import (
     Anchor,
@@ -69,6 +75,7 @@ __all__ = [
     "OrderControl",
     "PolynomialInterpolant",
     "QuadratureRule",
+    "RoundingWarning",
     "Solution",
     "SolveError",
     "StagesMethod",
@@ -78,6 +85,7 @@ __all__ = [
     "StiffnessWarning",
     "SweepsMethod",
     "Tableau",
+    "ToleranceWarning",
     "VariableOrderMethod",
     "VelocityError",
     "adams",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .control import rms_norm
 from .evaluation import StateLayout, Velocity
 from .gradients import (
     AdjointProblem,
@@ -31,6 +32,7 @@ from .odeint import (
     solver_tolerance,
 )
 from .solve import solve
+from .tolerances import held_atol, held_rtol
 from .torchdiffeq_names import Kind, named_method
 
 
@@ -39,8 +41,8 @@ def odeint_adjoint(
     y0: Any,
     t: Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Any = None,
+    atol: Any = None,
     method: str | Method | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
@@ -113,6 +115,9 @@ def odeint_adjoint(
     solved = func
     if params and callable(func) and torch.is_grad_enabled():
         solved = _GraphAtFirst(func)
+    if named[2] in (Kind.ADAPTIVE, Kind.SCIPY):
+        # here, and not in either solve, so that it is said once
+        rtol, atol = held_rtol(rtol, layout), held_atol(atol, layout)
     own = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, event_fn)
     forward: SolveForward
     backward: SolveBackward
@@ -204,6 +209,9 @@ def _backward(
 ) -> SolveBackward:
     options = dict(options)
     kind = named_method(method, {k: x for k, x in options.items() if k != "norm"})[2]
+    if kind in (Kind.ADAPTIVE, Kind.SCIPY):
+        rtol = held_rtol(rtol, layout, "adjoint_rtol")
+        atol = held_atol(atol, layout, "adjoint_atol")
     tolerances = {
         name: _augmented_tolerance(value, y0, layout, count, name)
         for name, value in (("rtol", rtol), ("atol", atol))
@@ -271,7 +279,7 @@ def _augmented_norm(
         times, y, adjoint, *params = parts
         norms = [times.abs().amax(), *(state_norm(as_state(part)) for part in (y, adjoint))]
         if norm is None:
-            norms += [part.square().mean().sqrt() for part in params]
+            norms += [rms_norm(part) for part in params]
         return torch.stack(norms).amax()
 
     return largest

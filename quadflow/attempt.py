@@ -16,6 +16,7 @@ from torch import Tensor
 from .dense import along, combine
 from .lagrange import lagrange_integrals, lagrange_taylor
 from .quadrature import QuadratureRule
+from .seen_times import SeenTimes
 from .tableaus import Tableau
 
 Evaluate = Callable[[Any, Tensor], Tensor]
@@ -92,10 +93,10 @@ def stages(
         parts = [shaped(sums[i - len(errors)]) * size for i in range(len(errors))]
     error = parts[0]
     if len(parts) == 2:
+        # fifth²/√(fifth² + third²/100), without squares that overflow
         fifth, third = parts[0].abs(), parts[1].abs()
-        total = torch.sqrt(fifth**2 + 0.01 * third**2)
-        # 0 where it is 0, and NaN where it is NaN
-        error = torch.where(total > 0, fifth**2 / torch.where(total > 0, total, 1), total)
+        total = torch.hypot(fifth, 0.1 * third)
+        error = fifth * (fifth / torch.where(total == 0, 1.0, total))
     return y1, velocities, error
 
 
@@ -222,15 +223,20 @@ def sweep(
     y0: Tensor,
     v0: Tensor | None,
     values: Tensor,
+    seen: SeenTimes | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Node velocities (n, numel) at the states that the given ones lead to, and the one at the
     start where the rule has it.
 
     A node at the start has the start's velocity in every sweep: with v0 it is not evaluated.
+    seen: of all nodes, where the rounding of their times is to be undone.
     """
     first = 1 if v0 is not None and rule.has_left else 0
     if v0 is not None and first == len(rule.matrix):  # the start is the only node
         return v0.reshape(1, -1), v0
+    if seen is not None:
+        new = _at_seen_times(rule, f, seen, h, y0, v0 if first else None, values)
+        return new, new[0].reshape(y0.shape) if rule.has_left else v0
     nodes = rule.nodes[first:] if first else rule.nodes
     if isinstance(h, Tensor) and h.dim():  # one for each sample
         nodes = nodes.reshape(-1, *(1,) * h.dim())
@@ -242,6 +248,33 @@ def sweep(
     return new, new[0].reshape(y0.shape) if rule.has_left else v0
 
 
+def _at_seen_times(
+    rule: RuleTensors,
+    f: Evaluate,
+    seen: SeenTimes,
+    h: Any,
+    y0: Tensor,
+    start: Tensor | None,
+    values: Tensor,
+) -> Tensor:
+    """The node velocities of `sweep`: every node's state is put on the trajectory at the time that
+    func sees, and the velocity there is brought back to the node. start: that of a first node,
+    where it is known.
+    """
+    first = 0 if start is None else 1
+    shifts = seen.shifts.to(y0.real.dtype)
+    states = integrated(rule.matrix[first:], y0, values, h)
+    known = values[first:].reshape(states.shape)
+    states = torch.addcmul(states, known, (seen.shifts * h).to(y0.real.dtype)[first:])
+    new = f(seen.times[first:], states).reshape(len(states), -1)
+    if start is not None:
+        new = torch.cat((start.reshape(1, -1), new))
+    slopes = product(seen.matrix[first:], new).reshape(states.shape)
+    back = new[first:].reshape(states.shape) - shifts[first:] * slopes
+    back = back.reshape(len(states), -1)
+    return back if start is None else torch.cat((start.reshape(1, -1), back))
+
+
 def sweeps(
     rule: RuleTensors,
     f: Evaluate,
@@ -251,6 +284,7 @@ def sweeps(
     v0: Tensor | None,
     guess: Tensor,
     count: int,
+    seen: SeenTimes | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Node velocities after `count` sweeps from a guess (n, numel), those one sweep earlier, those
     two sweeps earlier where there are so many, and the velocity at the start where it is known."""
@@ -258,7 +292,7 @@ def sweeps(
     earlier: Tensor | None = None
     for done in range(count):
         earlier, previous = previous if done else None, values
-        values, v0 = sweep(rule, f, t0, h, y0, v0, previous)
+        values, v0 = sweep(rule, f, t0, h, y0, v0, previous, seen)
     return values, previous, earlier, v0
 
 

@@ -25,6 +25,7 @@ from .attempt import RuleTensors, Swept
 from .control import Norm, Tolerance
 from .errors import CompileError
 from .evaluation import DetailedVelocity, StateLayout, Velocity
+from .seen_times import SeenTimes
 from .tableaus import Tableau
 
 FUSED = 1024
@@ -109,21 +110,22 @@ def _stages_kernel(
 
 
 def _sweeps_kernel(
-    rule: RuleTensors,
-    count: int,
-    from_: str,
-    mode: str,
-    layout: StateLayout,
-    copies: bool,
-    measure: _Measure,
-) -> Callable[..., Any]:
+    rule: RuleTensors, count: int, from_: str, mode: str, layout: StateLayout, copies: bool,
+    measure: _Measure, derivative: Tensor | None,
+) -> Callable[..., Any]:  # fmt: skip
+    n = len(rule.nodes)
+
     def sweeps(
         func: Any, further: Any, y0: Tensor, v0: Tensor | None, old: Tensor | None,
         guess: Tensor | None, times: Any, rtol: Any, atol: Any,
     ) -> Any:  # fmt: skip
         velocity = _Traced(func, further, layout, copies)
-        t0, t1, low, high, width = times.unbind()
+        t0, t1, low, high, width = times[:5].unbind()
         h, given = t1 - t0, (v0, guess)
+        seen: SeenTimes | None = None
+        if derivative is not None:
+            shifts = times[5 + n :].reshape(-1, *(1,) * y0.dim())
+            seen = SeenTimes(times[5 : 5 + n], shifts, derivative)
 
         def f(t: Tensor, y: Tensor) -> Tensor:
             return velocity.at_nodes(mode, torch.clamp(t, low, high), y)
@@ -131,7 +133,7 @@ def _sweeps_kernel(
         if from_ == "constant" and v0 is None:
             v0 = velocity.at(torch.clamp(t0, low, high), y0)
         start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
-        values, previous, earlier, v0 = attempt.sweeps(rule, f, t0, h, y0, v0, start, count)
+        values, previous, earlier, v0 = attempt.sweeps(rule, f, t0, h, y0, v0, start, count, seen)
         y1, error = attempt.swept(rule, h, y0, values, previous, guess)
         # an input that is an output as well would be copied; see `Attempt.swept` for what is left
         return Swept(
@@ -260,22 +262,30 @@ class CompiledAttempts:
         return found
 
     def sweeps(
-        self, rule: RuleTensors, count: int, from_: str, known: bool, guessed: bool
-    ) -> Attempt | None:
+        self, rule: RuleTensors, count: int, from_: str, known: bool, guessed: bool,
+        seen: SeenTimes | None,
+    ) -> Attempt | None:  # fmt: skip
         """A try of `count` sweeps, see `attempt.guessed`; known, guessed: with the start's
-        velocity, and the guess, given. None before it is decided how nodes are evaluated, which a
-        try finds out that runs as it is."""
+        velocity, and the guess, given. seen: with the times that func sees. None before it is
+        decided how nodes are evaluated, which a try finds out that runs as it is."""
         mode = self.velocity.mode
         if mode == "auto":
             return None
-        copies = self.velocity.outputs.reused
-        kind = (id(rule), count, from_, known, guessed, copies)
+        copies, derivative = self.velocity.outputs.reused, None if seen is None else seen.matrix
+        kind = (id(rule), count, from_, known, guessed, copies, seen is not None)
         found = self._mine.get(kind)
         if found is None:
             found = self._mine[kind] = self._attempt(
                 ("sweeps", rule.key, *kind[1:], mode),
                 lambda: _sweeps_kernel(
-                    rule, count, from_, mode, self.velocity.layout, copies, self._measure
+                    rule,
+                    count,
+                    from_,
+                    mode,
+                    self.velocity.layout,
+                    copies,
+                    self._measure,
+                    derivative,
                 ),
             )
         return found
@@ -348,10 +358,11 @@ class Attempt:
 
     def swept(
         self, from_: str, count: int, rule: RuleTensors, y0: Tensor, v0: Tensor | None,
-        old: Tensor | None, guess: Tensor | None, times: tuple[float, float, float],
+        old: Tensor | None, guess: Tensor | None, times: tuple[float, ...],
     ) -> Swept:  # fmt: skip
-        """Sweeps over an interval (t0, t1, width of the one before), arguments as of
-        `attempt.guessed`; with what the kernel leaves out because it was given."""
+        """Sweeps over an interval (t0, t1, width of the one before, then the times of the nodes
+        that func sees and their shifts, if they count), arguments as of `attempt.guessed`; with
+        what the kernel leaves out because it was given."""
         done: Swept = self(y0, v0, old, guess, self.times(*times))
         v0 = done.v0 if v0 is None else v0
         guess = done.guess if guess is None else guess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Tolerance:
         """
         return self.measure(error / self._scale(y0, y1))
 
-    @property
+    @functools.cached_property
     def strictest(self) -> float:
         """The least relative tolerance (one host synchronisation where it is a tensor)."""
         return float(-worst(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol)
@@ -63,6 +64,14 @@ class Tolerance:
     def measure(self, x: Tensor) -> Tensor:
         """The norm of x, or of every sample of it."""
         return _each(self.norm, x) if self.per_sample else _checked(self.norm(x))
+
+    def size(self, x: Tensor) -> Tensor:
+        """`measure` of what may be of any size: a norm's squares neither over- nor underflow. An
+        error's may, as all that is far above 1, or below, leads to the same step."""
+        axes = tuple(range(int(self.per_sample), x.dim()))
+        unit = x.abs().amax(axes, keepdim=True) if axes else x.abs()
+        unit = torch.where((unit > 0) & torch.isfinite(unit), unit, 1.0)
+        return self.measure(x / unit) * unit.reshape(unit.shape[: int(self.per_sample)])
 
 
 def _each(norm: Norm, x: Tensor) -> Tensor:
@@ -112,12 +121,12 @@ def first_step(
     """
     with torch.no_grad(), np.errstate(divide="ignore", invalid="ignore"):
         scale = y0.abs() * tolerance.rtol + tolerance.atol
-        d0, d1 = np.array(worst(torch.stack([tolerance.measure(x / scale) for x in (y0, v0)])))
+        d0, d1 = np.array(worst(torch.stack([tolerance.size(x / scale) for x in (y0, v0)])))
         h0 = np.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = np.minimum(h0, span)
         moved = along(y0, v0, on_device(direction * h0))
         v1 = velocity(on_device(t0 + direction * h0), moved)
-        d2 = np.array(worst(tolerance.measure((v1 - v0) / scale))) / h0
+        d2 = np.array(worst(tolerance.size((v1 - v0) / scale))) / h0
         largest = np.maximum(d1, d2)
         h1 = np.where(
             largest <= 1e-15, np.maximum(1e-6, h0 * 1e-3), (0.01 / largest) ** (1 / order)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 
@@ -29,12 +31,35 @@ def real_number(value: Any, name: str) -> float:
         raise TypeError(f"{name} must be a real number, got {value!r}") from error
 
 
+def caller_level() -> int:
+    """The stacklevel of a warning, raised by the function that calls this, at which stands the
+    first caller from outside the library."""
+    level, frame = 1, sys._getframe(1)
+    package = __name__.partition(".")[0]
+    while frame.f_back is not None and _inside(frame, package):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _inside(frame: FrameType, package: str) -> bool:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] == package
+
+
 class VelocityError(ValueError):
     """The user's function returned something that is no velocity of the given state."""
 
 
 class StiffnessWarning(UserWarning):
     """Stability, not accuracy, holds the steps of an explicit method small (`solve`: on_stiff)."""
+
+
+class RoundingWarning(UserWarning):
+    """func changes by more than the tolerance where t moves by its own rounding, far from t = 0."""
+
+
+class ToleranceWarning(UserWarning):
+    """A tolerance was below what the state's dtype holds, and was raised to that."""
 
 
 class CompileError(RuntimeError):

@@ -15,7 +15,13 @@ from numpy.typing import ArrayLike
 
 from .quadrature import MAX_NODES, Array, gauss_arrays
 
-__all__ = ["barycentric_weights", "lagrange_integrals", "lagrange_matrix", "lagrange_taylor"]
+__all__ = [
+    "barycentric_weights",
+    "lagrange_derivatives",
+    "lagrange_integrals",
+    "lagrange_matrix",
+    "lagrange_taylor",
+]
 
 
 def _scaled_weights(nodes: Array) -> tuple[float, Array]:
@@ -158,6 +164,39 @@ def lagrange_taylor(nodes: ArrayLike, centre: float) -> Array:
     ]
     result: Array = np.array(rows).T * scale ** np.arange(x.size)[:, None]
     return result
+
+
+def lagrange_derivatives(nodes: ArrayLike) -> Array:
+    """The differentiation matrix of the nodes.
+
+    Parameters
+    ----------
+    nodes : array_like, shape (n,)
+        Distinct and finite, in any order, anywhere on the real line.
+
+    Returns
+    -------
+    float64, shape (n, n)
+        Row i times the values at the nodes is the interpolant's derivative at node i. Rows sum to
+        0, so that constants have none.
+
+    Raises
+    ------
+    ValueError
+        If nodes are not finite or not distinct.
+
+    References
+    ----------
+    Berrut & Trefethen 2004, section 9.3.
+    """
+    x = _vector(nodes, "nodes")
+    _, weights = _scaled_weights(x)
+    differences = x[:, None] - x
+    np.fill_diagonal(differences, 1.0)
+    matrix: Array = weights / weights[:, None] / differences
+    np.fill_diagonal(matrix, 0.0)
+    np.fill_diagonal(matrix, -matrix.sum(axis=1))
+    return matrix
 
 
 def _basis_values(nodes: Array, scale: float, weights: Array, points: Array) -> Array:

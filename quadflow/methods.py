@@ -293,8 +293,9 @@ def adams_variable(control: OrderControl | None = None) -> VariableOrderMethod:
     """Adams predictor-corrector of variable order and step, for functions that are expensive.
 
     It evaluates f twice a step whatever the order, once in the last and in rejected ones, starts
-    itself at order 1, and takes adaptive steps alone. Between the steps: the polynomial through the
-    anchors used, the predicted end included, as accurate as the steps and continuous at the joins.
+    itself at order 1 (by Runge-Kutta steps where t holds none that short), and takes adaptive steps
+    alone. Between the steps: the polynomial through the anchors used, the predicted end included,
+    as accurate as the steps and continuous at the joins.
 
     Args:
         control: how order and step size are chosen; the default goes up to k = 12.

@@ -33,8 +33,8 @@ def odeint(
     y0: Any,
     t: Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Any = None,
+    atol: Any = None,
     method: str | Method | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
@@ -49,7 +49,8 @@ def odeint(
         t: 1-d floating tensor (or a sequence of numbers), strictly increasing or decreasing. With
             event_fn two times, of which the second only says the direction.
         rtol, atol: tolerances of adaptive methods; numbers or tensors; for a tuple state also one
-            of these for every tensor of it.
+            of these for every tensor of it. Default: those of `solve`, torchdiffeq's 1e-7 and 1e-9
+            for float64 and complex128, 1e-4 and 1e-6 for float32 and complex64.
         method: a name of torchdiffeq 0.2.5, a registered name, or a Method; None is "dopri5". By
             torchdiffeq's names "rk4" is the 3/8 rule ("rk4_38" in the registry), "heun2" is
             "heun" at fixed steps and "adaptive_heun" at adaptive ones, "explicit_adams" and
@@ -112,8 +113,8 @@ def odeint_dense(
     t0: float | Tensor,
     t1: float | Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Any = None,
+    atol: Any = None,
     method: str | Method | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Solution:
@@ -379,7 +380,7 @@ def solver_tolerance(value: Any, y0: Any, name: str) -> Any:
     if len(each) != len(y0):
         raise ValueError(f"{name} has {len(each)} entries for {len(y0)} tensors of y0")
     spread = [
-        torch.as_tensor(one, dtype=y.real.dtype, device=y.device).expand(y.numel())
+        torch.as_tensor(one, dtype=torch.float64, device=y.device).expand(y.numel())
         for one, y in zip(each, y0, strict=True)
     ]
     return torch.cat(spread)

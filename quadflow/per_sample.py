@@ -28,6 +28,7 @@ from .steps import (
     not_finite_past,
     steps_used_up,
 )
+from .time_rounding import TimeRounding
 
 Array = np.ndarray
 
@@ -138,6 +139,7 @@ class PerSampleSteps(Steps):
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
         self._ratio, self._judged = np.ones(samples), np.ones(samples)
         self._swept: Tensor | None = None
+        self._rounding = TimeRounding(stepper.method, stepper.velocity, tolerance, samples)
 
     def _times(self, t: Array, like: Tensor) -> Any:
         """Per-sample times as a tensor that broadcasts against the state."""
@@ -181,6 +183,12 @@ class PerSampleSteps(Steps):
             )  # fmt: skip
             size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
+        rounding = self._rounding
+        amplifies = rounding.amplifies(self.t)
+        if amplifies.any():
+            self._measure_rounding(self._size, amplifies)
+            rounding.read(worst(torch.stack([*rounding.pending])))
+            self.stepper.corrects = rounding.corrects
 
     def _check(self, size: Array) -> None:
         limits, t, dtype = self.limits, self.t, self.stepper.velocity.layout.dtype
@@ -221,9 +229,8 @@ class PerSampleSteps(Steps):
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            with torch.no_grad():
-                # the one host synchronisation of a try
-                ratio = np.array(worst(result.error_ratio(self.tolerance)))
+            ratio = self._ratio_of(result)
+            self._rounding.tell()
             finite = np.isfinite(ratio)
             self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
             good = self.active & finite & (ratio <= 1)
@@ -238,10 +245,14 @@ class PerSampleSteps(Steps):
             judged = np.where(good & ~first, self._judged, ratio)
             self._swept, self._ratio = result.swept, ratio
             done = self.active & ~more
+            due = self._rounding.due(self.t, size, done)
+            if np.any(due):
+                self._measure_rounding(size, due)
             factor = self._factors(judged, good, result.error_order)
             with np.errstate(over="ignore"):  # infinite where there is no end to come to
                 planned = size * factor
-            bounded = np.clip(planned, limits.min_step, limits.max_step)
+            least = 16 * np.spacing(np.abs(t1))  # where it was good enough, no shorter step is
+            bounded = np.clip(np.maximum(planned, least), limits.min_step, limits.max_step)
             # that a step must be shorter than min_step is for `_check` to see
             self._size = np.where(done, np.where(good, bounded, planned), self._size)
             self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
@@ -257,6 +268,23 @@ class PerSampleSteps(Steps):
             self.state = result.state
         self._take(result)
         return result
+
+    def _measure_rounding(self, size: Array, due: Array) -> None:
+        y = self.state.y
+        self._rounding.measure(self.t, y, size, self.sign, due, lambda x: self._times(x, y))
+
+    def _ratio_of(self, result: StepResult) -> Array:
+        """The error over the tolerance (B,): the one host synchronisation of a try."""
+        pending = self._rounding.pending
+        with torch.no_grad():
+            ratio = result.error_ratio(self.tolerance)
+            if not pending:
+                return np.array(worst(ratio))
+            rows = [ratio, *(x.to(ratio.dtype) for x in pending)]
+            first, *numbers = np.array(worst(torch.stack(rows)))
+        self._rounding.read(numbers)
+        self.stepper.corrects = self._rounding.corrects
+        return first
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
         """Whose interval gets one sweep more in the next try; again: who had one in this."""

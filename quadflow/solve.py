@@ -50,6 +50,7 @@ from .steps import (
     adaptive_stepper,
 )
 from .stiffness import check_action
+from .tolerances import default_atol, default_rtol, held_atol, held_rtol
 
 DEFAULT_METHOD = "adams"
 """Of adaptive steps that the whole state shares: the method whose cost is never far from the best
@@ -67,8 +68,8 @@ def solve(
     *,
     args: tuple[Any, ...] = (),
     method: str | Method | None = None,
-    rtol: float | Tensor = 1e-7,
-    atol: float | Tensor = 1e-9,
+    rtol: float | Tensor | None = None,
+    atol: float | Tensor | None = None,
     step_size: float | None = None,
     grid: Sequence[float] | np.ndarray | Tensor | None = None,
     initial_step: float | None = None,
@@ -111,6 +112,10 @@ def solve(
             method?".
         rtol, atol: positive; a step may make an error of atol + rtol*|y| (in `norm`). float, or
             tensors that broadcast against y (against the flattened state for tuples and dicts).
+            Default: 1e-7 and 1e-9 where y0 is float64 or complex128, 1e-4 and 1e-6 for float32 and
+            complex64, 1e-2 and 1e-4 for float16 and bfloat16. What the state does not hold is
+            raised, with a `ToleranceWarning`: rtol to 100 roundings of the dtype in which states
+            are added up (and to one of y0's), atol to the least number of it.
         step_size: fixed steps of this size (the last one shortened to land on t[-1]); its sign,
             if given negative, must be that of t[-1] - t[0].
         grid: fixed steps between these times, from t[0] to t[-1] (both included). A tensor of more
@@ -171,6 +176,12 @@ def solve(
         CompileError: func cannot be compiled as one graph.
         SolveError: non-finite values, collapsed step, step cap, stiff with on_stiff="stop" (unless
             throw=False).
+
+    Warns, each at most once:
+        ToleranceWarning: a tolerance that the state's dtype does not hold was raised.
+        RoundingWarning: t is so far from 0 that its rounding counts at this rtol; see the docs,
+            "Far from t = 0".
+        StiffnessWarning: see on_stiff.
     """
     began = time.perf_counter()
     if batch_dims not in (0, 1) or isinstance(batch_dims, bool):
@@ -181,7 +192,10 @@ def solve(
         asked = (step_size, grid, controller, batch_dims or None)
         method = DEFAULT_METHOD if all(x is None for x in asked) else DEFAULT_RUNGE_KUTTA
     chosen = get_method(method)
-    rtol, atol = positive(rtol, "rtol"), positive(atol, "atol")
+    rtol = default_rtol(layout) if rtol is None else positive(rtol, "rtol")
+    atol = default_atol(layout) if atol is None else positive(atol, "atol")
+    if step_size is None and grid is None:
+        rtol, atol = held_rtol(rtol, layout), held_atol(atol, layout)
     limits = Limits(initial_step, min_step, max_step, max_steps)
     check_callables(
         norm=norm, callback=callback, attempt_callback=attempt_callback,

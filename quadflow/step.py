@@ -20,12 +20,20 @@ from .evaluation import Velocity
 from .host import worst
 from .interpolation import Anchor, Interval
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
+from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
 
 FARTHEST = 10.0
 """A step this many times longer than the one before it starts anew from its start alone: what is
 extrapolated from an interval so short is the rounding in it."""
+
+SHORTEST = 1e3
+"""Of variable order, steps of fewer roundings of t are made by Runge-Kutta: order 1, at which the
+method starts itself, might want steps that t does not hold, where those of order 5 are fine."""
+
+RUNGE_KUTTA_STARTS = 4
+"""The most anchors that the first step of variable order after such steps is predicted from."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +146,18 @@ class Stepper:
     The constants of the method are kept here as tensors of the state's dtype and device, so that
     nothing is moved between host and device inside the loop. adaptive: the error estimate is
     looked at, and `StepResult.refine` asked for what is wanting. compiled: runs the tries, those
-    of the stages and the sweeps plan.
+    of the stages and the sweeps plan. corrects: sweeps undo the rounding of their times; bool (B,)
+    where every sample has steps of its own.
     """
 
     method: Method
     velocity: Velocity
     adaptive: bool = False
     compiled: CompiledAttempts | None = None
+    corrects: Any = False
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
     _columns: dict[Any, list[Tensor]] = field(default_factory=dict)
+    _derivatives: dict[Any, Tensor] = field(default_factory=dict)
     _weights: WeightFunction | None = None
 
     def start(self, state: State) -> Anchor:
@@ -220,6 +231,12 @@ class Stepper:
         # nothing looks at the states of earlier anchors, which need not be kept
         known = (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
         t0, y0, h = state.t, state.y, t1 - state.t
+        if abs(h) < SHORTEST * math.ulp(t0):
+            result = self._stages(DOPRI5, State(t0, y0, start), t1)
+            order = min(len(known), RUNGE_KUTTA_STARTS)
+            result.state = replace(result.state, history=known, order=order)
+            result.spread = None  # of stages, which limits of variable order say nothing of
+            return result
         shape, recent = y0.shape, known[::-1]
         k = min(state.order, len(known))
         weights = interval_weights([a.t for a in recent], t0, t1, k, method.max_order)
@@ -326,28 +343,59 @@ class Stepper:
         """`count` sweeps over an interval, compiled or not; arguments as of `attempt.guessed`."""
         t0, y0, last = state.t, state.y, state.last
         h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        seen, numbers = self._seen(method, t0, h, y0) if self.corrects else (None, ())
         compiled: Attempt | None = None
         # an interval that starts anew is swept in a way of its own, which is rare
         anew = from_ == "constant" or (from_ == "given" and guess is None)
         if self.compiled is not None and (not anew or method.guess == "constant"):
-            compiled = self.compiled.sweeps(rule, count, from_, v0 is not None, guess is not None)
+            compiled = self.compiled.sweeps(
+                rule, count, from_, v0 is not None, guess is not None, seen
+            )
         if compiled is not None and compiled.known:
-            return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width))
+            return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width, *numbers))
         before, velocity = counts(self.velocity), self.velocity
         if from_ == "constant" and v0 is None:
             v0, _ = velocity(t0, y0)
         start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
         earlier: Tensor | None = None
+        if seen is not None and from_ == "constant" and rule.has_left:
+            v0 = None  # evaluated beside the start as well, if t is not float64
         if method.converged:
             values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
         else:
             values, previous, earlier, v0 = attempt.sweeps(
-                rule, velocity.nodes, t0, h, y0, v0, start, count
+                rule, velocity.nodes, t0, h, y0, v0, start, count, seen
             )
         y1, error = attempt.swept(rule, h, y0, values, previous, guess)
         if compiled is not None:
             compiled.measure(before)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
+
+    def _seen(
+        self, method: SweepsMethod, t0: float, h: float, y0: Tensor
+    ) -> tuple[SeenTimes, tuple[float, ...]]:
+        """The nodes' times as func sees them, and the numbers of it, times before shifts."""
+        velocity = self.velocity
+        numbers = np.stack(
+            seen_numbers(method.rule.nodes, t0, h, velocity.layout.time_dtype, velocity.window)
+        )
+        times, shifts = torch.tensor(numbers).to(y0.device, non_blocking=True).unbind()
+        shifts = shifts.reshape(-1, *(1,) * y0.dim())
+        return SeenTimes(times, shifts, self._derivative(method, y0)), tuple(numbers.flat)
+
+    def _seen_by_samples(
+        self, method: SweepsMethod, t0: Tensor, h: Tensor, y0: Tensor
+    ) -> SeenTimes:
+        wanted = torch.tensor(self.corrects).to(y0.device, non_blocking=True).reshape(h.shape)
+        nodes = self._rule_tensors(method, y0).nodes
+        times, shifts = seen_by_samples(nodes, t0, h, self.velocity.layout.time_dtype, wanted)
+        return SeenTimes(times, shifts, self._derivative(method, y0))
+
+    def _derivative(self, method: SweepsMethod, y0: Tensor) -> Tensor:
+        key = (y0.dtype, y0.device)
+        if key not in self._derivatives:
+            self._derivatives[key] = derivative_matrix(method.rule, y0)
+        return self._derivatives[key]
 
     def _dense(self, method: SweepsMethod) -> WeightFunction:
         if self._weights is None:
@@ -385,9 +433,14 @@ class Stepper:
             assert waiting.values is not None
             values = torch.where(_columns(waiting.again, y0), waiting.values, guess)
         v0 = None if anchor is None else anchor.v
+        seen: SeenTimes | None = None
+        if np.any(self.corrects):
+            seen = self._seen_by_samples(method, t0, h, y0)
+            if self.velocity.layout.time_dtype is not torch.float64:
+                v0 = None  # evaluated beside the start as well
         wanted = np.where(waiting.active, np.where(waiting.again, 1, begun), 0)
         for left in range(int(wanted.max()), 0, -1):
-            new, v0 = attempt.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values)
+            new, v0 = attempt.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values, seen)
             late = waiting.active & (wanted < left)
             if late.any():  # all end with the same sweep
                 new = torch.where(_columns(late, y0), values, new)
@@ -556,7 +609,7 @@ def _rounding_units(change: Tensor, h: float, y0: Tensor, eps: float) -> float:
     """How much a sweep moved the states, in units of their rounding: one host synchronisation."""
     with torch.no_grad():
         size = torch.maximum(y0.abs().amax(), change.abs().amax() * abs(h))
-        moved = change.abs().amax() * abs(h) / (size * eps)
+        moved = change.abs().amax() * abs(h) / size / eps
         return float(worst(torch.where(size > 0, moved, 0.0)))
 
 

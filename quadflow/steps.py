@@ -22,6 +22,7 @@ from .methods import Method, VariableOrderMethod
 from .ownership import version
 from .step import NotContracting, State, Stepper, StepResult
 from .stiffness import StiffnessMonitor
+from .time_rounding import TimeRounding
 from .variable_order import OrderControl
 
 
@@ -250,6 +251,7 @@ class AdaptiveSteps(Steps):
         super().__init__(stepper, state, hooks)
         self.tolerance, self.limits = tolerance, limits
         self._monitor = StiffnessMonitor(stepper.method, tolerance, on_stiff)
+        self._rounding = TimeRounding(stepper.method, stepper.velocity, tolerance)
         self._controller = copy.copy(controller)
         method = stepper.method
         self._orders: OrderControl | None = None
@@ -291,6 +293,10 @@ class AdaptiveSteps(Steps):
             )  # fmt: skip
             size = max(size, 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
+        if self._rounding.amplifies(state.t):
+            self._rounding.measure(state.t, state.y, self._size, self._sign)
+            self._rounding.read(worst(torch.stack([*self._rounding.pending])))
+            stepper.corrects = self._rounding.corrects
 
     def _enter(self) -> None:
         self._entered = True
@@ -338,6 +344,9 @@ class AdaptiveSteps(Steps):
             # interval, from a constant guess, say nothing
             if state.last is None:
                 judged = ratio
+            self._rounding.tell()
+            if self._rounding.due(state.t, size):
+                self._rounding.measure(state.t, state.y, size, self._sign)
             if not math.isfinite(ratio):
                 self._not_finite_at = t1
             elif ratio <= 1:
@@ -368,7 +377,8 @@ class AdaptiveSteps(Steps):
         self._take(result)
         if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
             warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
-        planned = limits.bound(size * factor)
+        # where the least step was good enough, the next one is no shorter
+        planned = limits.bound(max(size * factor, 16 * math.ulp(self.state.t)))
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
         if lands:
@@ -384,22 +394,28 @@ class AdaptiveSteps(Steps):
     def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
-        y1, extra = result.state.y, self._monitor.quantities(result)
+        y1 = result.state.y
+        extra = [*self._monitor.quantities(result), *self._rounding.pending]
         if result.orders is None:
             ratio = result.error_ratio(self.tolerance)
             if not extra:
                 return worst(ratio), {}
             first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
-            self._monitor.read(numbers)
+            self._read(numbers)
             return first, {}
         weights = result.orders.weights
         ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
         if extra:
             ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
         found = worst(ratios)
-        self._monitor.read(found[len(weights.orders) :])
+        self._read(found[len(weights.orders) :])
         errors = dict(zip(weights.orders, found, strict=False))
         return errors[weights.order], errors
+
+    def _read(self, numbers: Sequence[float]) -> None:
+        """The numbers that came with those of a try."""
+        self._monitor.read(self._rounding.read(numbers))
+        self.stepper.corrects = self._rounding.corrects
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
@@ -449,8 +465,9 @@ def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
     """The message of Status.STEP_COLLAPSE."""
     return (
         f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the solution may blow "
-        f"up or jump there; else the tolerances ask for more than {dtype} holds, or min_step is "
-        "too large"
+        "up or jump there; else it moves faster than times so far from 0 can tell (they are "
+        f"rounded to {math.ulp(t):.2g}: shift t such that the solve starts at 0), the tolerances "
+        f"ask for more than {dtype} holds, or min_step is too large"
     )
 
 

@@ -183,11 +183,14 @@ class StiffnessMonitor:
         h = abs(result.state.t - result.previous.t)
         with torch.no_grad():
             states, velocities = result.spread()
-            norm = torch.linalg.vector_norm
             info = torch.finfo(after.dtype)
+            # over the largest of the state, so that no square overflows
+            unit = after.abs().amax().clamp(min=info.tiny)
+            size, moved, changed = (
+                torch.linalg.vector_norm(x / unit) for x in (after, states, velocities * h)
+            )
             # a difference that is all rounding tells nothing
-            rounding = norm(after) * (10 * info.eps) + info.tiny
-            rate = norm(velocities) * h / (norm(states) + rounding)
+            rate = changed / (moved + size * (10 * info.eps) + info.tiny)
             if self._own is None:
                 return [rate]
             slow, rest = self._own

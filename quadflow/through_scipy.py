@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import real_number
 from .evaluation import StateLayout, Velocity
+from .tolerances import default_atol, default_rtol, held_atol, held_rtol
 
 
 def solve_by_scipy(
@@ -19,8 +20,8 @@ def solve_by_scipy(
     y0: Any,
     times: list[float],
     *,
-    rtol: float | Tensor,
-    atol: float | Tensor,
+    rtol: float | Tensor | None,
+    atol: float | Tensor | None,
     options: Mapping[str, Any],
 ) -> Any:
     """States at all `times` by SciPy, as `odeint` returns them: on y0's device, in its dtype.
@@ -29,7 +30,8 @@ def solve_by_scipy(
         func: func(t, y) -> dy/dt, called with tensors of y0's dtype and device, under no_grad.
         y0: tensor, or a tuple of tensors.
         times: strictly monotone.
-        rtol, atol: numbers, or tensors that broadcast against the flattened state.
+        rtol, atol: numbers, or tensors that broadcast against the flattened state; their defaults
+            and bounds are those of `solve`.
         options: solver (a method of solve_ivp; default "LSODA"), max_step, min_step ("LSODA"
             alone).
 
@@ -42,6 +44,8 @@ def solve_by_scipy(
     from scipy.integrate import solve_ivp  # slow to import, and wanted here alone
 
     layout = StateLayout(y0)
+    rtol = default_rtol(layout) if rtol is None else held_rtol(rtol, layout)
+    atol = default_atol(layout) if atol is None else held_atol(atol, layout)
     _refuse_gradients(func, y0 if isinstance(y0, tuple) else (y0,))
     solver = options.get("solver", "LSODA")
     if "min_step" in options and solver != "LSODA":

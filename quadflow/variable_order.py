@@ -198,7 +198,7 @@ class OrderControl:
 
     def factor(self, weights: IntervalWeights, order: int, error: float) -> float:
         """Step-size factor for an interval of `order` whose error this time was `error`."""
-        if error <= 0:
+        if error < 1e-200:  # or what is expected may underflow
             return self._largest(order)
         power = 1 / (order + 1)
         factor = self._limited((self.aim / error) ** power, order)

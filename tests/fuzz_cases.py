@@ -124,7 +124,7 @@ BAD: tuple[tuple[str, Any, str], ...] = (
     ("method", "dopri6", "method"), ("method", 5, "method"), ("method", ["dopri5"], "method"),
     ("method", qf.gauss_legendre(3), "method"),
     ("rtol", 0.0, "rtol"), ("rtol", -1.0, "rtol"), ("rtol", math.nan, "rtol"),
-    ("rtol", math.inf, "rtol"), ("rtol", "tight", "rtol"), ("rtol", None, "rtol"),
+    ("rtol", math.inf, "rtol"), ("rtol", "tight", "rtol"), ("rtol", {}, "rtol"),
     ("rtol", 1j, "rtol"), ("rtol", torch.tensor(1j), "rtol"), ("rtol", torch.zeros(0), "rtol"),
     ("rtol", torch.tensor([1e-3, math.nan]), "rtol"), ("rtol", torch.full((7, 5), 1e-3), "rtol"),
     ("rtol", (1e-3, 1e-3), "rtol"), ("rtol", torch.tensor(-1e-3), "rtol"),
@@ -676,6 +676,14 @@ def _judge_counts(call: Call, made: Made, solution: qf.Solution) -> None:
         assert len(steps) <= 2
 
 
+def least_rtol(call: Call) -> float:
+    """What a lower rtol is raised to."""
+    own, of_func = (
+        torch.finfo(DTYPES[name]).eps for name in (call.accumulation or call.dtype, call.dtype)
+    )
+    return max(100 * own, of_func)
+
+
 def least_tolerance(call: Call) -> float:
     """What the tolerance may be without asking for more than the dtype holds, relative to y."""
     return 100 * torch.finfo(DTYPES[call.dtype]).eps
@@ -773,7 +781,8 @@ def bound(call: Call, made: Made, stats: qf.Statistics, end: float) -> float:
         time = torch.empty((), dtype=DTYPES[call.accumulation or call.dtype]).real.dtype
         rounding += float(torch.finfo(time).eps) * max(map(abs, made.times)) / call.scale
     if call.steps[0] == "adaptive":
-        allowed = (call.atol + call.rtol * size) * steps * math.sqrt(_copies(call) * y0.size)
+        held = max(call.rtol, least_rtol(call))  # which is what was used
+        allowed = (call.atol + held * size) * steps * math.sqrt(_copies(call) * y0.size)
     else:
         order = min(made.method.order or 1, made.method.dense_order or 1)
         rate = size if form.name == "blow-up" else 1.2
