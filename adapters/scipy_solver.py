@@ -21,14 +21,15 @@ from torch import Tensor
 
 from quadflow.control import StepController, Tolerance
 from quadflow.dense import Segment
-from quadflow.errors import VelocityError, nearest
+from quadflow.errors import ToleranceWarning, VelocityError, nearest
 from quadflow.evaluation import StateLayout, Time, Velocity
 from quadflow.methods import Method, SweepsMethod, get_method
 from quadflow.step import State, StepResult
 from quadflow.steps import AdaptiveSteps, Landing, Limits, adaptive_stepper
+from quadflow.tolerances import ROUNDINGS
 
 NODE_EVALUATIONS = ("loop", "broadcast")
-LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)
+LEAST_RTOL = ROUNDINGS * float(np.finfo(np.float64).eps)
 
 
 class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hints
@@ -275,7 +276,9 @@ def _rtol(rtol: ArrayLike, n: int) -> float | Tensor:
     values = _tolerance(rtol, "rtol", n)
     if (values < LEAST_RTOL).any():
         warnings.warn(
-            f"rtol={rtol!r} is more than float64 holds: raised to {LEAST_RTOL:.3g}", stacklevel=4
+            f"rtol={rtol!r} is more than float64 holds: raised to {LEAST_RTOL:.3g}",
+            ToleranceWarning,
+            stacklevel=4,
         )
     return _as_given(np.maximum(values, LEAST_RTOL))
 

@@ -262,5 +262,5 @@ def test_an_atol_below_every_number_of_the_dtype() -> None:
 
 
 def test_scipys_adapter_raises_alike() -> None:
-    with pytest.warns(UserWarning, match="rtol=1e-20 is more than float64 holds"):
+    with pytest.warns(qf.ToleranceWarning, match="rtol=1e-20 is more than float64 holds"):
         Dopri5(lambda t, y: -y, 0.0, [1.0], 1.0, rtol=1e-20)
