@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import getrefcount
 from typing import Any
 
 import torch
@@ -305,7 +306,7 @@ class FlowField:
         )  # fmt: skip
         self._guard.after(seen, mark)
         # a model may fill the same memory in its next call
-        value = self._outputs.own(value, seen).to(own.dtype)
+        value = self._outputs.own(value, seen, getrefcount(value)).to(own.dtype)
         if value.shape != own.shape:
             raise ValueError(
                 f"the model returned shape {tuple(value.shape)} for an input {tuple(own.shape)}"

@@ -50,9 +50,9 @@ class _Traced(Velocity):
     def __init__(
         self, func: Any, further: tuple[Any, ...], layout: StateLayout, copies: bool
     ) -> None:
-        self.layout, self.window = layout, None
-        self._plain = (lambda t, y: func(t, y, *further)) if further else func
-        self._keeps, self._own = copies, _copied
+        self.layout, self.window, self._keeps = layout, None, False
+        plain = (lambda t, y: func(t, y, *further)) if further else func
+        self._plain = (lambda t, y: _copied(plain(t, y))) if copies else plain
 
     def at(self, t: Tensor, y: Tensor) -> Tensor:
         """f at one time (or one a sample)."""
@@ -67,8 +67,8 @@ class _Traced(Velocity):
         return self._together(mode, times, states)
 
 
-def _copied(value: Tensor, y: Tensor | None = None) -> Tensor:
-    return value.clone()
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import getrefcount
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -238,7 +239,7 @@ class Velocity:
                 time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
             value, detail = self.func(time, layout.split(seen)), None
             if self._keeps and isinstance(value, Tensor):
-                value = self._own(value, seen)
+                value = self._own(value, seen, getrefcount(value))
         self._guard.after(seen, mark)
         return self._checked(value, y, 0), detail
 
@@ -270,7 +271,7 @@ class Velocity:
         """One node of several; y as func sees it."""
         value = self._plain(t, self.layout.split(y))
         if self._keeps and isinstance(value, Tensor):
-            value = self._own(value, y)
+            value = self._own(value, y, getrefcount(value))
         return self._checked(value, y, 0)
 
     def _together(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
@@ -282,7 +283,7 @@ class Velocity:
                 times = times.reshape(-1, *(1,) * layout.rank)
             value = self._plain(times, layout.split(states, 1))
         if self._keeps and isinstance(value, Tensor):
-            value = self._own(value, states)
+            value = self._own(value, states, getrefcount(value))
         return self._checked(value, states, 1)
 
     def _checked(self, value: Any, y: Tensor, leading: int) -> Tensor:

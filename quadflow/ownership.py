@@ -10,8 +10,8 @@ state itself, which nobody writes to, and a constant (one copy is made, and held
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from sys import getrefcount
 
 import torch
 from torch import Tensor
@@ -39,14 +39,14 @@ class Outputs:
         self.reused = False
         self._kept: tuple[Tensor, int, Tensor] | None = None
 
-    def own(self, value: Tensor, y: Tensor | None = None) -> Tensor:
+    def own(self, value: Tensor, y: Tensor | None, references: int) -> Tensor:
         """The value where it will stay as it is, else a copy (differentiable).
 
         value: an output, held by one name of the caller alone. y: the state that the function was
-        given, which may be returned.
+        given, which may be returned. references: getrefcount(value), counted by the caller in this
+        very place: what a call adds to it differs from place to place, and while torch compiles.
         """
-        # the caller's name, this argument, and that of the count
-        if sys.getrefcount(value) <= _FRESH and _alone(value):
+        if references <= _FRESH and _alone(value):
             return value
         return self._copied(value, y)
 
@@ -63,17 +63,20 @@ class Outputs:
         return copy
 
 
-def _references(value: Tensor) -> int:
-    return sys.getrefcount(value)
-
-
-def _fresh() -> int:
-    """References to a tensor that one name holds, as a method sees them that gets it."""
+def _fresh() -> tuple[int, int]:
+    """References to a tensor that one name holds, as `Outputs.own` gets them, and to one that
+    nothing but a view holds."""
     value = torch.empty(1)
-    return _references(value)
+    view = torch.empty(1).view(1)
+    base = view._base
+    return _third(value, None, getrefcount(value)), getrefcount(base)
 
 
-_FRESH = _fresh()
+def _third(value: Tensor, y: Tensor | None, references: int) -> int:
+    return references
+
+
+_FRESH, _FRESH_BASE = _fresh()
 
 
 def _alone(value: Tensor) -> bool:
@@ -91,7 +94,8 @@ def _alone(value: Tensor) -> bool:
     # the storage's handle counts as well
     if _use_count(storage._cdata) > (3 if is_view else 2):
         return False
-    return not is_view or _references(value._base) <= _FRESH  # type: ignore[arg-type]
+    base = value._base
+    return not is_view or getrefcount(base) <= _FRESH_BASE
 
 
 def _same_memory(value: Tensor, y: Tensor) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -234,10 +235,10 @@ def test_outputs_know_what_is_theirs() -> None:
     assert not own.reused
     held = torch.zeros(3)
     memory = [held]  # two names
-    copy = own.own(held)
+    copy = own.own(held, None, getrefcount(held))
     assert own.reused and copy is not held and torch.equal(copy, held)
-    held.numpy()[1] = 5.0  # which no count of writes shows
-    assert own.own(memory[0])[1] == 5.0
+    memory[0].numpy()[1] = 5.0  # which no count of writes shows
+    assert own.own(held, None, getrefcount(held))[1] == 5.0
 
 
 def test_a_conjugate_and_other_dtypes() -> None:

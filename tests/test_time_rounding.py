@@ -150,7 +150,7 @@ def test_samples_with_steps_of_their_own(name: str, dtype: torch.dtype) -> None:
     near, _ = solved(lambda t, y: torch.cos(t) - 0.1 * y, y0[:1], (0.0, 8.0), **how)
     assert many.success
     assert many.stats.accepted <= 4 * (1.2 * near.stats.accepted + 1)
-    assert many.stats.calls <= 1.2 * near.stats.calls + 6
+    assert many.stats.calls - many.stats.probe_nfe <= 1.2 * near.stats.calls + 6
     assert (many.y[-1] - near.y[-1]).abs().max() < 10 * rtol
     # bit for bit what the samples are without those that are far away
     column = column[:2]
