@@ -2,7 +2,7 @@
 
 from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
-from .errors import CompileError, StiffnessWarning, VelocityError
+from .errors import CompileError, EventWarning, StiffnessWarning, VelocityError
 from .events import Event
 from .interpolation import (
     Anchor,
@@ -59,6 +59,7 @@ __all__ = [
     "AnchorsMethod",
     "CompileError",
     "Event",
+    "EventWarning",
     "Interpolant",
     "Interval",
     "IntervalVelocity",

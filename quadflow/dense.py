@@ -50,7 +50,8 @@ class Segment:
     tensor (m, *shape). weights: θ -> m numbers, the integrals from 0 to θ of the basis functions;
     weights(1) gives the step itself. end: the state at t1, given where the weights are so large
     that their rounding shows: what the polynomial misses it by is then taken off in proportion to
-    θ, which keeps the solution continuous (float ends alone).
+    θ, which keeps the solution continuous (float ends alone). degree: of the polynomial in θ; None
+    stands for m, as of an integrated interpolation polynomial.
     """
 
     t0: float
@@ -59,15 +60,19 @@ class Segment:
     velocities: Sequence[Tensor] | Tensor
     weights: WeightFunction
     end: Tensor | None = None
+    degree: int | None = None
 
     def __call__(self, t: float | Tensor) -> Tensor:
         """The state at time t, of the state's shape; t a float, or float64 times, one a sample."""
         h: Any = self.t1 - self.t0
         if isinstance(t, Tensor) or isinstance(h, Tensor):
             width: Any = torch.as_tensor(h, dtype=torch.float64)
-            theta: Any = (t - self.t0) / torch.where(width == 0, 1.0, width)
-        else:
-            theta = (t - self.t0) / h
+            return self.part((t - self.t0) / torch.where(width == 0, 1.0, width))
+        return self.part((t - self.t0) / h)
+
+    def part(self, theta: float | Tensor) -> Tensor:
+        """The state at t0 + θ(t1 - t0); θ a float, or float64, one a sample."""
+        h: Any = self.t1 - self.t0
         y = along(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
         if self.end is None:
             return y
@@ -80,7 +85,12 @@ class Segment:
         Each is the same to the last bit whatever the other times are.
         """
         h = self.t1 - self.t0
-        thetas = [(when - self.t0) / h for when in times]
+        return self.parts([(when - self.t0) / h for when in times])
+
+    def parts(self, thetas: Sequence[float]) -> Tensor:
+        """The states at several θ, the same for all samples where these have ends of their own:
+        (len(thetas), *shape)."""
+        h, thetas = self.t1 - self.t0, list(thetas)
         if self.end is not None:
             thetas.append(1.0)
         columns = np.array([self.weights(theta) for theta in thetas]).T

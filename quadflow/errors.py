@@ -37,5 +37,9 @@ class StiffnessWarning(UserWarning):
     """Stability, not accuracy, holds the steps of an explicit method small (`solve`: on_stiff)."""
 
 
+class EventWarning(UserWarning):
+    """A terminal event is zero where the solve starts, and its zero there went unheeded."""
+
+
 class CompileError(RuntimeError):
     """The step could not be compiled with the user's function."""

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .clock import differentiated, with_graph
 from .control import Norm, StepController, rms_norm
 from .errors import real_number
 from .evaluation import StateLayout, Velocity
-from .events import differentiated, event_of_any, shift_of_zero
+from .event_gradients import shift_of_zero
+from .events import event_of_any
 from .grids import fixed_grid
 from .host import worst
 from .methods import Method
@@ -83,6 +85,7 @@ def odeint(
 
     The contract is torchdiffeq's (Chen 2018).
     """
+    t = with_graph(t)
     times = requested_times(t)
     if event_fn is None and len(times) == 1:
         return tuple(y[None] for y in y0) if isinstance(y0, tuple) else y0[None]
@@ -91,7 +94,7 @@ def odeint(
     if kind is Kind.SCIPY:
         if event_fn is not None:
             raise ValueError(f"method={name!r} has no events: take another, or SciPy itself")
-        if isinstance(t, Tensor) and t.requires_grad:
+        if isinstance(t, Tensor) and differentiated(t):
             raise ValueError(f"method={name!r} gives no gradients and t requires grad: detach it")
         _callbacks(func, y0, kind, name)
         rtol, atol = solver_tolerance(rtol, y0, "rtol"), solver_tolerance(atol, y0, "atol")
@@ -475,7 +478,7 @@ def _interpolated(
     func: Callable[..., Any], y0: Any, t: Any, times: list[float], found: SolveArguments
 ) -> Any:
     """States at `times` by linear or cubic Hermite interpolation between the steps' ends."""
-    if isinstance(t, Tensor) and t.requires_grad:
+    if isinstance(t, Tensor) and differentiated(t):
         raise ValueError("options['interp']: gradients in t need the method's dense output")
     sign = 1.0 if times[-1] > times[0] else -1.0
     size, grid = found.keywords.get("step_size"), found.keywords.get("grid")

@@ -20,7 +20,7 @@ from .arguments import (
     points_in_time,
     positive,
 )
-from .clock import Clock
+from .clock import Clock, differentiated, with_graph
 from .compiled import CompiledAttempts
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
@@ -197,6 +197,7 @@ def solve(
     steps: Steps
     collector: _Collector | PerSampleCollector
     times: Any
+    t = with_graph(t)
     fixed: Iterable[float] | None = None
     clock: Clock | None = None
     if batch_dims:
@@ -224,9 +225,9 @@ def solve(
             controller, limits,
         )  # fmt: skip
         collector = PerSampleCollector(times, steps.sign, y_start, dense_output)
-        tracker = _tracker(events, layout, times[0], y_start)
+        tracker = _tracker(events, layout, times[0], y_start, times[-1])
     else:
-        clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
+        clock = Clock(t) if isinstance(t, Tensor) and differentiated(t) else None
         times = monotone_times(t, "t", open_ended=events is not None)
         sign = 1.0 if times[-1] > times[0] else -1.0
         velocity = Velocity(
@@ -280,8 +281,10 @@ def solve(
                 adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance,
                 controller, limits, hooks=hooks, on_stiff=on_stiff,
             )  # fmt: skip
-        collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
-        tracker = _tracker(events, layout, state.t, state.y, clock)
+        collector = _Collector(
+            times, sign, state.y, dense_output, record_steps or dense_output, clock
+        )
+        tracker = _tracker(events, layout, state.t, state.y, times[-1], clock)
     told = (callback, attempt_callback, reject_callback, events)
     steps.stepper.compiled = _compiled(
         compile, steps.stepper.method, func, args, clock, velocity,
@@ -337,7 +340,7 @@ def _finish(
         elif status is Status.SUCCESS:
             message = steps.message or f"reached t={collector.reached_times[-1]}"
     solution = Solution(
-        t=torch.as_tensor(collector.reached_times, dtype=torch.float64),
+        t=collector.t,
         y=layout.split(collector.y, 1),
         stats=Statistics(
             name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
@@ -423,12 +426,17 @@ def _on_state(
 
 
 def _tracker(
-    events: Any, layout: StateLayout, t0: Any, y0: Tensor, clock: Clock | None = None
+    events: Any,
+    layout: StateLayout,
+    t0: Any,
+    y0: Tensor,
+    t_end: Any,
+    clock: Clock | None = None,
 ) -> EventTracker | None:
     if events is None:
         return None
     tracker = EventTracker(events, layout, layout.batch[0] if layout.batch else None, clock)
-    tracker.start(t0, y0)
+    tracker.start(t0, y0, t_end)
     return tracker
 
 
@@ -458,11 +466,13 @@ class _Collector:
     """Keeps what was asked for: states at the requested times, the steps, the dense output."""
 
     def __init__(
-        self, times: list[float], sign: float, y0: Tensor, dense: bool, record: bool
-    ) -> None:
-        self.times, self.sign, self.record = times, sign, record
+        self, times: list[float], sign: float, y0: Tensor, dense: bool, record: bool,
+        clock: Clock | None,
+    ) -> None:  # fmt: skip
+        self.times, self.sign, self.record, self.clock = times, sign, record, clock
         self.states, self.steps = [y0], [times[0]]
         self.stopped: list[float] = []
+        self._stop: Tensor | None = None
         self.segments: list[Segment] | None = [] if dense else None
 
     @property
@@ -470,6 +480,19 @@ class _Collector:
         """The times of `states`."""
         at_stop = self.stopped if len(self.states) > self._requested else []
         return self.times[: len(self.states) - len(at_stop)] + at_stop
+
+    @property
+    def t(self) -> Tensor:
+        """The same in one tensor (T,), on the CPU, differentiable where the requested times are,
+        and where an event ended the solve."""
+        times = self.reached_times
+        t = torch.tensor(times, dtype=torch.float64)
+        if self.clock is not None:
+            count = min(len(times), self._requested)
+            t = torch.cat((self.clock.exact[:count].cpu(), t[count:]))
+        if self._stop is not None and len(self.states) > self._requested:
+            t = torch.cat((t[:-1], self._stop.cpu()))
+        return t
 
     @property
     def y(self) -> Tensor:
@@ -506,7 +529,7 @@ class _Collector:
         if len(wanted) > len(inside):
             self.states.append(result.state.y)
         if ended is not None and ended.y is not None:
-            self.stopped = [ended.t]
+            self.stopped, self._stop = [ended.t], ended.time
             self.states.append(ended.y)
         if self.segments is not None and segment is not None:
             self.segments.append(segment)
