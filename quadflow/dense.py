@@ -85,12 +85,7 @@ class Segment:
         Each is the same to the last bit whatever the other times are.
         """
         h = self.t1 - self.t0
-        return self.parts([(when - self.t0) / h for when in times])
-
-    def parts(self, thetas: Sequence[float]) -> Tensor:
-        """The states at several θ, the same for all samples where these have ends of their own:
-        (len(thetas), *shape)."""
-        h, thetas = self.t1 - self.t0, list(thetas)
+        thetas = [(when - self.t0) / h for when in times]
         if self.end is not None:
             thetas.append(1.0)
         columns = np.array([self.weights(theta) for theta in thetas]).T
@@ -104,6 +99,25 @@ class Segment:
             return states
         parts = torch.tensor(thetas[:-1]).to(like).reshape(-1, *shape[1:])
         return states[:-1] + parts * (self.end - states[-1])
+
+    def parts(self, thetas: tuple[float, ...]) -> Tensor:
+        """The states at several θ, the same for all samples where these have ends of their own:
+        (len(thetas), *shape). In few operations, of m len(thetas) states' memory."""
+        h: Any = self.t1 - self.t0
+        velocities, like = self.velocities, self.y0.real
+        if not isinstance(velocities, Tensor):
+            velocities = torch.stack(tuple(velocities))
+        asked = thetas if self.end is None else (*thetas, 1.0)
+        table = torch.tensor(_weight_table(self.weights, asked))
+        table = table.to(like.device, like.dtype, non_blocking=True)[..., None]
+        mean = (table * velocities.reshape(1, len(velocities), -1)).sum(1)
+        states = along(self.y0, mean.reshape(len(asked), *self.y0.shape), h)
+        if self.end is None:
+            return states
+        missed = self.end - states[-1]
+        return torch.stack(
+            [torch.add(y, missed, alpha=theta) for theta, y in zip(thetas, states, strict=False)]
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -125,20 +139,19 @@ def _legendre_integrals(theta: Any, n: int) -> list[Any]:
     return [theta] + [(values[k + 1] - values[k - 1]) / (2 * (2 * k + 1)) for k in range(1, n)]
 
 
-def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> WeightFunction:
-    """Weights of the velocity polynomial through `nodes` (θ of each); on L v when `fold` is L.
+@dataclass(frozen=True, eq=False)
+class _LagrangeWeights:
+    """See `lagrange_weights`."""
 
-    Nodes inside the interval are summed in Legendre's basis, which is stable there; nodes that lie
-    outside (anchors of earlier intervals) in Lagrange's own.
-    """
+    nodes: np.ndarray
+    fold: np.ndarray | None
 
-    def weights(theta: Any) -> Sequence[Any]:
-        points = np.asarray(nodes, dtype=np.float64)
+    def __call__(self, theta: Any) -> Sequence[Any]:
+        points, fold = self.nodes, self.fold
         if points.min() < 0 or points.max() > 1:
             if isinstance(theta, Tensor):
                 raise ValueError("per-sample times need nodes inside the interval")
-            row = lagrange_integrals(points, np.array([theta]))[0]
-            outside: list[float] = (row if fold is None else row @ fold).tolist()
+            outside: list[float] = self._outside(np.array([theta]))[0].tolist()
             return outside
         matrix = _legendre_fold(tuple(points.tolist()))
         if fold is not None:
@@ -150,7 +163,24 @@ def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> Weight
         values: list[float] = (matrix @ np.array(integrals)).tolist()
         return values
 
-    return weights
+    def _outside(self, thetas: np.ndarray) -> np.ndarray:
+        rows = lagrange_integrals(self.nodes, thetas)
+        return rows if self.fold is None else rows @ self.fold
+
+    def table(self, thetas: Sequence[float]) -> np.ndarray:
+        """The weights at several θ: (len(thetas), m)."""
+        if self.nodes.min() < 0 or self.nodes.max() > 1:
+            return self._outside(np.array(thetas))
+        return np.array([self(theta) for theta in thetas])
+
+
+def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> WeightFunction:
+    """Weights of the velocity polynomial through `nodes` (θ of each); on L v when `fold` is L.
+
+    Nodes inside the interval are summed in Legendre's basis, which is stable there; nodes that lie
+    outside (anchors of earlier intervals) in Lagrange's own.
+    """
+    return _LagrangeWeights(np.asarray(nodes, dtype=np.float64), fold)
 
 
 def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
@@ -159,8 +189,12 @@ def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
     They are evaluated as Σ_k c_jk θ^k (1-θ)^(n-k): powers of θ alone have coefficients in the
     hundreds in high-order interpolants, which cancel and leave rounding of 1e-13.
     """
-    n = coefficients.shape[1]
-    table = _bernstein(coefficients.astype(np.float64).tobytes(), n)
+    return _from_powers(coefficients.astype(np.float64).tobytes(), coefficients.shape[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _from_powers(coefficients: bytes, n: int) -> WeightFunction:
+    table = _bernstein(coefficients, n)
     powers = np.arange(1, n + 1)
 
     def weights(theta: Any) -> Sequence[Any]:
@@ -173,6 +207,14 @@ def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
         return values
 
     return weights
+
+
+@functools.lru_cache(maxsize=64)
+def _weight_table(weights: WeightFunction, thetas: tuple[float, ...]) -> np.ndarray:
+    """The weights at several θ: (len(thetas), m)."""
+    if isinstance(weights, _LagrangeWeights):
+        return weights.table(thetas)
+    return np.array([weights(theta) for theta in thetas])
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from .step import StepResult
 
 Array = np.ndarray
 
-_TOGETHER = 2**16
+_TOGETHER = 2**15
 """Numbers in states that are made together: of a larger state there is one at a time."""
 
 
@@ -59,7 +59,7 @@ class Interval:
         low, high = np.minimum(self.t0, self.t1), np.maximum(self.t0, self.t1)
         return np.where(thetas == 1, self.t1, np.clip(inside, low, high))
 
-    def states(self, thetas: Sequence[float]) -> Iterator[Tensor]:
+    def states(self, thetas: tuple[float, ...]) -> Iterator[Tensor]:
         """The states at θ in (0, 1), one after another, each the same θ for all samples."""
         segment = self.segment
         if len(thetas) * self.result.state.y.numel() <= _TOGETHER:
@@ -93,6 +93,12 @@ class Interval:
         if self._shared:
             return combine(values[:, 0].tolist(), velocities)
         return combine([self._column(row, velocities[0]) for row in values], velocities)
+
+    def largest_move(self) -> Tensor:
+        """|h v| of each entry, the largest of the velocities v that the step is made of."""
+        segment = self.segment
+        largest = functools.reduce(torch.maximum, (v.abs() for v in segment.velocities))
+        return largest * abs(segment.t1 - segment.t0)
 
     @staticmethod
     def _column(row: Array, like: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class Plan:
         points: of every event its looks, (parts + 1,), from 0 to 1.
         first, last: of every event its lanes at the start and at the end of the step.
         automatic: the automatic events. blocks: their lanes, (len(automatic), parts).
-        inner: the θ inside the step that any event looks at, ascending. events_at: of every one of
-            them, and then of the end, the events that look there.
+        inner: the θ inside the step that any event looks at, ascending. thetas: these and 1,
+            (looks, 1). events_at: of every one of thetas the events that look there.
         order: where the lanes' ends are in the order of `events_at`.
     """
 
@@ -51,6 +51,7 @@ class Plan:
         ends = np.concatenate([points[1:] for points in self.points])
         events = np.repeat(np.arange(len(parts)), counts)
         every = np.unique(ends)
-        self.inner: list[float] = every[:-1].tolist()
+        self.inner: tuple[float, ...] = tuple(every[:-1].tolist())
+        self.thetas = every[:, None]
         self.events_at: list[list[int]] = [events[ends == theta].tolist() for theta in every]
         self.order = np.argsort(np.lexsort((events, ends)))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -300,18 +301,18 @@ class EventTracker:
         if plan.inner:
             _ = interval.segment  # in the caller's grad mode
         with torch.no_grad():
-            values: list[Tensor] = []
-            for theta, state, events in zip(
-                plan.inner, interval.states(plan.inner) if plan.inner else (), plan.events_at[:-1],
-                strict=True,
-            ):  # fmt: skip
-                t = self._time(interval.times(np.array(theta)))
-                values += [self._value(i, t, state) for i in events]
             y1 = interval.result.state.y
-            t = self._time(interval.t1)
-            values += [self._value(i, t, y1) for i in plan.events_at[-1]]
+            states = chain(interval.states(plan.inner) if plan.inner else (), (y1,))
+            times = self._times(interval.times(plan.thetas))
+            values = [
+                self._value(i, t, state)
+                for t, state, events in zip(times, states, plan.events_at, strict=True)
+                for i in events
+            ]
             count = len(values)
             if ends.any():
+                if plan.inner:
+                    self._size = torch.maximum(self._size, interval.largest_move())
                 values += self._moved_values(interval.t1, y1)
             numbers = self._numbers(values)
         after = numbers[:count][plan.order]
@@ -359,7 +360,7 @@ class EventTracker:
             finer[::2] = values
             finer[1::2] = np.where(interval.good, self._at(interval, [i] * (n // 2), between), 1.0)
             values = finer
-            found = doubts(values, found.tail)
+            found = doubts(values, found)
         points = np.repeat(chebyshev_points(n)[:, None], self._width, 1)
         if found is None or not len(found.columns):
             return points, values
@@ -621,13 +622,13 @@ class EventTracker:
                 event = k if events is None else events[k]
                 raise ValueError(f"events[{event}] is NaN at t={times[sample]:.9g}{of}")
 
-    def _time(self, when: Array) -> Tensor:
-        """A row of times as a tensor."""
-        moment = self._moment(when)
-        if isinstance(moment, Tensor):
-            return moment
-        layout = self._layout
-        return torch.full((), moment, dtype=layout.time_dtype, device=layout.device)
+    def _times(self, when: Array) -> Sequence[Tensor]:
+        """Rows of times (n, B) as tensors, as functions take them."""
+        layout, shape = self._layout, (len(when),)
+        if self._samples is not None:
+            shape = (*when.shape, *(1,) * (layout.rank - 1 if not layout.joined else 1))
+        times = torch.tensor(when).to(layout.device, layout.time_dtype, non_blocking=True)
+        return times.reshape(shape).unbind(0)
 
     def _moment(self, when: Array) -> float | Tensor:
         """A row of times as functions and segments take it."""

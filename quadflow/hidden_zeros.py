@@ -21,7 +21,7 @@ from numpy.polynomial import chebyshev
 
 Array = np.ndarray
 
-MOST_PARTS = 80
+MOST_PARTS = 320
 """More samples are not taken of a function, however badly its polynomial fits."""
 
 _FINE = 4
@@ -30,6 +30,7 @@ shortest wave that it may hold."""
 
 _ROUNDING = 64 * 2.0**-52
 _RESOLVED, _COARSE = 1e-6, 0.05  # last coefficients over the largest sample
+_ENOUGH = 40  # parts in which a wave shows that it is one
 
 
 def chebyshev_points(n: int) -> Array:
@@ -58,21 +59,24 @@ class Doubts:
 
     columns: of every turning point that comes to zero or near it, the index of its column; places:
     where in [0, 1]. unresolved: columns of which more samples are wanted. tail: of every column the
-    size of the last coefficients, by which polynomial and function may differ.
+    size of the last coefficients, by which polynomial and function may differ. changes: how often
+    the samples' sign changes in it.
     """
 
     columns: Array
     places: Array
     unresolved: Array
     tail: Array
+    changes: Array
 
 
-def doubts(values: Array, before: Array | None = None) -> Doubts | None:
+def doubts(values: Array, before: Doubts | None = None) -> Doubts | None:
     """What may be hidden between samples (n+1, columns) at `chebyshev_points(n)`; None: nothing.
 
-    before: the tail that half as many samples had, None for the first ones. More samples are wanted
-    where zeros may be hidden, and the tail either is so large that the polynomial says nothing, or
-    still falls by doubling the samples (rounding, kinks and jumps do not).
+    before: what half as many samples left in doubt, None for the first ones. More samples are
+    wanted where zeros may be hidden, and the tail either is so large that the polynomial says
+    nothing, or not small. But not where doubling them neither has found zeros nor made the tail
+    fall: rounding, kinks and jumps stay as they are.
     """
     low, high = values.min(0), values.max(0)
     n = len(values) - 1
@@ -106,12 +110,16 @@ def doubts(values: Array, before: Array | None = None) -> Doubts | None:
     angles, lowest = _polished(angles, np.pi / (_FINE * n), coefficients[:, columns])
     near = signs[turns] * lowest <= margin[columns]
     columns, places = columns[near], np.sin(angles[near] / 2) ** 2
-    falls = np.full(tail.shape, True) if before is None else tail <= before / 4
-    loose = np.isin(np.arange(len(tail)), columns) & (tail > _RESOLVED * size) & falls
-    unresolved = (coarse | loose) if 2 * n <= MOST_PARTS else np.zeros_like(coarse)
+    loose = np.isin(np.arange(len(tail)), columns) & (tail > _RESOLVED * size)
+    unresolved, changes = coarse | loose, (sign[:-1] * sign[1:] < 0).sum(0)
+    if before is not None:
+        better = (tail <= before.tail / 4) | (changes > before.changes)
+        unresolved &= better | (coarse & (n < _ENOUGH))
+    if 2 * n > MOST_PARTS:
+        unresolved = np.zeros_like(unresolved)
     if not len(columns) and not unresolved.any():
         return None
-    return Doubts(columns, places, unresolved, tail)
+    return Doubts(columns, places, unresolved, tail, changes)
 
 
 def _polished(angles: Array, width: float, coefficients: Array) -> tuple[Array, Array]:
