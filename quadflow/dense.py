@@ -70,8 +70,8 @@ class Segment:
             return self.part((t - self.t0) / torch.where(width == 0, 1.0, width))
         return self.part((t - self.t0) / h)
 
-    def part(self, theta: float | Tensor) -> Tensor:
-        """The state at t0 + θ(t1 - t0); θ a float, or float64, one a sample."""
+    def part(self, theta: Any) -> Tensor:
+        """The state at t0 + θ(t1 - t0); θ a float, or a float64 tensor, one a sample."""
         h: Any = self.t1 - self.t0
         y = along(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
         if self.end is None:

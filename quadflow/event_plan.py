@@ -43,9 +43,9 @@ class Plan:
         self.points = [
             chebyshev_points(automatic) if n is None else np.arange(n + 1) / n for n in parts
         ]
-        counts = [len(points) - 1 for points in self.points]
-        self.last = np.cumsum(counts) - 1
-        self.first = self.last + 1 - counts
+        counts = np.array([len(points) - 1 for points in self.points], int)
+        self.last: Array = np.cumsum(counts) - 1
+        self.first: Array = self.last + 1 - counts
         self.automatic = np.array([i for i, n in enumerate(parts) if n is None], int)
         self.blocks = self.first[self.automatic][:, None] + np.arange(automatic)
         ends = np.concatenate([points[1:] for points in self.points])

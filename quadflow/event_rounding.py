@@ -75,18 +75,18 @@ def slope_at_start(part: float, value: Array, behind: Array, after: Array) -> Ar
     return np.asarray(((behind - value) / part - (after - value) * part) / (1 - part))
 
 
-def is_lost(direction: int, leaving: Array, slope: Array, after: Array) -> Array:
+def is_lost(direction: int, leaving: Array, crossed: Array, slope: Array, after: Array) -> Array:
     """Whether a zero at the start is one that should have ended the solve, (B,).
 
     It should where g leaves zero in the event's direction, and not because it passes there: a
     section restarted from its last point passes with a slope that its first values have as well. A
     ball's bounce that is shorter than the rounding of time leaves upwards and comes back, or rests.
+    Without a direction only those that come back are told apart.
 
     Args:
         direction: that of the event. leaving: the sign of g behind the start.
+        crossed: whether g crosses zero within rounding of the start.
         slope: dg/dθ at the start; after: the value at θ = 1.
     """
-    if direction == 0:  # it left, came back and went through
-        return np.asarray(slope * leaving < 0)
     passes = (slope * leaving > 0) & (np.abs(slope) >= np.abs(after) / 4)
-    return np.asarray((leaving == direction) & ~passes)
+    return np.asarray((crossed if direction == 0 else leaving == direction) & ~passes)

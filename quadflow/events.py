@@ -403,6 +403,8 @@ class EventTracker:
         length = np.abs(interval.t1 - interval.t0)
         with np.errstate(divide="ignore"):
             rounding = self._eps + np.spacing(times) / length
+        at_end = (interval.t1 == self._end) & (places >= 1 - NEAR * rounding)
+        places = np.where(at_end, 1.0, places)
         lost = found & self._fresh & (places <= NEAR_START * rounding)
         lost &= ~self._counts_at_start[event_of]
         places = np.where(lost, np.nan, places)
@@ -411,11 +413,12 @@ class EventTracker:
         for lane in np.flatnonzero(lost.any(1)):
             i = event_of[lane]
             leaving[i] = np.where(lost[lane], np.where(rising[lane], 1, -1), leaving[i])
-        at_start = (started == 0) | np.logical_or.reduceat(lost, first)
+        crossed = np.logical_or.reduceat(lost, first)
+        at_start = (started == 0) | crossed
         at_start &= interval.good & self._fresh
         at_start &= (self._directions == 0) | (leaving == self._directions)
         if at_start.any():
-            self._warn_of_lost(interval, at_start, leaving, high[first], after[first])
+            self._warn_of_lost(interval, at_start, leaving, crossed, high[first], after[first])
         places, end = self._ended(places, lanes_of, NEAR * rounding)
         for i, own in enumerate(lanes_of):
             if at_start[i].any():
@@ -500,11 +503,13 @@ class EventTracker:
         return places, np.where(np.isfinite(end), end, np.nan)
 
     def _warn_of_lost(
-        self, interval: Interval, at_start: Array, leaving: Array, high: Array, after: Array
-    ) -> None:
+        self, interval: Interval, at_start: Array, leaving: Array, crossed: Array, high: Array,
+        after: Array,
+    ) -> None:  # fmt: skip
         """Warn, once, of a terminal event whose zero at the start should have ended the solve.
 
-        high, after: of every event the first look behind the start and its value, (E, B).
+        crossed: whether g crosses zero within rounding of the start. high, after: of every event
+        the first look behind the start and its value. All (events, B).
         """
         for i, event in enumerate(self._events):
             if not event.terminal or self._counts_at_start[i, 0] or self._warned:
@@ -514,7 +519,7 @@ class EventTracker:
             part = high[i : i + 1] * _BEHIND
             value = self._at(interval, [i], part, at_start[i : i + 1])[0]
             slope = slope_at_start(_BEHIND, self._started[i], value, after[i])
-            lost = at_start[i] & is_lost(event.direction, leaving[i], slope, after[i])
+            lost = at_start[i] & is_lost(event.direction, leaving[i], crossed[i], slope, after[i])
             if not lost.any():
                 continue
             sample = int(np.flatnonzero(lost)[0])
@@ -522,11 +527,11 @@ class EventTracker:
             self._warned = True
             warnings.warn(
                 f"the terminal event events[{i}] is zero at the start, t={self._begin[sample]:.9g}"
-                f"{of}, and leaves zero in its direction ({event.direction}): a zero at the start "
-                "ends nothing, so the solve goes on past it. Where it was restarted at this event, "
-                "the next one comes within the rounding of t (a ball that bounces ever shorter): "
-                "end the chain of solves before, or change the state so that g leaves zero the "
-                "other way",
+                f"{of}, and leaves zero in its direction, direction={event.direction}: a zero at "
+                "the start ends nothing, so the solve goes on past it. Where it was restarted at "
+                "this event, the next one comes within the rounding of t (a ball that bounces ever "
+                "shorter): end the chain of solves before, or change the state so that g leaves "
+                "zero the other way",
                 EventWarning,
                 stacklevel=7,
             )

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from .bracketing import bracketed_zeros
+
 Array = np.ndarray
 
 MOST_PARTS = 320
@@ -29,28 +31,26 @@ _FINE = 4
 shortest wave that it may hold."""
 
 _ROUNDING = 64 * 2.0**-52
-_RESOLVED, _COARSE = 1e-6, 0.05  # last coefficients over the largest sample
+_RESOLVED, _COARSE = 1e-6, 0.05  # last four coefficients over the largest sample
 _ENOUGH = 40  # parts in which a wave shows that it is one
 
 
 def chebyshev_points(n: int) -> Array:
     """The n + 1 points in [0, 1], both ends included, ascending; those of 2n hold those of n."""
-    points = np.sin(np.pi * np.arange(n + 1) / (2 * n)) ** 2
-    points[n] = 1.0
-    return np.asarray(points)
+    low = np.sin(np.pi * np.arange(n // 2 + 1) / (2 * n)) ** 2
+    if n % 2 == 0:
+        low[-1] = 0.5
+    return np.concatenate((low, 1 - low[::-1][1 - n % 2 :]))
 
 
 @functools.lru_cache(maxsize=64)
-def _tables(n: int) -> tuple[Array, Array]:
-    """Matrices from samples to Chebyshev coefficients (n+1, n+1), and to values (_FINE n + 1, n+1)
-    at equal parts of the angle."""
-    to_coefficients = np.linalg.inv(chebyshev.chebvander(-_cosines(n, n), n))
-    return to_coefficients, chebyshev.chebvander(-_cosines(n, _FINE * n), n) @ to_coefficients
-
-
-def _cosines(n: int, parts: int) -> Array:
-    """cos(πk/parts), odd about the middle to the last bit."""
-    return np.asarray(np.sin(np.pi * (parts - 2 * np.arange(parts + 1)) / (2 * parts)))
+def _tables(n: int) -> tuple[Array, Array, Array]:
+    """Matrices (…, n+1) from samples to Chebyshev coefficients, and to the polynomial and its
+    derivative at _FINE n + 1 points: the Chebyshev points of so many."""
+    to_coefficients = np.linalg.inv(chebyshev.chebvander(2 * chebyshev_points(n) - 1, n))
+    fine = chebyshev.chebvander(2 * chebyshev_points(_FINE * n) - 1, n)
+    slopes = fine[:, :n] @ chebyshev.chebder(to_coefficients)
+    return to_coefficients, fine @ to_coefficients, slopes
 
 
 @dataclass(frozen=True)
@@ -87,33 +87,38 @@ def doubts(values: Array, before: Doubts | None = None) -> Doubts | None:
         far = np.maximum(low, -high) * (lebesgue + 1) > np.maximum(high, -low) * (lebesgue - 1)
         if far.all():
             return None
-        to_coefficients, to_fine = _tables(n)
-        coefficients, fine = to_coefficients @ values, to_fine @ values
+        to_coefficients, to_fine, to_slopes = _tables(n)
+        coefficients, fine, slopes = (
+            matrix @ values for matrix in (to_coefficients, to_fine, to_slopes)
+        )
         size = np.maximum(high, -low)
-        tail = np.abs(coefficients[-2:]).sum(0)
-        margin = tail + _ROUNDING * size
+        tail = np.abs(coefficients[-4:]).sum(0)
+        # of a kink they fall so slowly that what is left out is this many times larger
+        margin = n / 2 * tail + _ROUNDING * size
         sign = np.sign(values)
         between = np.sign(sign[:-1] + sign[1:])  # 0 where they differ
         signs = np.repeat(between, _FINE, axis=0)
-        signs[::_FINE] = sign[:-1]
-        signs = signs[1:]
-        here, left, right = signs * fine[1:-1], signs * fine[:-2], signs * fine[2:]
-        slope, bend = (right - left) / 2, right - 2 * here + left
-        vertex = here - slope**2 / (2 * bend)
-        turns = (signs != 0) & (left >= here) & (right >= here) & (bend > 0)
-        turns &= vertex - 0.1 * bend <= margin
+        x = 2 * chebyshev_points(_FINE * n)[:, None] - 1
+        falling, rising = signs * slopes[:-1], signs * slopes[1:]
+        turns = (falling < 0) & (rising >= 0)
+        # where the tangents at the ends of the part meet, below which no curve between them goes
+        width, left = np.diff(x, axis=0), signs * fine[:-1]
+        meeting = (signs * fine[1:] - left - rising * width) / (falling - rising)
+        turns &= left + falling * meeting <= margin
         coarse = ~far & (tail > _COARSE * size) & (np.abs(values).min(0) <= 4 * tail)
     if not turns.any() and not coarse.any():
         return None
     rows, columns = np.nonzero(turns)
-    angles = np.pi * (rows + 1 - slope[turns] / bend[turns]) / (_FINE * n)
-    angles, lowest = _polished(angles, np.pi / (_FINE * n), coefficients[:, columns])
-    near = signs[turns] * lowest <= margin[columns]
-    columns, places = columns[near], np.sin(angles[near] / 2) ** 2
+    x, lowest = _turning_points(
+        coefficients[:, columns], x[rows, 0], x[rows + 1, 0], slopes[rows, columns],
+        slopes[rows + 1, columns],
+    )  # fmt: skip
+    near = (signs[turns] * lowest <= margin[columns]) & (np.abs(x) < 1 - _ROUNDING)
+    columns, places = columns[near], (1 + x[near]) / 2
     loose = np.isin(np.arange(len(tail)), columns) & (tail > _RESOLVED * size)
     unresolved, changes = coarse | loose, (sign[:-1] * sign[1:] < 0).sum(0)
     if before is not None:
-        better = (tail <= before.tail / 4) | (changes > before.changes)
+        better = (tail <= before.tail / 2) | (changes > before.changes)
         unresolved &= better | (coarse & (n < _ENOUGH))
     if 2 * n > MOST_PARTS:
         unresolved = np.zeros_like(unresolved)
@@ -122,18 +127,18 @@ def doubts(values: Array, before: Doubts | None = None) -> Doubts | None:
     return Doubts(columns, places, unresolved, tail, changes)
 
 
-def _polished(angles: Array, width: float, coefficients: Array) -> tuple[Array, Array]:
-    """Turning points by Newton's method, not further than `width` from where they start, and the
-    polynomial there: both (k,), each of its own coefficients (n+1, k)."""
-    orders = np.arange(len(coefficients))[:, None]
-    # x = -cos φ, so that T_k(x) = (-1)^k cos kφ
-    signed = np.where(orders % 2 == 0, 1.0, -1.0) * coefficients
-    started = angles
-    with np.errstate(all="ignore"):
-        for _ in range(4):
-            first = -(orders * signed * np.sin(orders * angles)).sum(0)
-            second = -(orders**2 * signed * np.cos(orders * angles)).sum(0)
-            moved = np.where(second != 0, first / second, 0.0)
-            angles = np.clip(angles - moved, started - width, started + width)
-    angles = np.clip(angles, 0.0, np.pi)
-    return angles, (signed * np.cos(orders * angles)).sum(0)
+def _turning_points(
+    coefficients: Array, low: Array, high: Array, at_low: Array, at_high: Array
+) -> tuple[Array, Array]:
+    """Turning points x of k polynomials and their values there, (k,).
+
+    Each lies in its own bracket, at whose ends the derivative is at_low (not zero) and at_high, of
+    opposite signs. coefficients: (n + 1, k), of Chebyshev polynomials on [-1, 1].
+    """
+    derivative = chebyshev.chebder(coefficients)
+    x = bracketed_zeros(
+        lambda x, _: chebyshev.chebval(x, derivative, tensor=False), low, high, at_low, at_high,
+        np.full_like(low, 1e-15), at_high != 0,
+    )  # fmt: skip
+    x = np.where(at_high != 0, x, high)
+    return x, chebyshev.chebval(x, coefficients, tensor=False)
