@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .errors import real_number
 from .evaluation import DetailedVelocity
 
 
@@ -47,10 +48,14 @@ def with_graph(t: Any) -> Any:
             )
     moving = [when for when in tensors.values() if differentiated(when)]
     if not moving:
-        return t
-    return torch.stack(
-        [torch.as_tensor(when, dtype=torch.float64, device=moving[0].device) for when in t]
-    )
+        return [float(when) if isinstance(when, Tensor) else when for when in t]
+    exact = [
+        when
+        if isinstance(when, Tensor)
+        else torch.tensor(real_number(when, f"t[{i}]"), dtype=torch.float64)
+        for i, when in enumerate(t)
+    ]
+    return torch.stack([when.to(moving[0].device, torch.float64) for when in exact])
 
 
 class Clock:
