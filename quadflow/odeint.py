@@ -48,8 +48,9 @@ def odeint(
             callback_accept_step and callback_reject_step (of adaptive steps), if there, are called
             with (t0, y0, dt): the step's start, the state there, its positive size.
         y0: tensor of any shape, or a tuple of tensors.
-        t: 1-d floating tensor (or a sequence of numbers), strictly increasing or decreasing. With
-            event_fn two times, of which the second only says the direction.
+        t: 1-d floating tensor, or a sequence of numbers and 0-dimensional tensors, strictly
+            increasing or decreasing; differentiated where it requires grad. With event_fn two
+            times, of which the second only says the direction.
         rtol, atol: tolerances of adaptive methods; numbers or tensors; for a tuple state also one
             of these for every tensor of it.
         method: a name of torchdiffeq 0.2.5, a registered name, or a Method; None is "dopri5". By

@@ -101,9 +101,10 @@ def solve(
             several nodes together, see node_evaluation.
         y0: tensor of any shape (float32, float64, complex64, complex128), or a tuple or dict of
             such. float16 and bfloat16 with an accumulation_dtype.
-        t: at least two strictly monotone times, increasing or decreasing; kept in float64. A
-            tensor that requires grad is differentiated: steps then land on all its times. The last
-            one may be infinite where an event ends the solve.
+        t: at least two strictly monotone times, increasing or decreasing; kept in float64. Times
+            that require grad, a tensor or 0-dimensional ones among numbers, are differentiated:
+            steps then land on all times. The last one may be infinite where an event ends the
+            solve.
         args: further arguments of func.
         method: a name in `methods()`, a Method, or None: "adams", but "dopri5" with step_size,
             grid, controller or batch_dims=1, which "adams" does not take. See the docs, "Which
@@ -126,7 +127,7 @@ def solve(
         dense_output: keep the polynomial of every interval, so that sol(t) works.
         events: an `Event`, a function g(t, y), or a sequence of these: zeros of g are found on the
             dense output; see `quadflow.events`. t_events and y_events of the solution, and its
-            state at a terminal event, are differentiable, as the event moves.
+            time and state at a terminal event, are differentiable, as the event moves.
         batch_dims: 1 gives every sample (entry of y0's leading axis) times, steps, acceptance and
             end of its own: t is (T,) or (T, B), func gets times (B, 1, ..., 1) that broadcast
             against the state, rtol and atol may be (B,); a sample that fails leaves the others
