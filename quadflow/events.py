@@ -316,8 +316,8 @@ class EventTracker:
                 values += self._moved_values(interval.t1, y1)
             numbers = self._numbers(values)
         after = numbers[:count][plan.order]
-        if np.isnan(after).any():
-            after = self._without_nan(after, interval, plan)
+        if not np.isfinite(after).all():
+            after = self._held(after, interval, plan)
         if ends.any():
             value, alone = after[plan.last], (plan.first == plan.last)[:, None]
             before = np.where(alone, self._g, after[plan.last - 1])
@@ -327,8 +327,9 @@ class EventTracker:
             after[plan.last] = np.where(zero, 0.0, value)
         return after
 
-    def _without_nan(self, after: Array, interval: Interval, plan: Plan) -> Array:
-        """Values of which those of a state that is not finite are those of the look before.
+    def _held(self, after: Array, interval: Interval, plan: Plan) -> Array:
+        """Values of which those of a state that is not finite, within the step, are those of the
+        look before: dense output may be infinite where the ends of a step are not.
 
         Raises:
             ValueError: NaN of a finite state.
@@ -342,11 +343,11 @@ class EventTracker:
 
         self._refuse_nan(after, interval.good, at, events.tolist())
         known = after.copy()
-        for lane in range(len(known)):
-            held = self._g[events[lane]] if lane in plan.first else known[lane - 1]
-            # the end is looked at as it is
-            if lane not in plan.last:
-                known[lane] = np.where(np.isnan(known[lane]), held, known[lane])
+        for lane in np.flatnonzero(~np.isfinite(after).all(1) & (ends < 1)).tolist():
+            state = at(lane)[1].detach().reshape(self._width, -1)
+            finite = np.array(torch.isfinite(state).all(1).tolist())
+            before = self._g[events[lane]] if lane in plan.first else known[lane - 1]
+            known[lane] = np.where(finite, known[lane], before)
         return known
 
     def _closer(self, interval: Interval, i: int, values: Array) -> tuple[Array, Array]:

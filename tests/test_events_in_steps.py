@@ -237,6 +237,25 @@ def test_the_zero_that_is_first_in_time_ends_the_solve() -> None:
         close(found[every], [0.1, 0.15])
 
 
+def test_dense_output_that_is_infinite_hides_nothing_and_shows_nothing() -> None:
+    """y' is infinite at the very end, which the steps do not look at: y = 1 - sqrt(1 - t). A zero
+    in the last step is then somewhere in it."""
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return 0.5 / torch.sqrt(1 - t) + 0 * y
+
+    for name in ("midpoint", "heun3"):
+        solution = qf.solve(f, tensor(0.0), (0.0, 1.0), method=name, step_size=0.25,
+                            events=[lambda t, y: y[0] - 0.2, lambda t, y: y[0] - 0.6,
+                                    lambda t, y: y[0] - 2])  # fmt: skip
+        assert [len(found) for found in solution.t_events] == [1, 1, 0]
+        close(solution.t_events[0], [0.36], 2e-3)
+        assert 0.75 < float(solution.t_events[1][0]) <= 1
+    pole = qf.solve(rising, tensor(0.0), (0.0, 1.0), step_size=1.0,
+                    events=lambda t, y: 1 / (t - 0.5) + 0 * y[0])  # fmt: skip
+    close(pole.t_events[0], [0.5])  # an infinite value of a finite state counts
+
+
 # -- at the ends of a solve -----------------------------------------------------------------------
 
 
