@@ -189,7 +189,7 @@ class EventTracker:
         self._plans: dict[int, Plan] = {}
         self._found: list[list[_Occurrence]] = [[] for _ in self._events]
         self._directions = np.array([event.direction for event in self._events], int)[:, None]
-        self._counts_at_start = np.array(
+        self._may_end_at_start = np.array(
             [isinstance(event, _FirstChange) for event in self._events], bool
         )[:, None]
         self._warned = False
@@ -216,11 +216,11 @@ class EventTracker:
         with torch.no_grad():
             self._size = y0.detach().abs()
             values = [self._value(i, self._moment(self._t), y0) for i in range(len(self._events))]
-            values += self._moved_values(self._t, y0)
+            values += self._moved_values(self._t, y0, self._size)
             numbers = self._numbers(values)
         own, moved = numbers[: len(self._events)], numbers[len(self._events) :]
         self._refuse_nan(own, self._fresh, lambda _: (self._t, y0))
-        near = crosses(own, moved.reshape(2, *own.shape)) & ~self._counts_at_start
+        near = crosses(own, moved.reshape(2, *own.shape)) & ~self._may_end_at_start
         self._started, self._g = own, np.where(near, 0.0, own)
 
     def step(self, result: StepResult) -> Stop | None:
@@ -311,9 +311,10 @@ class EventTracker:
             ]
             count = len(values)
             if ends.any():
+                size = self._size
                 if plan.inner:
-                    self._size = torch.maximum(self._size, interval.largest_move())
-                values += self._moved_values(interval.t1, y1)
+                    size = torch.maximum(size, interval.largest_move())
+                values += self._moved_values(interval.t1, y1, size)
             numbers = self._numbers(values)
         after = numbers[:count][plan.order]
         if not np.isfinite(after).all():
@@ -407,7 +408,7 @@ class EventTracker:
         at_end = (interval.t1 == self._end) & (places >= 1 - NEAR * rounding)
         places = np.where(at_end, 1.0, places)
         lost = found & self._fresh & (places <= NEAR_START * rounding)
-        lost &= ~self._counts_at_start[event_of]
+        lost &= ~self._may_end_at_start[event_of]
         places = np.where(lost, np.nan, places)
         # what lies behind the start, for zeros there
         leaving = np.sign(np.where(before[first] == 0, after[first], before[first]))
@@ -513,7 +514,7 @@ class EventTracker:
         the first look behind the start and its value. All (events, B).
         """
         for i, event in enumerate(self._events):
-            if not event.terminal or self._counts_at_start[i, 0] or self._warned:
+            if not event.terminal or self._may_end_at_start[i, 0] or self._warned:
                 continue
             if not at_start[i].any():
                 continue
@@ -587,15 +588,13 @@ class EventTracker:
         )  # fmt: skip
         return values
 
-    def _moved_values(self, times: Array, y: Tensor) -> list[Tensor]:
+    def _moved_values(self, times: Array, y: Tensor, size: Tensor) -> list[Tensor]:
         """Of all events the values where rounding may have moved time and state from, on either
         side: the first side's of all, then the other's."""
         farthest = np.maximum(np.abs(self._begin), np.abs(times))
         return [
             self._value(i, self._moment(t), state)
-            for t, state in moved_by_rounding(
-                times, y, self._size, roundings(self._steps), farthest
-            )
+            for t, state in moved_by_rounding(times, y, size, roundings(self._steps), farthest)
             for i in range(len(self._events))
         ]
 
