@@ -423,10 +423,10 @@ def test_restarts_on_a_section_go_on(method: str, direction: int) -> None:
         return torch.stack((y[1], -y[0]))
 
     wanted = [k for k in range(1, 8) if direction == 0 or (k % 2 == 0) == (direction == 1)]
-    for t0 in (0.0, 1e6, 1.7e9):
+    for t0 in (0.0, 1.7e9):
         t, y = t0, tensor(0.0, 1.0)
         event = qf.Event(lambda t, y: y[0], terminal=True, direction=direction)
-        for k in wanted[:3]:
+        for k in wanted[:2]:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", qf.EventWarning)
                 solution = qf.solve(f, y, (t, math.inf), events=event, method=method)
