@@ -4,6 +4,7 @@ from .adjoint import odeint_adjoint
 from .control import StepController, max_norm, rms_norm
 from .errors import (
     CompileError,
+    EventWarning,
     RoundingWarning,
     StiffnessWarning,
     ToleranceWarning,
@@ -66,6 +67,7 @@ __all__ = [
     "AnchorsMethod",
     "CompileError",
     "Event",
+    "EventWarning",
     "Interpolant",
     "Interval",
     "IntervalVelocity",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .clock import with_graph
 from .control import rms_norm
 from .evaluation import StateLayout, Velocity
 from .gradients import (
@@ -103,6 +104,7 @@ def odeint_adjoint(
                 "those of both, give adjoint_options as well"
             )
         adjoint_options = {}
+    t = with_graph(t)
     ends = requested_times(t)
     if event_fn is None and len(ends) == 1:
         return odeint(func, y0, t, rtol=rtol, atol=atol, method=method, options=options)

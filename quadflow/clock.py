@@ -15,8 +15,47 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from .errors import real_number
 from .evaluation import DetailedVelocity
+
+
+def differentiated(x: Tensor) -> bool:
+    """Whether derivatives of x are wanted, by backward or forward mode."""
+    return x.requires_grad or forward_ad.unpack_dual(x).tangent is not None
+
+
+def with_graph(t: Any) -> Any:
+    """Requested times as a tensor where derivatives of any of them are wanted, else as they are.
+
+    t: a tensor; or a list or tuple of numbers and 0-dimensional real tensors of any dtype, which
+    becomes a float64 tensor (T,) on the device of the first of those that are differentiated.
+
+    Raises:
+        TypeError, ValueError: a tensor in a sequence that is complex, or of more than one number.
+    """
+    if not isinstance(t, (list, tuple)):
+        return t
+    tensors = {i: when for i, when in enumerate(t) if isinstance(when, Tensor)}
+    for i, when in tensors.items():
+        if when.is_complex():
+            raise TypeError(f"t[{i}] must be real, got dtype {when.dtype}")
+        if when.dim() > 0:
+            raise ValueError(
+                f"t[{i}] has shape {tuple(when.shape)}: in a sequence of times every tensor must "
+                "be 0-dimensional"
+            )
+    moving = [when for when in tensors.values() if differentiated(when)]
+    if not moving:
+        return [float(when) if isinstance(when, Tensor) else when for when in t]
+    exact = [
+        when
+        if isinstance(when, Tensor)
+        else torch.tensor(real_number(when, f"t[{i}]"), dtype=torch.float64)
+        for i, when in enumerate(t)
+    ]
+    return torch.stack([when.to(moving[0].device, torch.float64) for when in exact])
 
 
 class Clock:
@@ -26,6 +65,7 @@ class Clock:
         t: real floating tensor (T,), T >= 2, on any device.
 
     Attributes:
+        exact: the same times in float64, with their gradient.
         times: the same times as floats, without gradient.
         interval: index i of the interval [times[i], times[i+1]] that is being solved; set by
             `enter`, so that finding it costs no host synchronisation. A step must not straddle a
@@ -43,7 +83,7 @@ class Clock:
             raise TypeError(f"t must be a real floating tensor to be differentiable, got {kind}")
         if t.dim() != 1 or len(t) < 2:
             raise ValueError(f"t must hold at least two times, got shape {tuple(t.shape)}")
-        exact = t.to(torch.float64)
+        self.exact = exact = t.to(torch.float64)
         fixed = exact.detach()
         self.times: list[float] = fixed.tolist()
         self.interval = 0

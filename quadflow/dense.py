@@ -50,7 +50,8 @@ class Segment:
     tensor (m, *shape). weights: θ -> m numbers, the integrals from 0 to θ of the basis functions;
     weights(1) gives the step itself. end: the state at t1, given where the weights are so large
     that their rounding shows: what the polynomial misses it by is then taken off in proportion to
-    θ, which keeps the solution continuous (float ends alone).
+    θ, which keeps the solution continuous (float ends alone). degree: of the polynomial in θ; None
+    stands for m, as of an integrated interpolation polynomial.
     """
 
     t0: float
@@ -59,15 +60,19 @@ class Segment:
     velocities: Sequence[Tensor] | Tensor
     weights: WeightFunction
     end: Tensor | None = None
+    degree: int | None = None
 
     def __call__(self, t: float | Tensor) -> Tensor:
         """The state at time t, of the state's shape; t a float, or float64 times, one a sample."""
         h: Any = self.t1 - self.t0
         if isinstance(t, Tensor) or isinstance(h, Tensor):
             width: Any = torch.as_tensor(h, dtype=torch.float64)
-            theta: Any = (t - self.t0) / torch.where(width == 0, 1.0, width)
-        else:
-            theta = (t - self.t0) / h
+            return self.part((t - self.t0) / torch.where(width == 0, 1.0, width))
+        return self.part((t - self.t0) / h)
+
+    def part(self, theta: Any) -> Tensor:
+        """The state at t0 + θ(t1 - t0); θ a float, or a float64 tensor, one a sample."""
+        h: Any = self.t1 - self.t0
         y = along(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
         if self.end is None:
             return y
@@ -94,6 +99,25 @@ class Segment:
             return states
         parts = torch.tensor(thetas[:-1]).to(like).reshape(-1, *shape[1:])
         return states[:-1] + parts * (self.end - states[-1])
+
+    def parts(self, thetas: tuple[float, ...]) -> Tensor:
+        """The states at several θ, the same for all samples where these have ends of their own:
+        (len(thetas), *shape). In few operations, of m len(thetas) states' memory."""
+        h: Any = self.t1 - self.t0
+        velocities, like = self.velocities, self.y0.real
+        if not isinstance(velocities, Tensor):
+            velocities = torch.stack(tuple(velocities))
+        asked = thetas if self.end is None else (*thetas, 1.0)
+        table = torch.tensor(_weight_table(self.weights, asked))
+        table = table.to(like.device, like.dtype, non_blocking=True)[..., None]
+        mean = (table * velocities.reshape(1, len(velocities), -1)).sum(1)
+        states = along(self.y0, mean.reshape(len(asked), *self.y0.shape), h)
+        if self.end is None:
+            return states
+        missed = self.end - states[-1]
+        return torch.stack(
+            [torch.add(y, missed, alpha=theta) for theta, y in zip(thetas, states, strict=False)]
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -126,8 +150,7 @@ class LagrangeWeights:
         if points.min() < 0 or points.max() > 1:
             if isinstance(theta, Tensor):
                 raise ValueError("per-sample times need nodes inside the interval")
-            row = lagrange_integrals(points, np.array([theta]))[0]
-            outside: list[float] = (row if fold is None else row @ fold).tolist()
+            outside: list[float] = self._outside(np.array([theta]))[0].tolist()
             return outside
         matrix = _legendre_fold(tuple(points.tolist()))
         if fold is not None:
@@ -138,6 +161,17 @@ class LagrangeWeights:
             return torch.tensordot(on_device, torch.stack(integrals), 1).unbind(0)
         values: list[float] = (matrix @ np.array(integrals)).tolist()
         return values
+
+    def _outside(self, thetas: np.ndarray) -> np.ndarray:
+        rows = lagrange_integrals(self._nodes, thetas)
+        return rows if self._fold is None else rows @ self._fold
+
+    def table(self, thetas: Sequence[float]) -> np.ndarray:
+        """The weights at several θ: (len(thetas), m)."""
+        points = np.asarray(self._nodes, dtype=np.float64)
+        if points.min() < 0 or points.max() > 1:
+            return self._outside(np.array(thetas))
+        return np.array([self(theta) for theta in thetas])
 
 
 def lagrange_weights(nodes: ArrayLike, fold: np.ndarray | None = None) -> WeightFunction:
@@ -175,6 +209,14 @@ def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
     """
     n = coefficients.shape[1]
     return _bernstein(coefficients.astype(np.float64).tobytes(), n)
+
+
+@functools.lru_cache(maxsize=64)
+def _weight_table(weights: WeightFunction, thetas: tuple[float, ...]) -> np.ndarray:
+    """The weights at several θ: (len(thetas), m)."""
+    if isinstance(weights, LagrangeWeights):
+        return weights.table(thetas)
+    return np.array([weights(theta) for theta in thetas])
 
 
 @functools.lru_cache(maxsize=64)

@@ -62,5 +62,9 @@ class ToleranceWarning(UserWarning):
     """A tolerance was below what the state's dtype holds, and was raised to that."""
 
 
+class EventWarning(UserWarning):
+    """A terminal event is zero where the solve starts, and its zero there went unheeded."""
+
+
 class CompileError(RuntimeError):
     """The step could not be compiled with the user's function."""

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .clock import differentiated, with_graph
 from .control import Norm, StepController, rms_norm
 from .errors import real_number
 from .evaluation import StateLayout, Velocity
-from .events import differentiated, event_of_any, shift_of_zero
+from .event_gradients import shift_of_zero
+from .events import event_of_any
 from .grids import fixed_grid
 from .host import worst
 from .methods import Method
@@ -46,8 +48,9 @@ def odeint(
             callback_accept_step and callback_reject_step (of adaptive steps), if there, are called
             with (t0, y0, dt): the step's start, the state there, its positive size.
         y0: tensor of any shape, or a tuple of tensors.
-        t: 1-d floating tensor (or a sequence of numbers), strictly increasing or decreasing. With
-            event_fn two times, of which the second only says the direction.
+        t: 1-d floating tensor, or a sequence of numbers and 0-dimensional tensors, strictly
+            increasing or decreasing; differentiated where it requires grad. With event_fn two
+            times, of which the second only says the direction.
         rtol, atol: tolerances of adaptive methods; numbers or tensors; for a tuple state also one
             of these for every tensor of it. Default: those of `solve`, torchdiffeq's 1e-7 and 1e-9
             for float64 and complex128, 1e-4 and 1e-6 for float32 and complex64.
@@ -84,6 +87,7 @@ def odeint(
 
     The contract is torchdiffeq's (Chen 2018).
     """
+    t = with_graph(t)
     times = requested_times(t)
     if event_fn is None and len(times) == 1:
         return tuple(y[None] for y in y0) if isinstance(y0, tuple) else y0[None]
@@ -92,7 +96,7 @@ def odeint(
     if kind is Kind.SCIPY:
         if event_fn is not None:
             raise ValueError(f"method={name!r} has no events: take another, or SciPy itself")
-        if isinstance(t, Tensor) and t.requires_grad:
+        if isinstance(t, Tensor) and differentiated(t):
             raise ValueError(f"method={name!r} gives no gradients and t requires grad: detach it")
         _callbacks(func, y0, kind, name)
         rtol, atol = solver_tolerance(rtol, y0, "rtol"), solver_tolerance(atol, y0, "atol")
@@ -476,7 +480,7 @@ def _interpolated(
     func: Callable[..., Any], y0: Any, t: Any, times: list[float], found: SolveArguments
 ) -> Any:
     """States at `times` by linear or cubic Hermite interpolation between the steps' ends."""
-    if isinstance(t, Tensor) and t.requires_grad:
+    if isinstance(t, Tensor) and differentiated(t):
         raise ValueError("options['interp']: gradients in t need the method's dense output")
     sign = 1.0 if times[-1] > times[0] else -1.0
     size, grid = found.keywords.get("step_size"), found.keywords.get("grid")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .clock import differentiated
 from .control import StepController, Tolerance, first_step, worth_a_sweep
 from .dense import Segment
 from .events import Stop
@@ -70,7 +71,7 @@ def sample_times(t: Any, samples: int, open_ended: bool = False) -> Array:
             samples that run in different directions.
     """
     if isinstance(t, Tensor):
-        if t.requires_grad:
+        if differentiated(t):
             raise ValueError("t requires grad: with batch_dims=1 there are no gradients in t")
         if t.is_complex():
             raise TypeError(f"t must be real, got dtype {t.dtype}")
@@ -382,6 +383,11 @@ class PerSampleCollector:
         self._t = times[0].copy()
 
     steps: tuple[()] = ()
+
+    @property
+    def t(self) -> Tensor:
+        """The requested times."""
+        return torch.as_tensor(self.reached_times, dtype=torch.float64)
 
     @property
     def y(self) -> Tensor:

@@ -61,7 +61,8 @@ class Solution:
 
     t: float64 tensor (T,) of the requested times that were reached. y: the states there, (T,
     *shape), a tuple or dict of such tensors like y0; where a terminal event ended the solve, its
-    time and state come last (differentiated, the state moves with the event). stats: `Statistics`.
+    time and state come last, both differentiable, as the event moves; the times before carry the
+    graph of the requested ones. stats: `Statistics`.
     status, message: how it ended. steps: times of all accepted steps, the first time included (a
     list of floats; tensors where the grid gives every sample its own); the first and the last
     alone with record_steps=False. t_events, y_events: for every event its times (k,) and the states

@@ -20,7 +20,7 @@ from .arguments import (
     points_in_time,
     positive,
 )
-from .clock import Clock
+from .clock import Clock, differentiated, with_graph
 from .compiled import CompiledAttempts
 from .control import Norm, StepController, Tolerance, rms_norm
 from .dense import Segment
@@ -103,9 +103,10 @@ def solve(
             several nodes together, see node_evaluation.
         y0: tensor of any shape (float32, float64, complex64, complex128), or a tuple or dict of
             such. float16 and bfloat16 with an accumulation_dtype.
-        t: at least two strictly monotone times, increasing or decreasing; kept in float64. A
-            tensor that requires grad is differentiated: steps then land on all its times. The last
-            one may be infinite where an event ends the solve.
+        t: at least two strictly monotone times, increasing or decreasing; kept in float64. Times
+            that require grad, a tensor or 0-dimensional ones among numbers, are differentiated:
+            steps then land on all times. The last one may be infinite where an event ends the
+            solve.
         args: further arguments of func.
         method: a name in `methods()`, a Method, or None: "adams", but "dopri5" with step_size,
             grid, controller or batch_dims=1, which "adams" does not take. See the docs, "Which
@@ -132,7 +133,7 @@ def solve(
         dense_output: keep the polynomial of every interval, so that sol(t) works.
         events: an `Event`, a function g(t, y), or a sequence of these: zeros of g are found on the
             dense output; see `quadflow.events`. t_events and y_events of the solution, and its
-            state at a terminal event, are differentiable, as the event moves.
+            time and state at a terminal event, are differentiable, as the event moves.
         batch_dims: 1 gives every sample (entry of y0's leading axis) times, steps, acceptance and
             end of its own: t is (T,) or (T, B), func gets times (B, 1, ..., 1) that broadcast
             against the state, rtol and atol may be (B,); a sample that fails leaves the others
@@ -212,6 +213,7 @@ def solve(
     steps: Steps
     collector: _Collector | PerSampleCollector
     times: Any
+    t = with_graph(t)
     fixed: Iterable[float] | None = None
     clock: Clock | None = None
     if batch_dims:
@@ -239,9 +241,9 @@ def solve(
             controller, limits,
         )  # fmt: skip
         collector = PerSampleCollector(times, steps.sign, y_start, dense_output)
-        tracker = _tracker(events, layout, times[0], y_start)
+        tracker = _tracker(events, layout, times[0], y_start, times[-1])
     else:
-        clock = Clock(t) if isinstance(t, Tensor) and t.requires_grad else None
+        clock = Clock(t) if isinstance(t, Tensor) and differentiated(t) else None
         times = monotone_times(t, "t", open_ended=events is not None)
         sign = 1.0 if times[-1] > times[0] else -1.0
         velocity = Velocity(
@@ -298,8 +300,10 @@ def solve(
                 adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance,
                 controller, limits, hooks=hooks, on_stiff=on_stiff,
             )  # fmt: skip
-        collector = _Collector(times, sign, state.y, dense_output, record_steps or dense_output)
-        tracker = _tracker(events, layout, state.t, state.y, clock)
+        collector = _Collector(
+            times, sign, state.y, dense_output, record_steps or dense_output, clock
+        )
+        tracker = _tracker(events, layout, state.t, state.y, times[-1], clock)
     told = (callback, attempt_callback, reject_callback, events)
     steps.stepper.compiled = _compiled(
         compile, steps.stepper.method, func, args, clock, velocity,
@@ -356,7 +360,7 @@ def _finish(
         elif status is Status.SUCCESS:
             message = steps.message or f"reached t={collector.reached_times[-1]}"
     solution = Solution(
-        t=torch.as_tensor(collector.reached_times, dtype=torch.float64),
+        t=collector.t,
         y=layout.split(collector.y, 1),
         stats=Statistics(
             name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
@@ -448,12 +452,17 @@ def _on_state(callback: Callable[..., Any] | None, name: str, layout: StateLayou
 
 
 def _tracker(
-    events: Any, layout: StateLayout, t0: Any, y0: Tensor, clock: Clock | None = None
+    events: Any,
+    layout: StateLayout,
+    t0: Any,
+    y0: Tensor,
+    t_end: Any,
+    clock: Clock | None = None,
 ) -> EventTracker | None:
     if events is None:
         return None
     tracker = EventTracker(events, layout, layout.batch[0] if layout.batch else None, clock)
-    tracker.start(t0, y0)
+    tracker.start(t0, y0, t_end)
     return tracker
 
 
@@ -483,11 +492,13 @@ class _Collector:
     """Keeps what was asked for: states at the requested times, the steps, the dense output."""
 
     def __init__(
-        self, times: list[float], sign: float, y0: Tensor, dense: bool, record: bool
-    ) -> None:
-        self.times, self.sign, self.record = times, sign, record
+        self, times: list[float], sign: float, y0: Tensor, dense: bool, record: bool,
+        clock: Clock | None,
+    ) -> None:  # fmt: skip
+        self.times, self.sign, self.record, self.clock = times, sign, record, clock
         self.states, self.steps = [y0], [times[0]]
         self.stopped: list[float] = []
+        self._stop: Tensor | None = None
         self.segments: list[Segment] | None = [] if dense else None
 
     @property
@@ -495,6 +506,19 @@ class _Collector:
         """The times of `states`."""
         at_stop = self.stopped if len(self.states) > self._requested else []
         return self.times[: len(self.states) - len(at_stop)] + at_stop
+
+    @property
+    def t(self) -> Tensor:
+        """The same in one tensor (T,), on the CPU, differentiable where the requested times are,
+        and where an event ended the solve."""
+        times = self.reached_times
+        t = torch.tensor(times, dtype=torch.float64)
+        if self.clock is not None:
+            count = min(len(times), self._requested)
+            t = torch.cat((self.clock.exact[:count].cpu(), t[count:]))
+        if self._stop is not None and len(self.states) > self._requested:
+            t = torch.cat((t[:-1], self._stop.cpu()))
+        return t
 
     @property
     def y(self) -> Tensor:
@@ -531,7 +555,7 @@ class _Collector:
         if len(wanted) > len(inside):
             self.states.append(result.state.y)
         if ended is not None and ended.y is not None:
-            self.stopped = [ended.t]
+            self.stopped, self._stop = [ended.t], ended.time
             self.states.append(ended.y)
         if self.segments is not None and segment is not None:
             self.segments.append(segment)

@@ -125,6 +125,7 @@ class StepResult:
     swept: Tensor | None = None
     spread: Callable[[], tuple[Tensor, Tensor]] | None = None
     ratio: Tensor | None = None
+    _segment: Segment | None = None
 
     def error_ratio(self, tolerance: Tolerance) -> Tensor:
         """Norm of the error over the tolerance."""
@@ -135,8 +136,10 @@ class StepResult:
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
-        next interval through `state`: it is asked for and not made."""
-        return self.make_segment(self)
+        next interval through `state`: it is asked for and not made, and made once."""
+        if self._segment is None:
+            self._segment = self.make_segment(self)
+        return self._segment
 
 
 @dataclass
@@ -536,7 +539,8 @@ class Stepper:
             for node, row in tableau.extra:
                 inner = along(y0, combine(row, known), h)
                 known.append(self.velocity(t0 + node * h, inner)[0])
-            return Segment(t0, t1, y0, known, polynomial_weights(tableau.dense))
+            weights, degree = polynomial_weights(tableau.dense), tableau.dense.shape[1]
+            return Segment(t0, t1, y0, known, weights, degree=degree)
 
         spread = _between_twins(state, start)
         if tableau.probe is not None:

@@ -498,7 +498,8 @@ def test_one_wait_a_step(how: dict, parts: int) -> None:
 
 
 def test_a_zero_costs_few_looks() -> None:
-    """A smooth zero is bracketed in some ten evaluations, far fewer than bisection's fifty."""
+    """Ten looks a step; a smooth zero is bracketed in some ten more, far fewer than bisection's
+    fifty; and it is looked two ways beside the start and the end."""
     looks = 0
 
     def g(t: Tensor, y: Tensor) -> Tensor:
@@ -508,7 +509,7 @@ def test_a_zero_costs_few_looks() -> None:
 
     solution = circling(g, (0.0, 1.0))
     assert len(solution.t_events[0]) == 1
-    assert looks <= solution.stats.accepted + 1 + 12
+    assert looks <= 10 * solution.stats.accepted + 1 + 12 + 4
 
 
 def test_bracketed_zeros_of_hard_functions() -> None:
