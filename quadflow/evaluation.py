@@ -153,6 +153,10 @@ class StateLayout:
         y = self.join(y0)
         return y.clone() if y is y0 else y
 
+    def own(self, y0: Any) -> Any:
+        """The user's state in such memory."""
+        return self.split(self.start(y0))
+
     def seen(self, y: Tensor) -> Tensor:
         """A solver's tensor in the dtype that the user's functions see."""
         return y if y.dtype is self.func_dtype else y.to(self.func_dtype)

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from .event_rounding import (
     slope_at_start,
 )
 from .hidden_zeros import Doubts, chebyshev_points, doubts
+from .ownership import Outputs, Untouched
 from .step import StepResult
 
 Array = np.ndarray
@@ -182,6 +184,8 @@ class EventTracker:
         self, events: Any, layout: StateLayout, samples: int | None, clock: Clock | None = None
     ) -> None:
         self._events = as_events(events)
+        self._guards = [Untouched(f"events[{i}]", ValueError) for i in range(len(self._events))]
+        self._outputs = [Outputs() for _ in self._events]
         self._layout, self._samples, self._clock = layout, samples, clock
         self._width = 1 if samples is None else samples
         self._eps = float(torch.finfo(layout.time_dtype).eps)
@@ -547,8 +551,11 @@ class EventTracker:
             t = self._layout.against_parts(t).to(dtype)
         else:  # a fill on the device, where a copy from the host would synchronise
             t = torch.full((), t, dtype=dtype, device=self._layout.device)
-        value = self._events[i].function(t, self._layout.split(y))
-        name = f"events[{i}]"
+        seen, guard = self._layout.seen(y), self._guards[i]
+        mark = guard.before(seen)
+        value = self._events[i].function(t, self._layout.split(seen))
+        guard.after(seen, mark)
+        name = guard.name
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} must return a torch.Tensor, got {type(value).__name__}")
         if not value.is_floating_point():
@@ -561,7 +568,8 @@ class EventTracker:
             )
         if value.device != self._layout.device:
             raise ValueError(f"{name} is on {value.device}, the state on {self._layout.device}")
-        return value
+        # values are read together: g may fill the same memory in its next call
+        return self._outputs[i].own(value, seen, getrefcount(value))
 
     def _at(
         self, interval: Interval, events: Sequence[int] | Array, thetas: Array,

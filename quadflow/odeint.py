@@ -169,7 +169,7 @@ def odeint_event(
     if not torch.is_grad_enabled() or worst(event_t) == worst(start[0]):
         return event_t, states
     layout = StateLayout(y0)
-    crossing = event_of_any(event_fn, _start_time(start[0], layout), y0).function
+    crossing = event_of_any(event_fn, _start_time(start[0], layout), layout.own(y0)).function
     parts = states if isinstance(y0, tuple) else (states,)
     end = layout.join(tuple(part[-1] for part in parts) if isinstance(y0, tuple) else states[-1])
     time = event_t.detach().to(layout.time_dtype)
@@ -217,8 +217,9 @@ def _until_event(
     """The time of the event and the states at t[0] and there, differentiated at a fixed time."""
     layout = StateLayout(y0)
     t = t if isinstance(t, Tensor) else torch.tensor(times, dtype=torch.float64)
-    event = event_of_any(event_fn, _start_time(t[0], layout), y0)
-    if worst(event.function(_start_time(t[0], layout), y0)) == 0:
+    # what event_fn does to its argument is seen once the solve runs, and must not reach y0
+    event = event_of_any(event_fn, _start_time(t[0], layout), layout.own(y0))
+    if worst(event.function(_start_time(t[0], layout), layout.own(y0))) == 0:
         y = layout.join(y0)
         return t[0].detach(), layout.split(torch.stack((y, y)), 1)
     end = math.copysign(math.inf, times[1] - times[0])

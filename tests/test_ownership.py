@@ -352,3 +352,46 @@ def test_what_becomes_of_y0_later_does_not_reach_the_solution() -> None:
     before = sol(0.01), sol.y.clone()
     y0.zero_()
     assert torch.equal(sol(0.01), before[0]) and torch.equal(sol.y, before[1])
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+def test_an_event_that_fills_one_number() -> None:
+    out = torch.zeros((), dtype=F64)
+
+    def height(t: Tensor, y: Tensor) -> Tensor:
+        return out.copy_(y[0])
+
+    for method in ("adams", "dopri5", "gauss", "dopri8"):
+        found = qf.solve(
+            rotation, Y0, (0.0, 9.0), method=method, events=[height, lambda t, y: y[1]]
+        )
+        wanted = qf.solve(rotation, Y0, (0.0, 9.0), method=method,
+                          events=[lambda t, y: y[0] * 1, lambda t, y: y[1] * 1])  # fmt: skip
+        assert len(wanted.t_events[0]) == 3
+        for mine, theirs in zip(found.t_events, wanted.t_events, strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_an_event_that_changes_the_state_is_refused() -> None:
+    changing: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda t, y: y.sub_(0.5)[0],
+        lambda t, y: y[:1].add_(1.0).sum(),
+        lambda t, y: torch.from_numpy(_negated(y))[0],
+        lambda t, y: y.clamp_(max=5.0)[1],
+    ]
+    for event in changing:
+        y0 = Y0.clone()
+        for method in ("adams", "dopri5", "gauss"):
+            with pytest.raises(ValueError, match=r"events\[0\] changed the state y in place"):
+                qf.solve(rotation, y0, (0.0, 1.0), method=method, events=event)
+        with pytest.raises(ValueError, match="changed the state y in place"):
+            qf.odeint_event(rotation, y0, 0.0, event_fn=event)
+        assert torch.equal(y0, Y0)
+
+
+def _negated(y: Tensor) -> np.ndarray:
+    array = y.numpy()
+    array *= -1
+    return array
