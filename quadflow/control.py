@@ -56,14 +56,14 @@ class Tolerance:
         scaled = errors / self._scale(y0, y1)
         if self.norm is rms_norm:
             return _rms_of_each(scaled)
-        return torch.stack([_checked(self.norm(one)) for one in scaled])
+        return torch.stack([_measured(self.norm, one) for one in scaled])
 
     def _scale(self, y0: Tensor, y1: Tensor) -> Tensor:
         return torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
 
     def measure(self, x: Tensor) -> Tensor:
         """The norm of x, or of every sample of it."""
-        return _each(self.norm, x) if self.per_sample else _checked(self.norm(x))
+        return _each(self.norm, x) if self.per_sample else _measured(self.norm, x)
 
     def size(self, x: Tensor) -> Tensor:
         """`measure` of what may be of any size: a norm's squares neither over- nor underflow. An
@@ -87,6 +87,12 @@ def _rms_of_each(x: Tensor) -> Tensor:
     flat = x.reshape(len(x), -1)
     root: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
     return root
+
+
+def _measured(norm: Norm, x: Tensor) -> Tensor:
+    value = _checked(norm(x))
+    # a user's norm may fill the same memory in its next call, before this one is read
+    return value if norm is rms_norm else value.clone()
 
 
 def _checked(norm: Any) -> Tensor:

@@ -395,3 +395,17 @@ def _negated(y: Tensor) -> np.ndarray:
     array = y.numpy()
     array *= -1
     return array
+
+
+def test_a_norm_that_fills_one_number() -> None:
+    out = torch.zeros((), dtype=F64)
+
+    def filled(x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(x, out=out)
+
+    for method in ("adams", "dopri5", "gauss"):
+        counts = []
+        for norm in (filled, torch.linalg.vector_norm):
+            sol = qf.solve(rotation, Y0, (0.0, 9.0), method=method, norm=norm)
+            counts.append((sol.stats.calls, sol.stats.accepted, sol.y[-1].tolist()))
+        assert counts[0] == counts[1]
