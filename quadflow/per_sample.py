@@ -15,6 +15,7 @@ from .dense import Segment
 from .events import Stop
 from .host import worst
 from .interpolation import Anchor
+from .lookout import SamplesLookout
 from .methods import Method, StagesMethod, SweepsMethod
 from .step import SamplesStep, State, Stepper, StepResult, Unfinished
 from .steps import (
@@ -134,6 +135,7 @@ class PerSampleSteps(Steps):
         self._previous, self._calm = np.ones(samples), np.full(samples, 10)
         self._not_finite_at = np.full(samples, np.inf)
         self._size: Array | None = None
+        self._lookout = SamplesLookout(stepper.method.widest_gap, self.t, self.t_end)
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
         self._ratio, self._judged = np.ones(samples), np.ones(samples)
         self._swept: Tensor | None = None
@@ -174,7 +176,7 @@ class PerSampleSteps(Steps):
                 first_step(
                     lambda t, y: self.stepper.velocity(t, y)[0], self.t, state.y, start.v,
                     self.sign, np.abs(self.t_end - self.t), self.stepper.method.error_order or 1,
-                    self.tolerance, lambda x: self._times(x, state.y),
+                    self.tolerance, lambda x: self._times(x, state.y), self._lookout.longest_leap,
                 )
             )  # fmt: skip
             size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
@@ -221,7 +223,7 @@ class PerSampleSteps(Steps):
             result = self.stepper.step(state, self._times(t1, state.y))
             with torch.no_grad():
                 # the one host synchronisation of a try
-                ratio = np.array(worst(result.error_ratio(self.tolerance)))
+                ratio = self._read(result, (self.active & (size > self._lookout.longest_leap)).any())
             finite = np.isfinite(ratio)
             self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
             good = self.active & finite & (ratio <= 1)
@@ -239,7 +241,8 @@ class PerSampleSteps(Steps):
             factor = self._factors(judged, good, result.error_order)
             with np.errstate(over="ignore"):  # infinite where there is no end to come to
                 planned = size * factor
-            bounded = np.clip(planned, limits.min_step, limits.max_step)
+            seen = self._lookout.bound(t1, size, planned, ratio, result.error_order, good & ~lands)
+            bounded = np.clip(seen, limits.min_step, limits.max_step)
             # that a step must be shorter than min_step is for `_check` to see
             self._size = np.where(done, np.where(good, bounded, planned), self._size)
             self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
@@ -255,6 +258,17 @@ class PerSampleSteps(Steps):
             self.state = result.state
         self._take(result)
         return result
+
+    def _read(self, result: StepResult, leaps: bool) -> Array:
+        """The errors over the tolerance (B,). leaps: some step is so long that what it moved the
+        state by is wanted as well."""
+        ratio = result.error_ratio(self.tolerance)
+        if not leaps:
+            return np.array(worst(ratio))
+        y0, y1 = result.previous.y, result.state.y
+        moved = self.tolerance.ratio(y1 - y0, y0, y1).to(ratio.dtype)
+        found, self._lookout.moved = np.array(worst(torch.stack((ratio, moved))))
+        return np.asarray(found)
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
         """Whose interval gets one sweep more in the next try; again: who had one in this."""

@@ -18,10 +18,11 @@ from .control import StepController, Tolerance, first_step, worth_a_sweep
 from .errors import StiffnessWarning, real_number
 from .evaluation import Velocity
 from .host import worst
+from .lookout import Lookout
 from .methods import Method, VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
 from .stiffness import StiffnessMonitor
-from .variable_order import OrderControl
+from .variable_order import SUDDEN, OrderControl
 
 
 class Status(enum.Enum):
@@ -258,6 +259,8 @@ class AdaptiveSteps(Steps):
         self._size: float | None = None
         self._entered = True
         self._not_finite_at = math.inf  # the end of the last try that was not finite
+        self._unforeseen, self._unforeseen_before = 0.0, math.inf
+        self._lookout = Lookout(method.widest_gap, state.t, landings[-1].t)
 
     @property
     def stiff_at(self) -> float | None:
@@ -278,7 +281,7 @@ class AdaptiveSteps(Steps):
                 lambda t, y: stepper.velocity(t, y)[0], state.t, state.y, start.v, self._sign,
                 # the end: a landing before it may be as near as rounding
                 abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
-                self.tolerance,
+                self.tolerance, leap=self._lookout.longest_leap,
             )  # fmt: skip
             size = max(size, 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
@@ -356,16 +359,23 @@ class AdaptiveSteps(Steps):
             result.state = replace(result.state, order=order)
         else:
             factor = self._controller.accept(judged, order)
+        self._unforeseen_before = self._unforeseen
         self._take(result)
         if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
             warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
-        planned = limits.bound(size * factor)
+        planned = size * factor
+        if not lands:  # a step shortened to land says nothing of f
+            planned = self._lookout.bound(
+                result.state.t, size, planned, ratio, result.error_order
+            )
+        planned = limits.bound(planned)
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
         if lands:
             passed = self._landings.pop(0)
             if passed.restart:
                 self.state, self._result = restarted(self.state), None
+                self._lookout.restart(self.state.t)
                 if self._orders is not None:
                     self._size = None  # at order 1 again, and with as short a step as at first
             # not before the next step: dense output may yet evaluate func within this one
@@ -376,21 +386,33 @@ class AdaptiveSteps(Steps):
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
         y1, extra = result.state.y, self._monitor.quantities(result)
+        leaps = abs(result.state.t - result.previous.t) > self._lookout.longest_leap
+        if leaps:
+            extra = [*extra, self.tolerance.ratio((y1 - y0).detach(), y0, y1)]
         if result.orders is None:
             ratio = result.error_ratio(self.tolerance)
             if not extra:
                 return worst(ratio), {}
             first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
-            self._monitor.read(numbers)
+            self._read(numbers, leaps)
             return first, {}
         weights = result.orders.weights
         ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
         if extra:
             ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
         found = worst(ratios)
-        self._monitor.read(found[len(weights.orders) :])
+        self._read(found[len(weights.orders) :], leaps)
         errors = dict(zip(weights.orders, found, strict=False))
+        self._unforeseen, breaks = weights.unforeseen(errors)
+        if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
+            errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
+
+    def _read(self, numbers: list[float], leaps: bool) -> None:
+        """Hand on what was read beside the error."""
+        if leaps:
+            *numbers, self._lookout.moved = numbers
+        self._monitor.read(numbers)
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
