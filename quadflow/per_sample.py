@@ -223,7 +223,14 @@ class PerSampleSteps(Steps):
             result = self.stepper.step(state, self._times(t1, state.y))
             with torch.no_grad():
                 # the one host synchronisation of a try
-                ratio = self._read(result, (self.active & (size > self._lookout.longest_leap)).any())
+                leaps = (self.active & (size > self._lookout.longest_leap)).any()
+                ratio, missed = self._read(result, t1, leaps)
+            order = result.error_order
+            refused = (ratio <= 1) & ~(missed <= 1)
+            if refused.any():
+                assert isinstance(self.stepper.method, StagesMethod)
+                ratio = np.where(refused, missed, ratio)
+                order = np.where(refused, self.stepper.method.tableau.dense_order, order)
             finite = np.isfinite(ratio)
             self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
             good = self.active & finite & (ratio <= 1)
@@ -238,10 +245,10 @@ class PerSampleSteps(Steps):
             judged = np.where(good & ~first, self._judged, ratio)
             self._swept, self._ratio = result.swept, ratio
             done = self.active & ~more
-            factor = self._factors(judged, good, result.error_order)
+            factor = self._factors(judged, good, order)
             with np.errstate(over="ignore"):  # infinite where there is no end to come to
                 planned = size * factor
-            seen = self._lookout.bound(t1, size, planned, ratio, result.error_order, good & ~lands)
+            seen = self._lookout.bound(t1, size, planned, ratio, order, good & ~lands)
             bounded = np.clip(seen, limits.min_step, limits.max_step)
             # that a step must be shorter than min_step is for `_check` to see
             self._size = np.where(done, np.where(good, bounded, planned), self._size)
@@ -259,16 +266,25 @@ class PerSampleSteps(Steps):
         self._take(result)
         return result
 
-    def _read(self, result: StepResult, leaps: bool) -> Array:
-        """The errors over the tolerance (B,). leaps: some step is so long that what it moved the
-        state by is wanted as well."""
-        ratio = result.error_ratio(self.tolerance)
-        if not leaps:
-            return np.array(worst(ratio))
+    def _read(self, result: StepResult, t1: Array, leaps: Any) -> tuple[Array, Array]:
+        """The errors over the tolerance (B,), and what dense output misses over what it may.
+
+        leaps: some step is so long that what it moved the state by is wanted as well.
+        """
+        wanted = [result.error_ratio(self.tolerance)]
         y0, y1 = result.previous.y, result.state.y
-        moved = self.tolerance.ratio(y1 - y0, y0, y1).to(ratio.dtype)
-        found, self._lookout.moved = np.array(worst(torch.stack((ratio, moved))))
-        return np.asarray(found)
+        if leaps:
+            wanted.append(self.tolerance.ratio(y1 - y0, y0, y1))
+        inside: Any = False
+        if result.make_misses is not None and self.wants_dense is not None:
+            inside = self.active & self.wants_dense(self.t, t1)
+        if np.any(inside):
+            wanted.append(result.dense_ratio(self.tolerance))
+        found = np.array(worst(torch.stack([x.to(wanted[0].dtype) for x in wanted])))
+        if leaps:
+            self._lookout.moved = found[1]
+        missed = np.where(inside, found[-1], 0.0)
+        return found[0], missed
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
         """Whose interval gets one sweep more in the next try; again: who had one in this."""
@@ -366,6 +382,15 @@ class PerSampleCollector:
         self._t = times[0].copy()
 
     steps: tuple[()] = ()
+
+    def wants_dense(self, t0: Array, t1: Array) -> Array:
+        """Whose steps between these times (B,) would be looked at inside: bool (B,)."""
+        if self.segments is not None:
+            return np.ones(len(t0), bool)
+        last = len(self.times) - 1
+        wanted = self.times[np.minimum(self._next, last), np.arange(len(t0))]
+        inside: Array = (self._next <= last) & (self.sign * wanted < self.sign * t1)
+        return inside
 
     @property
     def y(self) -> Tensor:

@@ -19,7 +19,7 @@ from .errors import StiffnessWarning, real_number
 from .evaluation import Velocity
 from .host import worst
 from .lookout import Lookout
-from .methods import Method, VariableOrderMethod
+from .methods import Method, StagesMethod, VariableOrderMethod
 from .step import NotContracting, State, Stepper, StepResult
 from .stiffness import StiffnessMonitor
 from .variable_order import SUDDEN, OrderControl
@@ -107,7 +107,8 @@ class Steps(Iterator[StepResult]):
         state: where the solve stands. accepted, rejected, refined: counts so far, the last one of
             further sweeps of a step. status, message: how it ended, once it has. statuses,
             messages: one a sample, where every sample has steps of its own. stopped: whether `stop`
-            has ended it.
+            has ended it. wants_dense: (t0, t1) -> whether dense output of a step between them will
+            be asked for; adaptive steps then see to it that it can be trusted.
     """
 
     def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
@@ -115,6 +116,7 @@ class Steps(Iterator[StepResult]):
         self.accepted = self.rejected = self.refined = 0
         self.status, self.message = Status.SUCCESS, ""
         self.stopped = False
+        self.wants_dense: Callable[[Any, Any], Any] | None = None
         self._result: StepResult | None = None
         self.statuses: list[Status] | None = None
         self.messages: list[str] | None = None
@@ -259,6 +261,7 @@ class AdaptiveSteps(Steps):
         self._size: float | None = None
         self._entered = True
         self._not_finite_at = math.inf  # the end of the last try that was not finite
+        self._dense_ratio = 0.0
         self._unforeseen, self._unforeseen_before = 0.0, math.inf
         self._lookout = Lookout(method.widest_gap, state.t, landings[-1].t)
 
@@ -304,7 +307,7 @@ class AdaptiveSteps(Steps):
         if not self._entered:
             self._enter()
         assert self._size is not None
-        limits, failures = self.limits, 0
+        limits, stepper, failures = self.limits, self.stepper, 0
         errors: dict[int, float] = {}
         while True:
             state, t_next = self.state, self._landings[0].t
@@ -319,7 +322,7 @@ class AdaptiveSteps(Steps):
             if self.hooks.attempt is not None:
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
             self._monitor.expect(size, abs(self._landings[-1].t - state.t))
-            result = self.stepper.step(state, t1)
+            result = stepper.step(state, t1)
             assert result.error_order is not None
             order = result.error_order
             ratio, errors = self._ratios(result, state.y)
@@ -332,6 +335,9 @@ class AdaptiveSteps(Steps):
             # interval, from a constant guess, say nothing
             if state.last is None:
                 judged = ratio
+            if ratio <= 1 and not self._dense_ratio <= 1:
+                assert isinstance(stepper.method, StagesMethod)
+                ratio, order = self._dense_ratio, stepper.method.tableau.dense_order
             if not math.isfinite(ratio):
                 self._not_finite_at = t1
             elif ratio <= 1:
@@ -386,30 +392,41 @@ class AdaptiveSteps(Steps):
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
         y1, extra = result.state.y, self._monitor.quantities(result)
-        leaps = abs(result.state.t - result.previous.t) > self._lookout.longest_leap
+        t0, t1 = result.previous.t, result.state.t
+        leaps = abs(t1 - t0) > self._lookout.longest_leap
         if leaps:
             extra = [*extra, self.tolerance.ratio((y1 - y0).detach(), y0, y1)]
+        dense = (
+            result.make_misses is not None
+            and self.wants_dense is not None
+            and self.wants_dense(t0, t1)
+        )
+        self._dense_ratio = 0.0
+        if dense:
+            extra = [*extra, result.dense_ratio(self.tolerance)]
         if result.orders is None:
             ratio = result.error_ratio(self.tolerance)
             if not extra:
                 return worst(ratio), {}
             first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
-            self._read(numbers, leaps)
+            self._read(numbers, leaps, dense)
             return first, {}
         weights = result.orders.weights
         ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
         if extra:
             ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
         found = worst(ratios)
-        self._read(found[len(weights.orders) :], leaps)
+        self._read(found[len(weights.orders) :], leaps, dense)
         errors = dict(zip(weights.orders, found, strict=False))
         self._unforeseen, breaks = weights.unforeseen(errors)
         if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
             errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
 
-    def _read(self, numbers: list[float], leaps: bool) -> None:
+    def _read(self, numbers: list[float], leaps: bool, dense: bool) -> None:
         """Hand on what was read beside the error."""
+        if dense:
+            *numbers, self._dense_ratio = numbers
         if leaps:
             *numbers, self._lookout.moved = numbers
         self._monitor.read(numbers)
