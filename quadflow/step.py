@@ -25,8 +25,8 @@ from .variable_order import IntervalWeights, interval_weights
 
 TRUSTED = 100.0
 """How many tolerances a step's dense output may miss what the step knows by, see
-`Tableau.misses`. On smooth problems at tolerances of 1e-3 to 1e-9 the median is 1/2, the largest 50;
-where f jumped past the stages it is hundreds and more."""
+`Tableau.misses`. Of dopri8 on smooth problems the median is 1/2, the largest 50 (380 where stability
+holds the steps); where f jumps past the stages it is hundreds and more."""
 
 FARTHEST = 10.0
 """A step this many times longer than the one before it starts anew from its start alone: what is
@@ -105,9 +105,9 @@ class StepResult:
     sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
     then how often it may in all, one a sample. spread: called with no arguments, the difference of
     two states (or of combinations of more) at which f was evaluated anyway, and that of f there;
-    None where there are none. See `stiffness`. make_misses: see `dense_ratio`; None where dense
-    output is made of what the error estimate has judged. ratio: of error and tolerance, where a compiled step
-    brings it instead of the error.
+    None where there are none. See `stiffness`. ratio: of error and tolerance, where a compiled step
+    brings it instead of the error. make_misses: see `dense_ratio`; None where dense output is made
+    of what the error estimate has judged.
     """
 
     state: State

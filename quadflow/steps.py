@@ -371,9 +371,7 @@ class AdaptiveSteps(Steps):
             warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
         planned = size * factor
         if not lands:  # a step shortened to land says nothing of f
-            planned = self._lookout.bound(
-                result.state.t, size, planned, ratio, result.error_order
-            )
+            planned = self._lookout.bound(result.state.t, size, planned, ratio, result.error_order)
         planned = limits.bound(planned)
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
