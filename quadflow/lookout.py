@@ -3,8 +3,9 @@
 An error estimate knows f where it was evaluated. Where nothing happens it says nothing, and steps
 that grow on its word alone leap over whatever is short. Two limits, for all methods alike:
 
-- *Nothing happens*: the state moved by no more than `STILL` tolerances, or the error would allow a
-  step of `BEYOND` spans. Such a step is no reason for one that looks at f less often than `LOOKS`
+- *Nothing happens*: the state moved by no more than `STILL` tolerances, at a rate that would move it
+  by no more than `DRIFT` of its size over the span; or the error would allow a step of `BEYOND`
+  spans. Such a step is no reason for one that looks at f less often than `LOOKS`
   times over the span, and the first one after it at most doubles.
 - *Something has happened*: f has broken where the steps suddenly fell to a small part (`FALL`) of
   the longest since the last break; the start counts as one. What broke twice within some time may
@@ -24,6 +25,7 @@ Array = np.ndarray
 
 LOOKS = 100
 STILL = 4.0
+DRIFT = 0.01
 BEYOND = 10.0
 FALL = 1 / 32
 MEMORY = 48
@@ -35,14 +37,16 @@ class Lookout:
     Args:
         gap: widest gap between evaluations of f, as a part of a step.
         t0, t1: the span; t1 may be infinite.
+        rtol: relative tolerance.
 
     Attributes:
         longest_leap: size of the longest step for which nothing speaks. moved: of a try longer than
             that, what it moved the state by, over the tolerance.
     """
 
-    def __init__(self, gap: float, t0: float, t1: float) -> None:
+    def __init__(self, gap: float, t0: float, t1: float, rtol: float) -> None:
         self._gap, self._span = gap, abs(t1 - t0)
+        self._drift = DRIFT / (rtol * self._span)
         self.longest_leap = self._span / (LOOKS * gap)
         self.moved = math.inf
         self.restart(t0)
@@ -72,7 +76,7 @@ class Lookout:
             self._falls, self._extreme, self._broke = True, size, t
         leap = self.longest_leap
         if planned > leap:
-            still = size > leap and self.moved <= STILL
+            still = size > leap and self.moved <= min(STILL, self._drift * size)
             quiet = still or ratio * (BEYOND * self._span / size) ** order <= 1
             if quiet:
                 planned = leap if still else max(leap, size)
@@ -89,8 +93,9 @@ class Lookout:
 class SamplesLookout:
     """`Lookout` of every sample of a batch: times, sizes, ratios and orders are arrays (B,)."""
 
-    def __init__(self, gap: float, t0: Array, t1: Array) -> None:
+    def __init__(self, gap: float, t0: Array, t1: Array, rtol: float) -> None:
         self._gap, self._span = gap, np.abs(t1 - t0)
+        self._drift = DRIFT / (rtol * self._span)
         self.longest_leap: Array = self._span / (LOOKS * gap)
         self.moved: Array = np.full(len(t0), math.inf)
         self._broke = t0.copy()
@@ -113,10 +118,10 @@ class SamplesLookout:
         self._between = np.where(broken, np.abs(t - self._broke), self._between)
         self._broke = np.where(broken, t, self._broke)
         leaps = who & (planned > leap)
-        still = leaps & (size > leap) & (self.moved <= STILL)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            still = leaps & (size > leap) & (self.moved <= np.fmin(STILL, self._drift * size))
             quiet = still | (leaps & (ratio * (BEYOND * self._span / size) ** order <= 1))
-        most = np.where(still, leap, np.maximum(leap, np.where(quiet, size, 2 * size)))
+            most = np.where(still, leap, np.maximum(leap, np.where(quiet, size, 2 * size)))
         planned = np.where(leaps & (quiet | self._quiet), np.fmin(planned, most), planned)
         self._quiet = np.where(leaps, quiet, self._quiet)
         look = np.fmin(self._before, self._between) / 2

@@ -135,7 +135,9 @@ class PerSampleSteps(Steps):
         self._previous, self._calm = np.ones(samples), np.full(samples, 10)
         self._not_finite_at = np.full(samples, np.inf)
         self._size: Array | None = None
-        self._lookout = SamplesLookout(stepper.method.widest_gap, self.t, self.t_end)
+        self._lookout = SamplesLookout(
+            stepper.method.widest_gap, self.t, self.t_end, tolerance.strictest
+        )
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
         self._ratio, self._judged = np.ones(samples), np.ones(samples)
         self._swept: Tensor | None = None
@@ -221,10 +223,8 @@ class PerSampleSteps(Steps):
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            with torch.no_grad():
-                # the one host synchronisation of a try
-                leaps = (self.active & (size > self._lookout.longest_leap)).any()
-                ratio, missed = self._read(result, t1, leaps)
+            leaps = bool((self.active & (size > self._lookout.longest_leap)).any())
+            ratio, missed = self._read(result, t1, leaps)
             order = result.error_order
             refused = (ratio <= 1) & ~(missed <= 1)
             if refused.any():
@@ -266,25 +266,27 @@ class PerSampleSteps(Steps):
         self._take(result)
         return result
 
-    def _read(self, result: StepResult, t1: Array, leaps: Any) -> tuple[Array, Array]:
-        """The errors over the tolerance (B,), and what dense output misses over what it may.
+    def _read(self, result: StepResult, t1: Array, leaps: bool) -> tuple[Array, Array]:
+        """The errors over the tolerance (B,), and what dense output misses over what it may: the
+        one host synchronisation of a try.
 
         leaps: some step is so long that what it moved the state by is wanted as well.
         """
-        wanted = [result.error_ratio(self.tolerance)]
         y0, y1 = result.previous.y, result.state.y
-        if leaps:
-            wanted.append(self.tolerance.ratio(y1 - y0, y0, y1))
+        with torch.no_grad():
+            wanted = [result.error_ratio(self.tolerance)]
+            if leaps:
+                wanted.append(self.tolerance.ratio(y1 - y0, y0, y1))
         inside: Any = False
         if result.make_misses is not None and self.wants_dense is not None:
             inside = self.active & self.wants_dense(self.t, t1)
         if np.any(inside):
             wanted.append(result.dense_ratio(self.tolerance))
-        found = np.array(worst(torch.stack([x.to(wanted[0].dtype) for x in wanted])))
+        dtype = wanted[0].dtype
+        found = np.array(worst(torch.stack([x.detach().to(dtype) for x in wanted])))
         if leaps:
             self._lookout.moved = found[1]
-        missed = np.where(inside, found[-1], 0.0)
-        return found[0], missed
+        return found[0], np.where(inside, found[-1], 0.0)
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
         """Whose interval gets one sweep more in the next try; again: who had one in this."""

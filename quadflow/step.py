@@ -25,8 +25,8 @@ from .variable_order import IntervalWeights, interval_weights
 
 TRUSTED = 100.0
 """How many tolerances a step's dense output may miss what the step knows by, see
-`Tableau.misses`. Of dopri8 on smooth problems the median is 1/2, the largest 50 (380 where stability
-holds the steps); where f jumps past the stages it is hundreds and more."""
+`Tableau.misses`. Of dopri8 on smooth problems the median is 1/2, the largest 50 (380 where
+stability holds the steps); where f jumps past the stages it is hundreds and more."""
 
 FARTHEST = 10.0
 """A step this many times longer than the one before it starts anew from its start alone: what is
@@ -136,10 +136,8 @@ class StepResult:
         """By how much dense output misses what the step knows, over what it may: 0-dimensional, or
         (B,). It evaluates f where `segment` does, which does not do so again."""
         assert self.make_misses is not None
-        y0, y1 = self.previous.y, self.state.y
-        with torch.no_grad():
-            ratios = [tolerance.ratio(miss, y0, y1) for miss in self.make_misses(self)]
-            return torch.stack(ratios).amax(0) / TRUSTED
+        misses, y0, y1 = self.make_misses(self), self.previous.y.detach(), self.state.y.detach()
+        return torch.stack([tolerance.ratio(miss, y0, y1) for miss in misses]).amax(0) / TRUSTED
 
     def segment(self) -> Segment:
         """The interval's dense output. It may need evaluations of f, which are shared with the
@@ -509,7 +507,9 @@ class Stepper:
 
         def misses(result: StepResult) -> list[Tensor]:
             size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
-            return [combine(row, evaluated(result)) * size for row in tableau.misses]
+            # f is evaluated with its graph, which dense output needs; the misses have none
+            found = [v.detach() for v in evaluated(result)]
+            return [combine(row, found) * size for row in tableau.misses]
 
         spread = _between_twins(state, start)
         if tableau.probe is not None:
