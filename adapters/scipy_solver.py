@@ -113,6 +113,7 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
         )
         tolerance = Tolerance(_rtol(rtol, self.n), _atol(atol, self.n))
         self.steps: AdaptiveSteps | None = None
+        self._dense_asked = False
         self.velocity: Velocity | None = None
         if self.n and start != end:
             state = torch.from_numpy(self.y.copy())
@@ -125,7 +126,6 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
             )  # fmt: skip
             # solve_ivp does not say so before, but asks after every step if it asks at all
             self.steps.wants_dense = lambda t0, t1: self._dense_asked
-        self._dense_asked = False
         self._result: StepResult | None = None
 
     def _step_impl(self) -> tuple[bool, str | None]:

@@ -3,10 +3,10 @@
 An error estimate knows f where it was evaluated. Where nothing happens it says nothing, and steps
 that grow on its word alone leap over whatever is short. Two limits, for all methods alike:
 
-- *Nothing happens*: the state moved by no more than `STILL` tolerances, at a rate that would move it
-  by no more than `DRIFT` of its size over the span; or the error would allow a step of `BEYOND`
-  spans. Such a step is no reason for one that looks at f less often than `LOOKS`
-  times over the span, and the first one after it at most doubles.
+- *Nothing happens*: the state moved by no more than `STILL` tolerances, at a rate that would move
+  it by no more than `DRIFT` of its size over the span; or the error would allow a step of `BEYOND`
+  spans. Such a step is no reason for one that looks at f less often than `LOOKS` times over the
+  span, and the first one after it at most doubles.
 - *Something has happened*: f has broken where the steps suddenly fell to a small part (`FALL`) of
   the longest since the last break; the start counts as one. What broke twice within some time may
   do so again: f is then looked at twice within the shorter of the last two such times, until it has
@@ -24,11 +24,16 @@ import numpy as np
 Array = np.ndarray
 
 LOOKS = 100
-STILL = 4.0
-DRIFT = 0.01
-BEYOND = 10.0
-FALL = 1 / 32
-MEMORY = 48
+"""An input that lasts a hundredth of the span is met. A rest costs so many looks at f."""
+
+STILL, DRIFT, BEYOND = 4.0, 0.01, 10.0
+"""Where stability holds the steps of a solution that has come to rest, it wavers by about a
+tolerance a step. At loose tolerances a solution that moves does no more: hence the drift, by which
+smooth solves, measured on 16 problems at 1e-3 to 1e-9, cost what they cost without a lookout."""
+
+FALL, MEMORY = 1 / 32, 48
+"""At a break steps fall by hundreds and more, on smooth solutions hardly ever so suddenly. The
+memory is the half hour of a day; after one that says nothing, steps still grow by a 48th each."""
 
 
 class Lookout:

@@ -506,7 +506,9 @@ class Stepper:
             return Segment(t0, t1, y0, evaluated(result), polynomial_weights(tableau.dense))
 
         def misses(result: StepResult) -> list[Tensor]:
-            size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
+            size: Any = h
+            if isinstance(size, Tensor):
+                size = size.to(y0.real.dtype)
             # f is evaluated with its graph, which dense output needs; the misses have none
             found = [v.detach() for v in evaluated(result)]
             return [combine(row, found) * size for row in tableau.misses]

@@ -263,9 +263,7 @@ class AdaptiveSteps(Steps):
         self._not_finite_at = math.inf  # the end of the last try that was not finite
         self._dense_ratio = 0.0
         self._unforeseen, self._unforeseen_before = 0.0, math.inf
-        self._lookout = Lookout(
-            method.widest_gap, state.t, landings[-1].t, tolerance.strictest
-        )
+        self._lookout = Lookout(method.widest_gap, state.t, landings[-1].t, tolerance.strictest)
 
     @property
     def stiff_at(self) -> float | None:

@@ -21,7 +21,7 @@ def relaxed(
     exponentials of each piece; rate 0 is allowed.
     """
 
-    def ahead(y: float, level: float, dt: Any) -> Any:
+    def ahead(y: Any, level: Any, dt: Any) -> Any:
         growth = -np.expm1(-rate * dt) / rate if rate else dt
         return y + (level - rate * y) * growth
 
@@ -29,8 +29,8 @@ def relaxed(
     for (a, b), level in zip(pairwise(edges), levels, strict=True):
         at_edges.append(float(ahead(at_edges[-1], level, b - a)))
     piece = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(levels) - 1)
-    begun, level = np.array(at_edges)[piece], np.array(levels)[piece]
-    return np.asarray(ahead(begun, level, times - np.array(edges)[piece])).reshape(-1, 1)
+    begun, driven = np.array(at_edges)[piece], np.array(levels)[piece]
+    return np.asarray(ahead(begun, driven, times - np.array(edges)[piece])).reshape(-1, 1)
 
 
 def square_wave(
