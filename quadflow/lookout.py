@@ -84,7 +84,7 @@ class Lookout:
             still = size > leap and self.moved <= min(STILL, self._drift * size)
             quiet = still or ratio * (BEYOND * self._span / size) ** order <= 1
             if quiet:
-                planned = leap if still else max(leap, size)
+                planned = leap if still else min(planned, max(leap, size))
             elif self._quiet:
                 planned = min(planned, max(leap, 2 * size))
             self._quiet = quiet
