@@ -74,6 +74,7 @@ STUDIES = {
     "local-and-global": "Gauss-Lobatto 4: local error O(h^7), global order 6",
     "kepler": "energy over ten thousand periods of an orbit, and what other methods lose of it",
     "tolerance": "achieved error over tolerance on the whole problem library",
+    "short-inputs": "pulses, late kicks and odd scales, every library at its own defaults",
 }
 
 
@@ -86,6 +87,7 @@ def _study(arguments: argparse.Namespace) -> None:
         order_reduction,
     )
     from quadflow.analysis.panels import SUFFIXES
+    from quadflow.analysis.short_inputs.study import short_inputs_study
 
     studies: dict[str, Callable[..., Any]] = {
         "blind-spots": blind_spots.blind_spots,
@@ -93,6 +95,7 @@ def _study(arguments: argparse.Namespace) -> None:
         "local-and-global": local_and_global.local_and_global,
         "kepler": kepler_orbits.kepler_orbits,
         "tolerance": achieved_error.achieved_error,
+        "short-inputs": short_inputs_study,
     }
     picture = output_file(arguments.out, "--out", SUFFIXES) if arguments.out else None
     if picture is not None:

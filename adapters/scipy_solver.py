@@ -114,6 +114,7 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
         )
         tolerance = Tolerance(_rtol(rtol, self.n), _atol(atol, self.n))
         self.steps: AdaptiveSteps | None = None
+        self._dense_asked = False
         self.velocity: Velocity | None = None
         if self.n and start != end:
             state = torch.from_numpy(self.y.copy())
@@ -124,6 +125,8 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
                 adaptive_stepper(method, self.velocity, tolerance), State(start, state),
                 [Landing(end)], tolerance, StepController(max_factor=method.max_growth), limits,
             )  # fmt: skip
+            # solve_ivp does not say so before, but asks after every step if it asks at all
+            self.steps.wants_dense = lambda t0, t1: self._dense_asked
         self._result: StepResult | None = None
 
     def _step_impl(self) -> tuple[bool, str | None]:
@@ -138,6 +141,7 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
 
     def _dense_output_impl(self) -> DenseOutput:
         assert self._result is not None
+        self._dense_asked = True
         segment = self._result.segment()
         self._count()
         return SegmentOutput(segment)

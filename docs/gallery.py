@@ -49,6 +49,7 @@ COMMANDS = {
     "--cost nfe --out which-nfe.svg",
     "kepler": "quadflow study kepler --out kepler.svg",
     "tolerance": "quadflow study tolerance",
+    "short-inputs": "quadflow study short-inputs --json short-inputs.json",
 }
 
 

@@ -117,8 +117,12 @@ def first_step(
     order: int,
     tolerance: Tolerance,
     on_device: Callable[[Any], Any] = float,
+    leap: Any = math.inf,
 ) -> Any:
     """A first step size (positive), from one more evaluation of f.
+
+    It is no longer than `leap` where the velocity would not move the state by a tolerance over the
+    whole span.
 
     t0, span and the size are floats; arrays (B,) with a tolerance per sample, for which on_device
     makes a tensor that broadcasts against y0.
@@ -138,6 +142,7 @@ def first_step(
             largest <= 1e-15, np.maximum(1e-6, h0 * 1e-3), (0.01 / largest) ** (1 / order)
         )
         size = np.minimum(np.minimum(100 * h0, h1), span)
+        size = np.where(largest * span <= 1, np.minimum(size, leap), size)
         size = np.where(np.isfinite(d2), size, h0)
     return size if size.ndim else float(size)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from .errors import nearest
 from .interpolation import Interpolant, PolynomialInterpolant
 from .quadrature import (
@@ -59,6 +61,12 @@ class Method:
         """The method that an adaptive solve takes at this relative tolerance, where func's values
         are rounded to eps: itself."""
         return self
+
+    @property
+    def widest_gap(self) -> float:
+        """The longest part of a step within which f is not evaluated: 1 where it is at the ends
+        alone."""
+        return 1.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: order {self.order}>"
@@ -131,6 +139,10 @@ class SweepsMethod(Method):
     converged: bool = False
     most_sweeps: int = 0
     family: Callable[[int], QuadratureRule] | None = None
+
+    @property
+    def widest_gap(self) -> float:
+        return _widest_gap(self.rule.nodes)
 
     def for_tolerance(self, rtol: float, eps: float = FLOAT64) -> SweepsMethod:
         """The same on the number of nodes that suits the tolerance, if it is to be chosen.
@@ -210,6 +222,14 @@ class StagesMethod(Method):
     """The plan *stages*: node velocities built one after another (explicit Runge-Kutta)."""
 
     tableau: Tableau
+
+    @property
+    def widest_gap(self) -> float:
+        return _widest_gap(self.tableau.c)
+
+
+def _widest_gap(nodes: np.ndarray) -> float:
+    return float(np.diff(np.unique([0.0, *nodes, 1.0])).max())
 
 
 def anchors(

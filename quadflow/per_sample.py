@@ -16,6 +16,7 @@ from .dense import Segment
 from .events import Stop
 from .host import worst
 from .interpolation import Anchor
+from .lookout import SamplesLookout
 from .methods import Method, StagesMethod, SweepsMethod
 from .probing import check_samples
 from .step import SamplesStep, State, Stepper, StepResult, Unfinished
@@ -137,6 +138,9 @@ class PerSampleSteps(Steps):
         self._previous, self._calm = np.ones(samples), np.full(samples, 10)
         self._not_finite_at = np.full(samples, np.inf)
         self._size: Array | None = None
+        self._lookout = SamplesLookout(
+            stepper.method.widest_gap, self.t, self.t_end, tolerance.strictest
+        )
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
         self._ratio, self._judged = np.ones(samples), np.ones(samples)
         self._swept: Tensor | None = None
@@ -179,7 +183,7 @@ class PerSampleSteps(Steps):
                 first_step(
                     lambda t, y: self.stepper.velocity(t, y)[0], self.t, state.y, start.v,
                     self.sign, np.abs(self.t_end - self.t), self.stepper.method.error_order or 1,
-                    self.tolerance, lambda x: self._times(x, state.y),
+                    self.tolerance, lambda x: self._times(x, state.y), self._lookout.longest_leap,
                 )
             )  # fmt: skip
             size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
@@ -230,8 +234,15 @@ class PerSampleSteps(Steps):
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            ratio = self._ratio_of(result)
+            leaps = bool((self.active & (size > self._lookout.longest_leap)).any())
+            ratio, missed = self._read(result, t1, leaps)
             self._rounding.tell()
+            order = result.error_order
+            refused = (ratio <= 1) & ~(missed <= 1)
+            if refused.any():
+                assert isinstance(self.stepper.method, StagesMethod)
+                ratio = np.where(refused, missed, ratio)
+                order = np.where(refused, self.stepper.method.tableau.dense_order, order)
             finite = np.isfinite(ratio)
             self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
             good = self.active & finite & (ratio <= 1)
@@ -249,11 +260,12 @@ class PerSampleSteps(Steps):
             due = self._rounding.due(self.t, size, done)
             if np.any(due):
                 self._measure_rounding(size, due)
-            factor = self._factors(judged, good, result.error_order)
+            factor = self._factors(judged, good, order)
             with np.errstate(over="ignore"):  # infinite where there is no end to come to
                 planned = size * factor
+            seen = self._lookout.bound(t1, size, planned, ratio, order, good & ~lands)
             least = 16 * np.spacing(np.abs(t1))  # where it was good enough, no shorter step is
-            bounded = np.clip(np.maximum(planned, least), limits.min_step, limits.max_step)
+            bounded = np.clip(np.maximum(seen, least), limits.min_step, limits.max_step)
             # that a step must be shorter than min_step is for `_check` to see
             self._size = np.where(done, np.where(good, bounded, planned), self._size)
             self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
@@ -274,18 +286,31 @@ class PerSampleSteps(Steps):
         y = self.state.y
         self._rounding.measure(self.t, y, size, self.sign, due, lambda x: self._times(x, y))
 
-    def _ratio_of(self, result: StepResult) -> Array:
-        """The error over the tolerance (B,): the one host synchronisation of a try."""
-        pending = self._rounding.pending
+    def _read(self, result: StepResult, t1: Array, leaps: bool) -> tuple[Array, Array]:
+        """The errors over the tolerance (B,), and what dense output misses over what it may: the
+        one host synchronisation of a try.
+
+        leaps: some step is so long that what it moved the state by is wanted as well.
+        """
+        y0, y1 = result.previous.y, result.state.y
         with torch.no_grad():
-            ratio = result.error_ratio(self.tolerance)
-            if not pending:
-                return np.array(worst(ratio))
-            rows = [ratio, *(x.to(ratio.dtype) for x in pending)]
-            first, *numbers = np.array(worst(torch.stack(rows)))
-        self._rounding.read(numbers)
+            wanted = [result.error_ratio(self.tolerance)]
+            if leaps:
+                wanted.append(self.tolerance.ratio(y1 - y0, y0, y1))
+        wanted += self._rounding.pending
+        inside: Any = False
+        if result.make_misses is not None and self.wants_dense is not None:
+            inside = self.active & self.wants_dense(self.t, t1)
+        if np.any(inside):
+            wanted.append(result.dense_ratio(self.tolerance))
+        dtype = wanted[0].dtype
+        ratio, *numbers = np.array(worst(torch.stack([x.detach().to(dtype) for x in wanted])))
+        missed = np.where(inside, numbers.pop(), 0.0) if np.any(inside) else np.zeros(len(ratio))
+        numbers = self._rounding.read(numbers)
         self.stepper.corrects = self._rounding.corrects
-        return first
+        if leaps:
+            self._lookout.moved = numbers[0]
+        return ratio, missed
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
         """Whose interval gets one sweep more in the next try; again: who had one in this."""
@@ -383,6 +408,15 @@ class PerSampleCollector:
         self._t = times[0].copy()
 
     steps: tuple[()] = ()
+
+    def wants_dense(self, t0: Array, t1: Array) -> Array:
+        """Whose steps between these times (B,) would be looked at inside: bool (B,)."""
+        if self.segments is not None:
+            return np.ones(len(t0), bool)
+        last = len(self.times) - 1
+        wanted = self.times[np.minimum(self._next, last), np.arange(len(t0))]
+        inside: Array = (self._next <= last) & (self.sign * wanted < self.sign * t1)
+        return inside
 
     @property
     def t(self) -> Tensor:

@@ -304,6 +304,8 @@ def solve(
             times, sign, state.y, dense_output, record_steps or dense_output, clock
         )
         tracker = _tracker(events, layout, state.t, state.y, times[-1], clock)
+    # an event may lie anywhere
+    steps.wants_dense = collector.wants_dense if tracker is None else lambda t0, t1: True
     told = (callback, attempt_callback, reject_callback, events)
     steps.stepper.compiled = _compiled(
         compile, steps.stepper.method, func, args, clock, velocity,
@@ -500,6 +502,13 @@ class _Collector:
         self.stopped: list[float] = []
         self._stop: Tensor | None = None
         self.segments: list[Segment] | None = [] if dense else None
+
+    def wants_dense(self, t0: float, t1: float) -> bool:
+        """Whether a step between these times would be looked at inside."""
+        if self.segments is not None:
+            return True
+        upcoming = len(self.states)
+        return upcoming < len(self.times) and self.sign * self.times[upcoming] < self.sign * t1
 
     @property
     def reached_times(self) -> list[float]:

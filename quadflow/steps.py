@@ -18,12 +18,13 @@ from .control import StepController, Tolerance, first_step, worth_a_sweep
 from .errors import StiffnessWarning, VelocityError, real_number
 from .evaluation import Velocity
 from .host import worst
-from .methods import Method, VariableOrderMethod
+from .lookout import Lookout
+from .methods import Method, StagesMethod, VariableOrderMethod
 from .ownership import version
 from .step import NotContracting, State, Stepper, StepResult
 from .stiffness import StiffnessMonitor
 from .time_rounding import TimeRounding
-from .variable_order import OrderControl
+from .variable_order import SUDDEN, OrderControl
 
 
 class Status(enum.Enum):
@@ -108,7 +109,8 @@ class Steps(Iterator[StepResult]):
         state: where the solve stands. accepted, rejected, refined: counts so far, the last one of
             further sweeps of a step. status, message: how it ended, once it has. statuses,
             messages: one a sample, where every sample has steps of its own. stopped: whether `stop`
-            has ended it.
+            has ended it. wants_dense: (t0, t1) -> whether dense output of a step between them will
+            be asked for; adaptive steps then see to it that it can be trusted.
     """
 
     def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
@@ -116,6 +118,7 @@ class Steps(Iterator[StepResult]):
         self.accepted = self.rejected = self.refined = 0
         self.status, self.message = Status.SUCCESS, ""
         self.stopped = False
+        self.wants_dense: Callable[[Any, Any], Any] | None = None
         self._result: StepResult | None = None
         self._known = (state.y, version(state.y))
         self.statuses: list[Status] | None = None
@@ -269,6 +272,9 @@ class AdaptiveSteps(Steps):
         self._size: float | None = None
         self._entered = True
         self._not_finite_at = math.inf  # the end of the last try that was not finite
+        self._dense_ratio = 0.0
+        self._unforeseen, self._unforeseen_before = 0.0, math.inf
+        self._lookout = Lookout(method.widest_gap, state.t, landings[-1].t, tolerance.strictest)
 
     @property
     def stiff_at(self) -> float | None:
@@ -289,7 +295,7 @@ class AdaptiveSteps(Steps):
                 lambda t, y: stepper.velocity(t, y)[0], state.t, state.y, start.v, self._sign,
                 # the end: a landing before it may be as near as rounding
                 abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
-                self.tolerance,
+                self.tolerance, leap=self._lookout.longest_leap,
             )  # fmt: skip
             size = max(size, 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
@@ -316,7 +322,7 @@ class AdaptiveSteps(Steps):
         if not self._entered:
             self._enter()
         assert self._size is not None
-        limits, failures = self.limits, 0
+        limits, stepper, failures = self.limits, self.stepper, 0
         errors: dict[int, float] = {}
         while True:
             state, t_next = self.state, self._landings[0].t
@@ -331,7 +337,7 @@ class AdaptiveSteps(Steps):
             if self.hooks.attempt is not None:
                 self.hooks.attempt(state.t, state.y, t1 - state.t)
             self._monitor.expect(size, abs(self._landings[-1].t - state.t))
-            result = self.stepper.step(state, t1)
+            result = stepper.step(state, t1)
             assert result.error_order is not None
             order = result.error_order
             ratio, errors = self._ratios(result, state.y)
@@ -347,6 +353,9 @@ class AdaptiveSteps(Steps):
             self._rounding.tell()
             if self._rounding.due(state.t, size):
                 self._rounding.measure(state.t, state.y, size, self._sign)
+            if ratio <= 1 and not self._dense_ratio <= 1:
+                assert isinstance(stepper.method, StagesMethod)
+                ratio, order = self._dense_ratio, stepper.method.tableau.dense_order
             if not math.isfinite(ratio):
                 self._not_finite_at = t1
             elif ratio <= 1:
@@ -374,17 +383,22 @@ class AdaptiveSteps(Steps):
             result.state = replace(result.state, order=order)
         else:
             factor = self._controller.accept(judged, order)
+        self._unforeseen_before = self._unforeseen
         self._take(result)
         if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
             warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
+        planned = size * factor
+        if not lands:  # a step shortened to land says nothing of f
+            planned = self._lookout.bound(result.state.t, size, planned, ratio, result.error_order)
         # where the least step was good enough, the next one is no shorter
-        planned = limits.bound(max(size * factor, 16 * math.ulp(self.state.t)))
+        planned = limits.bound(max(planned, 16 * math.ulp(self.state.t)))
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
         if lands:
             passed = self._landings.pop(0)
             if passed.restart:
                 self.state, self._result = restarted(self.state), None
+                self._lookout.restart(self.state.t)
                 if self._orders is not None:
                     self._size = None  # at order 1 again, and with as short a step as at first
             # not before the next step: dense output may yet evaluate func within this one
@@ -396,24 +410,43 @@ class AdaptiveSteps(Steps):
         some. The one host synchronisation of a try."""
         y1 = result.state.y
         extra = [*self._monitor.quantities(result), *self._rounding.pending]
+        t0, t1 = result.previous.t, result.state.t
+        leaps = abs(t1 - t0) > self._lookout.longest_leap
+        if leaps:
+            extra = [*extra, self.tolerance.ratio((y1 - y0).detach(), y0, y1)]
+        dense = (
+            result.make_misses is not None
+            and self.wants_dense is not None
+            and self.wants_dense(t0, t1)
+        )
+        self._dense_ratio = 0.0
+        if dense:
+            extra = [*extra, result.dense_ratio(self.tolerance)]
         if result.orders is None:
             ratio = result.error_ratio(self.tolerance)
             if not extra:
                 return worst(ratio), {}
             first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
-            self._read(numbers)
+            self._read(numbers, leaps, dense)
             return first, {}
         weights = result.orders.weights
         ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
         if extra:
             ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
         found = worst(ratios)
-        self._read(found[len(weights.orders) :])
+        self._read(found[len(weights.orders) :], leaps, dense)
         errors = dict(zip(weights.orders, found, strict=False))
+        self._unforeseen, breaks = weights.unforeseen(errors)
+        if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
+            errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
 
-    def _read(self, numbers: Sequence[float]) -> None:
-        """The numbers that came with those of a try."""
+    def _read(self, numbers: list[float], leaps: bool, dense: bool) -> None:
+        """Hand on what was read beside the error."""
+        if dense:
+            *numbers, self._dense_ratio = numbers
+        if leaps:
+            *numbers, self._lookout.moved = numbers
         self._monitor.read(self._rounding.read(numbers))
         self.stepper.corrects = self._rounding.corrects
 

@@ -129,6 +129,32 @@ class Tableau:
             return None
         return tuple(weights.tolist()), tuple((weights @ self.matrix).tolist())
 
+    @functools.cached_property
+    def misses(self) -> list[list[float]]:
+        """Weights (of all velocities that the interpolant is made of) whose combinations, times h,
+        tell by how much it misses what the step knows; none where it is made of the step's own
+        stages, which the error estimate has judged.
+
+        At every extra node: the state at which f was evaluated there less the interpolant. Both are
+        right where f is smooth. For the velocity at the end where that is no stage: the cubic with
+        it less the parabola without it (both meet y0, v0 and y1), where they differ most.
+        """
+        rows: list[np.ndarray] = []
+        width = len(self.dense)
+        powers = np.arange(1, self.dense.shape[1] + 1)
+        for node, row in self.extra:
+            state = np.zeros(width)
+            state[: len(row)] = row
+            rows.append(state - self.dense @ node**powers)
+        s = len(self.a)
+        if not self.first_same_as_last and self.dense[s].any():
+            end = np.zeros(width)
+            end[:s] = -2.0 * self.b
+            end[0] += 1.0
+            end[s] += 1.0
+            rows.append(4 / 27 * end)
+        return [row.tolist() for row in rows]
+
 
 def _items(value: Any, name: str) -> list[Any]:
     """The rows or numbers of an argument."""

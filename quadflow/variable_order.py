@@ -30,6 +30,12 @@ MAX_ORDER = 12
 _ONE = np.ones(1)
 
 
+SUDDEN = 16.0
+"""What cannot be foreseen of f at the end of a step has come suddenly, by a jump or a kink of f,
+where it is so many times that of the step before. Where stability holds the steps, nothing can be
+foreseen either, but nothing is sudden."""
+
+
 @functools.cache
 def _lower(n: int) -> Array:
     return np.tril(np.ones((n, n)))
@@ -92,6 +98,25 @@ class IntervalWeights:
     table: Array
     positions: Array
     integrals: Mapping[int, float]
+
+    def unforeseen(self, errors: Mapping[int, float]) -> tuple[float, bool]:
+        """What the error may be, over the tolerance, if f has broken within the interval; and
+        whether f looks so.
+
+        errors: by order, over the tolerance. Each is a weight times the difference of the velocity
+        at the end from the one that its order's anchors foresee. More anchors foresee a smooth
+        velocity better. One that has jumped none of them does; the state is then off by up to the
+        whole difference, times what the corrector takes of it or what it leaves: many times the
+        estimate, whose weight falls with the order.
+        """
+        differences = {
+            q: errors[q] / abs(weight)
+            for q, weight in zip(self.orders, self.table[2:, 0].tolist(), strict=True)
+            if weight
+        }
+        taken = float(self.table[1, 0])
+        here = differences[self.order]
+        return here * max(taken, 1.0 - taken), here > 0.5 * differences[min(self.orders)]
 
     def model(self, order: int, ratio: float) -> float:
         """The error of `order` in the next interval, `ratio` times as long, over the one in this.
