@@ -441,8 +441,8 @@ def test_restarts_on_a_section_go_on(method: str, direction: int) -> None:
 def test_looks_and_evaluations_a_step(name: str) -> None:
     """Ten looks a step (two more than the degree, where that is more), and what the dense output
     takes: three evaluations of func with dopri8, one more at the very end where steps do not
-    evaluate their ends. With one subinterval one look; what dopri8 evaluates for its dense output is
-    evaluated with every try all the same, to see that it can be trusted."""
+    evaluate their ends. With one subinterval one look; what dopri8 evaluates for its dense output
+    is evaluated with every try all the same, to see that it can be trusted."""
     looks = 0
 
     def g(t: Tensor, y: Tensor) -> Tensor:
