@@ -68,6 +68,9 @@ def test_recorded_sampling_is_complete() -> None:
         "docs/sampling.md",
         "docs/training.md",
         "docs/laboratory.md",
+        "docs/choosing.md",
+        "docs/reliability.md",
+        "docs/methods.md",
     ],
 )
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from quadflow.adapters.files import read_json_object, write_json
 
-from . import batches, default_method, growth, overhead, scientific, training_step
+from . import batches, checks, default_method, growth, overhead, scientific, training_step
 from .report import Record, measured, replace_blocks, say
 
 BENCHMARKS: dict[str, Any] = {
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Any] = {
     "training_step": training_step,
     "growth": growth,
     "default_method": default_method,
+    "checks": checks,
 }
 """Name -> module with measure(quick, say) and tables(record)."""
 

@@ -179,6 +179,9 @@ _add("sharp tanh", "switch", "y' = 1 + tanh(20 (t - 4))",
 _add("wave packet", "late", "y' = cos(6 t) exp(-((t - 20)/3)^2)",
      lambda t, y, m: (m.cos(6.0 * t) * m.exp(-(((t - 20.0) / 3.0) ** 2)),), 0.0, (0.0, 40.0),
      longest=0.1)  # fmt: skip
+_add("fast wave packet", "late", "y' = cos(20 t) exp(-((t - 20)/3)^2)",
+     lambda t, y, m: (m.cos(20.0 * t) * m.exp(-(((t - 20.0) / 3.0) ** 2)),), 0.0, (0.0, 40.0),
+     longest=0.03)  # fmt: skip
 
 # -- kinks and relays ------------------------------------------------------------------------------
 
@@ -242,6 +245,9 @@ _add("logistic from 1e-3", "take-off", "y' = y (1 - y)", lambda t, y, m: (y[0] *
      1e-3, (0.0, 20.0), _logistic(1e-3))  # fmt: skip
 _add("epidemic", "take-off", "S' = -S I/2000, I' = S I/2000 - 0.1 I, one of 1000 infected",
      lambda t, y, m: (-y[0] * y[1] / 2000.0, y[0] * y[1] / 2000.0 - 0.1 * y[1]), (999.0, 1.0),
+     (0.0, 100.0))  # fmt: skip
+_add("epidemic of few", "take-off", "s' = -s i/2, i' = s i/2 - i/10, one of a million infected",
+     lambda t, y, m: (-y[0] * y[1] / 2.0, y[0] * y[1] / 2.0 - 0.1 * y[1]), (1.0 - 1e-6, 1e-6),
      (0.0, 100.0))  # fmt: skip
 _add("flame", "take-off", "y' = y^2 - y^3 from 0.01",
      lambda t, y, m: (y[0] ** 2 - y[0] ** 3,), 0.01, (0.0, 150.0), longest=0.5)  # fmt: skip
