@@ -15,6 +15,7 @@ Times and states of events are differentiable: see `event_gradients`.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from .event_rounding import (
 )
 from .hidden_zeros import Doubts, chebyshev_points, doubts
 from .ownership import Outputs, Untouched
+from .probing import mixed_samples
 from .step import StepResult
 
 Array = np.ndarray
@@ -224,8 +226,21 @@ class EventTracker:
             numbers = self._numbers(values)
         own, moved = numbers[: len(self._events)], numbers[len(self._events) :]
         self._refuse_nan(own, self._fresh, lambda _: (self._t, y0))
+        if self._samples is not None:
+            self._refuse_mixing(y0)
         near = crosses(own, moved.reshape(2, *own.shape)) & ~self._may_end_at_start
         self._started, self._g = own, np.where(near, 0.0, own)
+
+    def _refuse_mixing(self, y0: Tensor) -> None:
+        for i, guard in enumerate(self._guards):
+            call = functools.partial(self._value, i)
+            mixed = mixed_samples(call, self._t, self._end, y0, 0.0)
+            if mixed:
+                raise ValueError(
+                    f"{guard.name} mixes the samples: its value {mixed}. With batch_dims=1 every "
+                    "sample has times of its own, and its value must depend on its own row of t "
+                    "and y alone"
+                )
 
     def step(self, result: StepResult) -> Stop | None:
         """Look for events in an accepted step.

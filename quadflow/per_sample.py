@@ -175,7 +175,7 @@ class PerSampleSteps(Steps):
             lambda i: f"func is not finite at the start, t={self.t[i]:.9g}",
         )
         self.state = replace(state, anchor=start)
-        check_samples(self.stepper.velocity, self.t, self.t_end, state.y)
+        check_samples(self.stepper.velocity, self.t, self.t_end, state.y, self.tolerance.strictest)
         if self.limits.initial_step is not None:
             size = np.full(len(self.t), self.limits.initial_step)
         else:

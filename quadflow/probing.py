@@ -8,6 +8,7 @@ that mixes states gives itself away. Times stay inside the span of the solve, in
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,37 +136,53 @@ def rounding(reference: Tensor) -> Tensor:
     return bound
 
 
-def check_samples(velocity: Velocity, t: np.ndarray, t_end: np.ndarray, y: Tensor) -> None:
+def check_samples(
+    velocity: Velocity, t: np.ndarray, t_end: np.ndarray, y: Tensor, rtol: float
+) -> None:
     """Refuse a func whose velocity of one sample depends on another sample, or on its time.
 
     Every sample is to have steps of its own, so that func sees states that belong to different
-    times. Several groups of samples are moved, a little and far, and their times with them: the
-    others must stay as they were, to rounding. What it costs (6 to 8 calls, and one more where func
-    is to be refused) is counted in velocity.nfe, calls and probe_nfe.
-
-    Args:
-        t, t_end: start and end of every sample (B,).
-        y: states (B, ...).
+    times. What it costs is counted in velocity.nfe, calls and probe_nfe; see `mixed_samples`.
 
     Raises:
         VelocityError: it mixes the samples.
     """
-    count = len(y)
-    if count < 2:
-        return
     before = velocity.nfe
-    with torch.no_grad():
-        mixed = _mixed_samples(velocity, t, t_end, y.detach())
+    mixed = mixed_samples(lambda when, states: velocity(when, states)[0], t, t_end, y, rtol)
     velocity.probe_nfe += velocity.nfe - before
-    if mixed is not None:
-        one, others = mixed
+    if mixed:
         raise VelocityError(
-            f"func mixes the samples: its velocity of sample {one} changes with other samples "
-            f"(such as {others}). With batch_dims=1 every sample has times of its own, and its "
-            f"velocity must depend on its own row of t {tuple(velocity.layout.batch)} and y alone: "
+            f"func mixes the samples: its velocity {mixed}. With batch_dims=1 every sample has "
+            "times of its own, and its velocity must depend on its own row of t and y alone: "
             "write func on the last axes (y[..., 0], y.norm(dim=-1, keepdim=True)), put modules "
             "such as batch norm into eval mode; or take batch_dims=0, steps that the batch shares"
         )
+
+
+def mixed_samples(
+    call: Callable[[Tensor, Tensor], Tensor], t: np.ndarray, t_end: np.ndarray, y: Tensor,
+    rtol: float,
+) -> str:  # fmt: skip
+    """How a function of samples mixes them, in words; nothing where it does not.
+
+    Several groups of samples are moved, a little and far, and their times with them: the others
+    must stay as they were, to rounding or a small part of the tolerance. 6 to 8 calls for two
+    samples and more, one more for a function that mixes them.
+
+    Args:
+        call: (times (B, 1, ..., 1), states (B, ...)) -> values (B, ...).
+        t, t_end: start and end of every sample (B,).
+        y: states (B, ...) at the start.
+        rtol: relative tolerance of the solve.
+    """
+    if len(y) < 2:
+        return ""
+    with torch.no_grad():
+        found = _mixed_samples(call, t, t_end, y.detach(), rtol)
+    if found is None:
+        return ""
+    one, others = found
+    return f"of sample {one} changes with other samples (such as {others})"
 
 
 def _groups(count: int) -> list[np.ndarray]:
@@ -179,8 +196,9 @@ def _groups(count: int) -> list[np.ndarray]:
 
 
 def _mixed_samples(
-    velocity: Velocity, t: np.ndarray, t_end: np.ndarray, y: Tensor
-) -> tuple[int, list[int]] | None:
+    call: Callable[[Tensor, Tensor], Tensor], t: np.ndarray, t_end: np.ndarray, y: Tensor,
+    rtol: float,
+) -> tuple[int, list[int]] | None:  # fmt: skip
     """A sample that changed where others were moved, and some of those; None where none did."""
     column = (-1, *(1,) * (y.dim() - 1))
     end = np.where(np.isfinite(t_end), t_end, t + np.sign(t_end))
@@ -190,7 +208,7 @@ def _mixed_samples(
 
     def evaluate(when: Tensor, states: Tensor) -> Tensor | None:
         try:
-            return velocity(when, states)[0]
+            return call(when, states)
         except VelocityError:
             raise
         except Exception:  # func may refuse a state that its trajectory never meets
@@ -206,7 +224,9 @@ def _mixed_samples(
     if elsewhere is not None:
         size = size + 100 * (elsewhere - reference).abs()
     size = size.reshape(len(y), -1).amax(1)
-    bound = (ROUNDINGS * torch.finfo(reference.dtype).eps * size).reshape(column)
+    # what is found to a tolerance, for all samples together, may be off by that
+    share = max(ROUNDINGS * torch.finfo(reference.dtype).eps, 0.1 * rtol)
+    bound = (share * size).reshape(-1, *(1,) * (reference.dim() - 1))
     far = far_away(y)
     tries = [(group, y + (y - states)) for group in _groups(len(y))]
     tries += [(group, torch.full_like(y, far)) for group, _ in tries[:2]]
@@ -216,7 +236,8 @@ def _mixed_samples(
         value = evaluate(when, torch.where(moves, away, states))
         if value is None:
             continue
-        off = ((value - reference).abs() > bound) & reference.isfinite() & ~moves
+        stays = ~moves.reshape(-1, *(1,) * (reference.dim() - 1))
+        off = ((value - reference).abs() > bound) & reference.isfinite() & stays
         changed = np.array(worst(off.reshape(len(y), -1).any(1)), bool)
         if not changed.any():
             continue

@@ -6,6 +6,7 @@ import math
 import random
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,14 @@ Y0 = torch.tensor([1.0, 0.5], dtype=F64)
 
 def decay(t: Tensor, y: Tensor) -> Tensor:
     return -y * torch.cos(t)
+
+
+def in_four_threads(work: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_random_generators_are_left_alone() -> None:
@@ -43,11 +52,7 @@ def test_starts_drawn_in_threads_are_distinct() -> None:
             starts.append(start.item())
             qf.solve(decay, start, (0.0, 0.1), method="gauss", rtol=1e-3)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_four_threads(work)
     assert len(starts) == 120 and len(set(starts)) == 120
 
 
@@ -59,11 +64,7 @@ def test_filters_of_warnings_are_left_alone() -> None:
         for _ in range(10):
             qf.solve(decay, Y0, (0.0, 0.1), method="gauss", rtol=1e-3)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_four_threads(work)
     assert warnings.filters == before
 
     def deprecated(t: Tensor, y: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ APART: dict[str, Any] = {
     "layer norm": lambda t, y: nn.functional.layer_norm(y, (2,)),
     "a domain": lambda t, y: -torch.sqrt(y),
     "a threshold of each": lambda t, y: torch.where(y > 1, -y, y),
-    "random": lambda t, y: -y + 1e-12 * torch.rand_like(y),
+    "random": lambda t, y: -y + 1e-3 * torch.rand_like(y),
     "constant": lambda t, y: torch.ones_like(y),
 }
 
@@ -227,3 +228,31 @@ def test_a_func_that_refuses_far_states_is_still_probed() -> None:
 
     with pytest.raises(qf.VelocityError, match="mixes the samples"):
         qf.solve(func, torch.tensor([[1.0], [2.0]], dtype=F64), (0.0, 1.0), batch_dims=1)
+
+
+def test_events_that_mix_samples_are_refused() -> None:
+    y0 = torch.linspace(0.3, 1.7, 8, dtype=F64).reshape(4, 2)
+    turning = APART["last axis"]
+    for g in (
+        lambda t, y: y[:, 0] - y[:, 0].mean(), lambda t, y: y[:, 0] - y[0, 0] - 5,
+        lambda t, y: y[:, 0] * y.norm() - 3, lambda t, y: t[:, 0] - t.mean() + y[:, 0],
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"events\[0\] mixes the samples"):
+            qf.solve(turning, y0, (0.0, 2.0), batch_dims=1, events=g)
+    for g in (lambda t, y: y[:, 0] - 0.1, lambda t, y: t[:, 0] - 1.5, lambda t, y: y.norm(dim=-1)):
+        assert qf.solve(turning, y0, (0.0, 2.0), batch_dims=1, events=g).success
+
+
+def test_what_is_found_to_a_tolerance_for_all_samples_is_taken() -> None:
+    """An equilibrium iterated until all samples have converged."""
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        z = torch.zeros_like(y)
+        for _ in range(100):
+            new = torch.cos(0.5 * z + 0.1 * y)
+            if (new - z).abs().max() < 1e-10:
+                break
+            z = new
+        return new - y
+
+    assert qf.solve(func, torch.rand(5, 2, dtype=F64), (0.0, 1.0), batch_dims=1).success
