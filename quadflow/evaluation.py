@@ -210,7 +210,7 @@ class Velocity:
         self.func = func
         self.layout = layout
         self.span = span
-        self.mode = node_evaluation
+        self.mode = self._asked = node_evaluation
         self.nfe = self.calls = self.probe_nfe = 0
         # times outside are moved to the nearer end: a func that jumps is kept on one side
         self.window: tuple[float, float] | None = None
@@ -237,8 +237,8 @@ class Velocity:
         else:
             if self.window is not None and not isinstance(t, Tensor):
                 t = min(max(t, self.window[0]), self.window[1])
-            if isinstance(t, Tensor):
-                time = t.to(layout.time_dtype)
+            if isinstance(t, Tensor):  # func may do with it as it likes
+                time = t.to(layout.time_dtype, copy=True)
             else:  # a fill on the device, where a copy from the host would synchronise
                 time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
             value, detail = self.func(time, layout.split(seen)), None
@@ -246,6 +246,16 @@ class Velocity:
                 value = self._own(value, seen, getrefcount(value))
         self._guard.after(seen, mark)
         return self._checked(value, y, 0), detail
+
+    def enter(self, window: tuple[float, float]) -> None:
+        """Evaluate func inside this window of times alone, whose ends are breaks of it: behind
+        one, several nodes may have to be evaluated in another way."""
+        self.window, self.mode = window, self._asked
+
+    def of_held(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
+        """The same, of a state that is kept: what func does to it without being noticed (by NumPy,
+        in inference mode, in a transform, in a later call) must not reach it."""
+        return self(t, y.clone())
 
     def nodes(self, times: Tensor, states: Tensor) -> Tensor:
         """Velocities (n, *shape) at n nodes: states (n, *shape), times (n,) float64, or with a
@@ -261,7 +271,7 @@ class Velocity:
 
     def evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         """`nodes` in a given mode, uncounted; times in the dtype that func sees."""
-        seen = self.layout.seen(states)
+        seen, times = self.layout.seen(states), times.clone()
         mark = self._guard.before(seen)
         value = self._each(times, seen) if mode == "loop" else self._together(mode, times, seen)
         self._guard.after(seen, mark)

@@ -199,6 +199,7 @@ class EventTracker:
             [isinstance(event, _FirstChange) for event in self._events], bool
         )[:, None]
         self._warned = False
+        self._kept: tuple[Tensor, ...] = ()  # states that outlive a call of g
 
     def start(self, t0: Any, y0: Tensor, t_end: Any) -> None:
         """Take the values at the start: t0 a float, or times of B samples; y0 the state there;
@@ -221,6 +222,7 @@ class EventTracker:
             return
         with torch.no_grad():
             self._size = y0.detach().abs()
+            self._kept = (y0,)
             values = [self._value(i, self._moment(self._t), y0) for i in range(len(self._events))]
             values += self._moved_values(self._t, y0, self._size)
             numbers = self._numbers(values)
@@ -255,6 +257,7 @@ class EventTracker:
             return None
         interval = Interval(result, self._t, self._samples)
         self._steps += 1
+        self._kept = (result.previous.y, result.state.y)
         with torch.no_grad():
             self._size = torch.maximum(self._size, result.state.y.detach().abs())
         final = self._look(interval)
@@ -567,6 +570,8 @@ class EventTracker:
         else:  # a fill on the device, where a copy from the host would synchronise
             t = torch.full((), t, dtype=dtype, device=self._layout.device)
         seen, guard = self._layout.seen(y), self._guards[i]
+        if seen is y and any(y is kept for kept in self._kept):
+            seen = y.clone()
         mark = guard.before(seen)
         value = self._events[i].function(t, self._layout.split(seen))
         guard.after(seen, mark)

@@ -63,20 +63,20 @@ class Outputs:
         return copy
 
 
-def _fresh() -> tuple[int, int]:
-    """References to a tensor that one name holds, as `Outputs.own` gets them, and to one that
-    nothing but a view holds."""
+def _fresh() -> tuple[int, int, int]:
+    """References to a tensor that one name holds, as `Outputs.own` gets them, to one that nothing
+    but a view holds, and to a storage that nothing but its tensor does."""
     value = torch.empty(1)
     view = torch.empty(1).view(1)
-    base = view._base
-    return _third(value, None, getrefcount(value)), getrefcount(base)
+    base, storage = view._base, value.untyped_storage()
+    return _third(value, None, getrefcount(value)), getrefcount(base), getrefcount(storage)
 
 
 def _third(value: Tensor, y: Tensor | None, references: int) -> int:
     return references
 
 
-_FRESH, _FRESH_BASE = _fresh()
+_FRESH, _FRESH_BASE, _FRESH_STORAGE = _fresh()
 
 
 def _alone(value: Tensor) -> bool:
@@ -86,7 +86,8 @@ def _alone(value: Tensor) -> bool:
         storage = value.untyped_storage()
     except (NotImplementedError, RuntimeError):  # no memory of its own, as in torch.func
         return True
-    if not storage.resizable():  # made of NumPy's memory, or another library's
+    # a storage that is held by name; one made of NumPy's memory, or another library's
+    if getrefcount(storage) > _FRESH_STORAGE or not storage.resizable():
         return False
     is_view = value._is_view()
     if _use_count is None:

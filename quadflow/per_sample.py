@@ -16,12 +16,13 @@ from .dense import Segment
 from .events import Stop
 from .host import worst
 from .interpolation import Anchor
-from .lookout import SamplesLookout
+from .lookout import ABOUT, SamplesLookout
 from .methods import Method, StagesMethod, SweepsMethod
 from .probing import check_samples
 from .step import SamplesStep, State, Stepper, StepResult, Unfinished
 from .steps import (
     NEAR,
+    Ended,
     Limits,
     Status,
     Steps,
@@ -101,6 +102,14 @@ def sample_times(t: Any, samples: int, open_ended: bool = False) -> Array:
     return times
 
 
+def _strictest_of_each(tolerance: Tolerance, y0: Tensor) -> float | Array:
+    """The least relative tolerance of every sample (B,), or of all where they have none apart."""
+    rtol = tolerance.rtol
+    if not isinstance(rtol, Tensor) or rtol.dim() < y0.dim() or len(rtol) != len(y0):
+        return tolerance.strictest
+    return -np.array(worst((-rtol).reshape(len(y0), -1).amax(1)))
+
+
 class PerSampleSteps(Steps):
     """Steps that the error estimate chooses for each sample alone: one host synchronisation a try.
 
@@ -139,7 +148,7 @@ class PerSampleSteps(Steps):
         self._not_finite_at = np.full(samples, np.inf)
         self._size: Array | None = None
         self._lookout = SamplesLookout(
-            stepper.method.widest_gap, self.t, self.t_end, tolerance.strictest
+            stepper.method.widest_gap, self.t, self.t_end, _strictest_of_each(tolerance, y0)
         )
         self._again, self._further = np.zeros(samples, bool), np.zeros(samples, int)
         self._ratio, self._judged = np.ones(samples), np.ones(samples)
@@ -186,6 +195,7 @@ class PerSampleSteps(Steps):
                     self.tolerance, lambda x: self._times(x, state.y), self._lookout.longest_leap,
                 )
             )  # fmt: skip
+            size = np.minimum(size, self._lookout.longest)
             size = np.maximum(size, 16 * np.spacing(np.abs(self.t)))
         self._size = np.clip(size, self.limits.min_step, self.limits.max_step)
         rounding = self._rounding
@@ -234,7 +244,7 @@ class PerSampleSteps(Steps):
             t1 = np.where(self.active, t1, self.t)
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
-            leaps = bool((self.active & (size > self._lookout.longest_leap)).any())
+            leaps = bool((self.active & (size >= ABOUT * self._lookout.longest_leap)).any())
             ratio, missed = self._read(result, t1, leaps)
             self._rounding.tell()
             order = result.error_order
@@ -369,7 +379,7 @@ class PerSampleSteps(Steps):
         # nothing but velocities is extrapolated
         return Segment(t0, t1, state.y, velocities, new.weights)  # type: ignore[arg-type]
 
-    def _finish(self) -> StopIteration:
+    def _finish(self) -> Ended:
         good = (Status.SUCCESS, Status.EVENT)
         failed = [i for i, status in enumerate(self.statuses) if status not in good]
         self.accepted, self.rejected = int(self.counts.sum()), int(self.rejects.sum())

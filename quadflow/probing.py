@@ -123,8 +123,8 @@ def moved(y: Tensor) -> Tensor:
 
 
 def far_away(y: Tensor) -> float:
-    """An entry farther away than any threshold on states like these."""
-    return float(1e8 * max(1.0, worst(y.abs().amax())))
+    """An entry farther away than any threshold on states like these, if there is such a number."""
+    return min(1e8 * max(1.0, float(worst(y.abs().amax()))), 0.1 * torch.finfo(y.dtype).max)
 
 
 def rounding(reference: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def mixed_samples(
     """How a function of samples mixes them, in words; nothing where it does not.
 
     Several groups of samples are moved, a little and far, and their times with them: the others
-    must stay as they were, to rounding or a small part of the tolerance. 6 to 8 calls for two
+    must stay as they were, to rounding or a small part of the tolerance. 7 to 9 calls for two
     samples and more, one more for a function that mixes them.
 
     Args:
@@ -227,17 +227,20 @@ def _mixed_samples(
     # what is found to a tolerance, for all samples together, may be off by that
     share = max(ROUNDINGS * torch.finfo(reference.dtype).eps, 0.1 * rtol)
     bound = (share * size).reshape(-1, *(1,) * (reference.dim() - 1))
-    far = far_away(y)
-    tries = [(group, y + (y - states)) for group in _groups(len(y))]
-    tries += [(group, torch.full_like(y, far)) for group, _ in tries[:2]]
-    for group, away in tries:
+    groups, far = _groups(len(y)), far_away(y)
+    # a little, then past any threshold: above, below, and out of the numbers, late in the span
+    tries = [(group, y + (y - states), 0.6180339887498949) for group in groups]
+    for group, place in zip(groups[:1] + groups[::-1], (far, -far, math.nan), strict=False):
+        tries.append((group, torch.full_like(y, place), 1.0))
+    for group, away, part in tries:
         moves = torch.from_numpy(group).to(y.device).reshape(column)
-        when = times(np.where(group, t + 0.6180339887498949 * (end - t), t))
+        when = times(np.where(group, t + part * (end - t), t))
         value = evaluate(when, torch.where(moves, away, states))
         if value is None:
             continue
         stays = ~moves.reshape(-1, *(1,) * (reference.dim() - 1))
-        off = ((value - reference).abs() > bound) & reference.isfinite() & stays
+        # nor may what was a number be one no more
+        off = ~((value - reference).abs() <= bound) & reference.isfinite() & stays
         changed = np.array(worst(off.reshape(len(y), -1).any(1)), bool)
         if not changed.any():
             continue

@@ -41,6 +41,7 @@ from .solution import Solution, SolveError, Statistics
 from .step import State, Stepper, StepResult
 from .steps import (
     AdaptiveSteps,
+    Ended,
     FixedSteps,
     Hooks,
     Landing,
@@ -340,7 +341,11 @@ def _finish(
     """The loop over the steps, and the solution of what they reached."""
     told = None if callback is None else _on_state(callback, "callback", layout)
     with bar or contextlib.nullcontext():
-        for result in steps:
+        while True:
+            try:
+                result = next(steps)
+            except Ended:
+                break
             stop = None if tracker is None else tracker.step(result)
             collector.take(result, stop)
             if stop is not None:
@@ -446,6 +451,7 @@ def _on_state(callback: Callable[..., Any] | None, name: str, layout: StateLayou
 
     def on_state(t: Any, y: Tensor, *others: float) -> None:
         seen = layout.seen(y)
+        seen = y.clone() if seen is y else seen
         mark = guard.before(seen)
         told(t, layout.split(seen), *others)
         guard.after(seen, mark)

@@ -181,7 +181,7 @@ class Stepper:
         """The anchor at the start of an interval: known already, or one evaluation."""
         if state.anchor is not None:
             return state.anchor
-        v, detail = self.velocity(state.t, state.y)
+        v, detail = self.velocity.of_held(state.t, state.y)
         return Anchor(state.t, state.y, v, detail)
 
     def step(self, state: State, t1: float, *, is_last: bool = False) -> StepResult:
@@ -225,7 +225,7 @@ class Stepper:
         error: Tensor | None = None
         twin: Callable[[], Anchor] | None = None
         if method.correction is not None and not (is_last and method.forward_last):
-            v1, detail = self.velocity(t1, y1)
+            v1, detail = self.velocity.of_held(t1, y1)
             reached = Anchor(t1, y1, v1, detail)
             corrected = interpolant.integrate(Interval((*known, reached), t0, t1, rule, inside))
             y1 = along(y0, corrected.mean, h)
@@ -261,7 +261,7 @@ class Stepper:
         table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
         velocities = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
         predicted = along(y0, (table[0, 1:] @ velocities).reshape(shape), h)
-        v1, _ = self.velocity(t1, predicted)
+        v1, _ = self.velocity.of_held(t1, predicted)
         velocities = torch.cat((v1.reshape(1, -1), velocities))
         y1 = along(y0, (table[1] @ velocities).reshape(shape), h)
         errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
@@ -372,7 +372,7 @@ class Stepper:
             return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width, *numbers))
         before, velocity = counts(self.velocity), self.velocity
         if from_ == "constant" and v0 is None:
-            v0, _ = velocity(t0, y0)
+            v0, _ = velocity.of_held(t0, y0)
         start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
         earlier: Tensor | None = None
         if seen is not None and from_ == "constant" and rule.has_left:
@@ -517,9 +517,13 @@ class Stepper:
         start = self.start(state)
         detail = start.detail
 
+        # the last stage's state may be the step's end
+        left = len(tableau.a) - 1 if tableau.first_same_as_last else 0
+
         def f(t: Any, y: Tensor) -> Tensor:
-            nonlocal detail
-            v, detail = self.velocity(t, y)
+            nonlocal detail, left
+            left -= 1
+            v, detail = self.velocity.of_held(t, y) if left == 0 else self.velocity(t, y)
             return v
 
         columns = None if isinstance(h, Tensor) else self._stage_columns(tableau, y0)

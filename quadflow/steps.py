@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from .control import StepController, Tolerance, first_step, worth_a_sweep
-from .errors import StiffnessWarning, VelocityError, real_number
+from .errors import StiffnessWarning, real_number
 from .evaluation import Velocity
 from .host import worst
-from .lookout import Lookout
+from .lookout import ABOUT, Lookout
 from .methods import Method, StagesMethod, VariableOrderMethod
-from .ownership import version
 from .step import NotContracting, State, Stepper, StepResult
 from .stiffness import StiffnessMonitor
 from .time_rounding import TimeRounding
@@ -102,6 +101,10 @@ def restarted(state: State) -> State:
     return State(state.t, state.y)
 
 
+class Ended(StopIteration):
+    """There is no further step. Not to be taken for a StopIteration that func has raised."""
+
+
 class Steps(Iterator[StepResult]):
     """Accepted steps, one by one.
 
@@ -120,7 +123,6 @@ class Steps(Iterator[StepResult]):
         self.stopped = False
         self.wants_dense: Callable[[Any, Any], Any] | None = None
         self._result: StepResult | None = None
-        self._known = (state.y, version(state.y))
         self.statuses: list[Status] | None = None
         self.messages: list[str] | None = None
 
@@ -131,14 +133,7 @@ class Steps(Iterator[StepResult]):
 
     def _take(self, result: StepResult) -> None:
         self.accepted += 1
-        y, when = self._known
-        if result.previous.y is y and version(y) != when:
-            raise VelocityError(
-                "the state y was changed in place after the call that it was given to, by a "
-                "function that had kept it: keep a copy (y.clone())"
-            )
         self._result, self.state = result, result.state
-        self._known = (self.state.y, version(self.state.y))
 
     def _share(self) -> None:
         """Dense output of the last step may have evaluated f at its end meanwhile."""
@@ -151,9 +146,9 @@ class Steps(Iterator[StepResult]):
         self.stopped = True
         self._end(Status.EVENT, f"a terminal event ended the solve at t={t:.9g}")
 
-    def _end(self, status: Status, message: str) -> StopIteration:
+    def _end(self, status: Status, message: str) -> Ended:
         self.status, self.message = status, message
-        return StopIteration()
+        return Ended()
 
 
 class FixedSteps(Steps):
@@ -194,7 +189,7 @@ class FixedSteps(Steps):
 
     def __next__(self) -> StepResult:
         if self._upcoming is None:
-            raise StopIteration
+            raise Ended
         if self.accepted >= self._max_steps:
             raise self._end(
                 Status.MAX_STEPS,
@@ -297,7 +292,7 @@ class AdaptiveSteps(Steps):
                 abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
                 self.tolerance, leap=self._lookout.longest_leap,
             )  # fmt: skip
-            size = max(size, 16 * math.ulp(abs(state.t)))
+            size = max(min(size, self._lookout.longest), 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
         if self._rounding.amplifies(state.t):
             self._rounding.measure(state.t, state.y, self._size, self._sign)
@@ -311,11 +306,11 @@ class AdaptiveSteps(Steps):
             upcoming.entering()
         if self._jumps:
             velocity = self.stepper.velocity
-            velocity.window = _just_inside(self.state.t, upcoming.t, velocity.layout.time_dtype)
+            velocity.enter(_just_inside(self.state.t, upcoming.t, velocity.layout.time_dtype))
 
     def __next__(self) -> StepResult:
         if not self._landings:
-            raise StopIteration
+            raise Ended
         if self._size is None:
             self._begin()
         self._share()
@@ -411,7 +406,7 @@ class AdaptiveSteps(Steps):
         y1 = result.state.y
         extra = [*self._monitor.quantities(result), *self._rounding.pending]
         t0, t1 = result.previous.t, result.state.t
-        leaps = abs(t1 - t0) > self._lookout.longest_leap
+        leaps = abs(t1 - t0) >= ABOUT * self._lookout.longest_leap
         if leaps:
             extra = [*extra, self.tolerance.ratio((y1 - y0).detach(), y0, y1)]
         dense = (

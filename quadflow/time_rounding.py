@@ -116,7 +116,7 @@ class TimeRounding:
         else:
             self._since = np.where(due, 0, self._since)
             self._wait = np.where(due, np.minimum(RARER * self._wait, RAREST), self._wait)
-        velocity = self._velocity
+        velocity, y = self._velocity, y.detach()
         ulp = np.maximum(self._eps * np.abs(t), np.finfo(np.float64).tiny)
         here = self._seen(t)
         there = self._seen(t + sign * np.maximum(APART * h, 2 * ulp))

@@ -177,6 +177,12 @@ MIXING_SAMPLES: dict[str, Any] = {
     "batch norm": (Normed(), (6, 2)),
     "a trailing axis": (lambda t, y: y - y.mean(dim=(0, 2), keepdim=True), (4, 2, 3)),
     "complex": (lambda t, y: 1j * y * y.abs().amax(), (4, 2)),
+    "a threshold below": (lambda t, y: torch.where((y < 0).any(), 0 * y, -y), (2, 1)),
+    "a branch on all": (lambda t, y: -y if bool((y > 0.1).all()) else 0 * y, (4, 1)),
+    "the least": (lambda t, y: torch.where(y.amin() < -1, 0 * y, -y), (5, 1)),
+    "a logarithm of all": (lambda t, y: -y * (1 + 0 * torch.log(y.sum())), (4, 2)),
+    "all finite": (lambda t, y: -y * torch.isfinite(y).all(), (4, 2)),
+    "a late time of others": (lambda t, y: torch.where(t.max() > 0.9, 0 * y, -y), (4, 1)),
 }
 
 
@@ -213,7 +219,7 @@ def test_samples_that_are_apart_are_taken(name: str) -> None:
     with torch.no_grad():
         sol = qf.solve(call, y0, (0.0, 1.0), batch_dims=1, rtol=1e-3, atol=1e-3)
     # a random func is found to be one by the first of the groups
-    assert sol.success and sol.stats.probe_nfe == (4 if name == "random" else 8)
+    assert sol.success and sol.stats.probe_nfe == (4 if name == "random" else 9)
 
 
 def test_one_sample_is_not_probed() -> None:
@@ -256,3 +262,24 @@ def test_what_is_found_to_a_tolerance_for_all_samples_is_taken() -> None:
         return new - y
 
     assert qf.solve(func, torch.rand(5, 2, dtype=F64), (0.0, 1.0), batch_dims=1).success
+
+
+@pytest.mark.parametrize("method", ["gauss", "lobatto", "radau3", "dopri5"])
+def test_probes_hold_the_largest_numbers(method: str) -> None:
+    for dtype, size in ((torch.float32, 1e31), (F64, 1e300), (torch.complex64, 1e31)):
+        for y0, more in ((torch.ones(2), {}), (torch.ones(3, 1), {"batch_dims": 1})):
+            y = size * y0.to(dtype)
+            sol = qf.solve(lambda t, y: -y, y, (0.0, 1.0), method=method, rtol=1e-4,
+                           atol=1e-6 * size, **more)  # fmt: skip
+            assert ((sol.y[-1] / size).abs() - math.exp(-1)).abs().max() < 1e-3
+
+
+def test_nodes_are_probed_anew_behind_a_breakpoint() -> None:
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t > 3, -2 * y * y.max(), -0.1 * y)
+
+    y0 = torch.tensor([1.0, 2.0], dtype=F64)
+    how = {"method": "gauss", "breakpoints": [3.0]}
+    loop = qf.solve(func, y0, (0.0, 5.0), node_evaluation="loop", **how)
+    auto = qf.solve(func, y0, (0.0, 5.0), **how)
+    assert auto.stats.node_evaluation == "vmap" and (auto.y - loop.y).abs().max() < 1e-9
