@@ -18,7 +18,6 @@ Y0 = torch.tensor([1.0, 0.5], dtype=torch.float64)
     [{}, {"method": "dopri5"}, {"method": "gauss"}, {"method": "heun", "step_size": 0.01},
      {"method": "dopri5", "batch_dims": 1}, {"method": "gauss", "batch_dims": 1},
      {"events": lambda t, y: y[0] - 0.1}, {"callback": lambda t, y: None}, {"dense_output": True}],
-    ids=str,
 )  # fmt: skip
 def test_stop_iteration_comes_out_as_it_is(how: dict[str, Any]) -> None:
     for calls in (0, 1, 5, 17):
