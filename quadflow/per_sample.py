@@ -316,10 +316,10 @@ class PerSampleSteps(Steps):
         dtype = wanted[0].dtype
         ratio, *numbers = np.array(worst(torch.stack([x.detach().to(dtype) for x in wanted])))
         missed = np.where(inside, numbers.pop(), 0.0) if np.any(inside) else np.zeros(len(ratio))
-        numbers = self._rounding.read(numbers)
+        others = self._rounding.read(numbers)
         self.stepper.corrects = self._rounding.corrects
         if leaps:
-            self._lookout.moved = numbers[0]
+            self._lookout.moved = others[0]
         return ratio, missed
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:

@@ -48,8 +48,8 @@ def cases(method: str) -> dict[str, Callable[[], qf.Solution]]:
     def level(t: Any, y: Tensor) -> Tensor:
         return y[0] - 100.0
 
-    how = {"method": method, "rtol": 1e-7, "atol": 1e-9}
-    together = {"node_evaluation": "broadcast", **how}
+    how: dict[str, Any] = {"method": method, "rtol": 1e-7, "atol": 1e-9}
+    together: dict[str, Any] = {"node_evaluation": "broadcast", **how}
     solve = functools.partial(qf.solve, f, y0, (0.0, 10.0), **together)
     found: dict[str, Callable[[], qf.Solution]] = {
         "plain": solve,
@@ -85,7 +85,7 @@ def measure(
         with torch.no_grad():
             timings = interleaved(runs, repeats=3 if quick else 15)
             for name, solve in runs.items():
-                with Counts() as counts:
+                with Counts() as counts:  # type: ignore[no-untyped-call]
                     solution = solve()
                 rows.append({
                     "method": method, "case": name, "calls": solution.stats.calls,
