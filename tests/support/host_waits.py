@@ -17,12 +17,13 @@ class CountWaits(TorchDispatchMode):
         self.waits = 0
 
     def __enter__(self) -> CountWaits:
-        # numbers of a whole tensor are read without an operation
+        # reads its numbers without an operation; refuses those of a tensor of torch.func.vmap
         self._tolist = torch.Tensor.tolist
 
         def counted(tensor: torch.Tensor) -> object:
-            self.waits += tensor.dim() > 0
-            return self._tolist(tensor)
+            numbers = self._tolist(tensor)
+            self.waits += 1
+            return numbers
 
         torch.Tensor.tolist = counted
         return super().__enter__()
