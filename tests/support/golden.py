@@ -4,11 +4,12 @@
     python tests/support/golden.py record                      write tests/data/golden.json
     python tests/support/golden.py shake                       are the decisions far from an edge?
 
-`compare` and `shake` exit with 1 on any difference. `compare` takes --rounding (equal counts, values within `VALUES`), --method NAME
-(several times) and --traced. Compiled steps run through `torch.compile` under the stance
-"force_eager": the step as it is written for a graph, and its bookkeeping, without a graph. --traced
-makes the graphs (backend "eager", minutes) and counts no host reads, since Dynamo makes none while
-operations are watched. The compiler behind the graph is left to test_compile.py.
+`compare` and `shake` exit with 1 on any difference. `compare` takes --rounding (equal counts,
+values within `VALUES`), --method NAME (several times) and --traced. Compiled steps run under the stance
+"force_eager" of torch.compile: the step as it is written for a graph, and its bookkeeping, without
+a graph. --traced makes the graphs (backend "eager", minutes) and counts no host reads there, since
+Dynamo makes none while operations are watched. The compiler behind the graph is left to
+test_compile.py.
 
 Only the public API is used, so the same file drives trees whose insides differ.
 """
@@ -70,10 +71,10 @@ def _state(*numbers: float) -> Tensor:
 
 
 PROBLEMS = {
-    "pendulum": Problem(_pendulum, _state(1.1, -0.3), (0.0, 0.57, 1.7), "auto"),
-    "oscillator": Problem(_oscillator, _state(0.7, 0.4), (0.0, 1.3), "loop"),
+    "pendulum": Problem(_pendulum, _state(1.1, -0.3), (0.0, 0.43, 1.3), "auto"),
+    "oscillator": Problem(_oscillator, _state(0.7, 0.4), (0.0, 1.1), "loop"),
     "pushed": Problem(
-        _pushed, {"x": _state(0.6), "v": _state(-0.2)}, (2.05, 1.43, 0.91, 0.0), "auto"
+        _pushed, {"x": _state(0.6), "v": _state(-0.2)}, (1.75, 1.33, 0.81, 0.35), "auto"
     ),
 }
 
@@ -129,7 +130,7 @@ def _steps(name: str, mode: str) -> dict[str, Any]:
     method = qf.get_method(name)
     without = method.error_order is None and mode not in ("adaptive", "per sample", "compiled")
     if without or mode.endswith("fixed"):
-        return {"step_size": 0.11}
+        return {"step_size": 0.15}
     digits = 3 if method.order is None else min(method.error_order or 4, 4)
     tolerance = 10.0 ** -(min(digits, 2) if mode == "float32" else digits)
     return {"rtol": tolerance, "atol": tolerance}

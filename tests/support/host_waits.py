@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-WAITS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.item.default",
-         "aten.is_nonzero.default", "aten.equal.default"}  # fmt: skip
+_ATEN = torch.ops.aten
+WAITS = {
+    _ATEN._local_scalar_dense.default, _ATEN.nonzero.default, _ATEN.item.default,
+    _ATEN.is_nonzero.default, _ATEN.equal.default,
+}  # fmt: skip
 
 
 class CountWaits(TorchDispatchMode):
@@ -33,5 +36,5 @@ class CountWaits(TorchDispatchMode):
         super().__exit__(*failure)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.waits += str(func) in WAITS
-        return func(*args, **(kwargs or {}))
+        self.waits += func in WAITS
+        return func(*args, **kwargs) if kwargs else func(*args)
