@@ -1,0 +1,82 @@
+"""The page of the command line, made from the parser that the command line has.
+
+On the page `<!-- commands -->` is replaced by every command with its usage, arguments and options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+from collections.abc import Iterator
+from typing import Any
+
+MARKER = "<!-- commands -->"
+
+
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:
+    """The parsers of a parser's commands, each with its line of help."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, command in action.choices.items():
+                yield command, helps.get(name, "")
+
+
+def shown(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[str, str]:
+    """How an argument is written, and what it does."""
+    value = action.metavar or (
+        "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+    )
+    value = " ".join(value) if isinstance(value, tuple) else value
+    if not action.option_strings:
+        written = value
+    elif action.nargs == 0:
+        written = ", ".join(action.option_strings)
+    else:
+        written = f"{', '.join(action.option_strings)} {value}"
+    text = parser._get_formatter()._expand_help(action) if action.help else ""
+    if action.required and action.option_strings:
+        text = f"{text} (required)"
+    elif action.option_strings and "%(default)s" not in (action.help or ""):
+        default = action.default
+        if default not in (None, False, True, argparse.SUPPRESS, (), ""):
+            text = f"{text} (default: {default})" if text else f"default: {default}"
+    return written, text
+
+
+def section(parser: argparse.ArgumentParser, summary: str, level: int) -> Iterator[str]:
+    """Markdown of one command and of the commands below it."""
+    anchor = parser.prog.replace(" ", "-")
+    yield f"{'#' * level} `{parser.prog}` {{ #{anchor} }}"
+    sentence = parser.description or summary
+    yield html.escape(sentence[:1].upper() + sentence[1:], quote=False)
+    yield f"```text\n{parser.format_usage().strip()}\n```"
+    actions = [
+        action
+        for action in parser._actions
+        if not isinstance(action, (argparse._HelpAction, argparse._SubParsersAction))
+        and action.help is not argparse.SUPPRESS
+    ]
+    if actions:
+        rows = ["| argument | meaning |", "|---|---|"]
+        for action in actions:
+            written, text = (part.replace("|", "\\|") for part in shown(action, parser))
+            rows.append(f"| `{written}` | {html.escape(' '.join(text.split()), quote=False)} |")
+        yield "\n".join(rows)
+    if parser.epilog:
+        yield html.escape(parser.epilog, quote=False)
+    for command, line in subcommands(parser):
+        yield from section(command, line, level + 1)
+
+
+def commands() -> str:
+    """Markdown of every command."""
+    from quadflow.adapters.cli import _parser
+
+    return "\n\n".join(
+        part for command, line in subcommands(_parser()) for part in section(command, line, 2)
+    )
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    return markdown.replace(MARKER, commands()) if MARKER in markdown else markdown

@@ -1,0 +1,135 @@
+"""The docstrings of this project, made into what the API reference knows how to show.
+
+Here an entry of `Args:` may name several arguments ("rtol, atol: ..."), entries may follow each
+other in one paragraph, and a class describes its fields in running text ("t: the times. y: the
+states there."). All of these become lists with an entry a line. Names of the public API in
+backticks become links.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import griffe
+
+PACKAGES = ("quadflow", "quadflow.adapters", "quadflow.analysis")
+ENTRIES = ("Args", "Attributes")
+NAMED = re.compile(r"(?:(?<=^)|(?<=[.;:)] ))((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
+ERRORS = re.compile(r"(?:(?<=^)|(?<=[.;] ))((?:[A-Z]\w+(?:Error|Warning|Interrupt)(?:, )?)+): ")
+
+
+def joined(lines: Iterable[str]) -> str:
+    return " ".join(line.strip() for line in lines).strip()
+
+
+def entries(text: str, pattern: re.Pattern[str], names: set[str] | None) -> list[str]:
+    """`text` cut before every "name: " or "name, name: " of the `names` (of any, where None).
+
+    What stands before the first is the first entry, and may be empty.
+    """
+    cuts = [
+        match.start(1)
+        for match in pattern.finditer(text)
+        if names is None or set(match.group(1).replace("*", "").split(", ")) <= names
+    ]
+    edges = [0, *cuts, len(text)]
+    return [text[a:b].strip() for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def section(title: str, block: list[str], names: set[str]) -> list[str]:
+    """A section with one entry a line, or, without entries, a paragraph."""
+    known = names if title in ENTRIES else None
+    first, *rest = entries(joined(block), NAMED if known is not None else ERRORS, known)
+    lines = [f"**{title}:** {first}", ""] if first else []
+    if rest:
+        lines += [f"{title}:", *(f"    {entry}" for entry in rest), ""]
+    return lines
+
+
+def prose(paragraph: list[str], names: set[str]) -> list[str]:
+    """A paragraph of a class's docstring, with the fields that it describes as a list."""
+    first, *rest = entries(joined(paragraph), NAMED, names)
+    if not rest:
+        return [*paragraph, ""]
+    return [*([first, ""] if first else []), "Attributes:", *(f"    {e}" for e in rest), ""]
+
+
+def paragraphs(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """The docstring's paragraphs and sections: (title or "", lines)."""
+    heading = re.compile(r"^(Args|Attributes|Raises|Warns)(?:[ ,(][^:]*)?:$")
+    at = 0
+    while at < len(lines):
+        titled = heading.match(lines[at])
+        begin = at + 1 if titled else at
+        at = begin
+        while at < len(lines) and (lines[at].startswith("    ") if titled else lines[at].strip()):
+            at += 1
+            if titled is None and at < len(lines) and heading.match(lines[at]):
+                break
+        yield (titled.group(1) if titled else ""), lines[begin:at]
+        while at < len(lines) and not lines[at].strip():
+            at += 1
+
+
+def readable(text: str, names: set[str], *, is_class: bool) -> str:
+    """A docstring with one entry a line."""
+    if re.search(r"^-{4,}$", text, re.MULTILINE):  # sections as NumPy has them
+        return text
+    result: list[str] = []
+    for title, lines in paragraphs(text.splitlines()):
+        if title:
+            result += section(title, lines, names)
+        elif is_class:
+            result += prose(lines, names)
+        else:
+            result += [*lines, ""]
+    return "\n".join(result).strip()
+
+
+class Docstrings(griffe.Extension):
+    """Reads the docstrings of the public names as they are written here."""
+
+    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
+        if pkg.path != PACKAGES[0]:
+            return
+        public: dict[str, str] = {}
+        for path in PACKAGES:
+            module = pkg if path == pkg.path else pkg[path.removeprefix(f"{pkg.path}.")]
+            for name in map(str, module.exports or ()):
+                public[name] = f"{path}.{name}"
+        for member in _members(pkg):
+            if member.docstring is not None:
+                self._rewrite(member, public)
+        for path in public.values():
+            self._unshadow(pkg, path.removeprefix(f"{pkg.path}."))
+
+    def _unshadow(self, pkg: griffe.Module, path: str) -> None:
+        """Where a module has the name of what is imported from it (`solve`), the latter is meant."""
+        *folders, name = path.split(".")
+        owner = pkg[".".join(folders)] if folders else pkg
+        found = owner.members[name]
+        if not found.is_alias and found.is_module:
+            owner.members[name] = griffe.Alias(name, found[name], parent=owner)
+
+    def _rewrite(self, member: Any, public: dict[str, str]) -> None:
+        names = {p.name for p in getattr(member, "parameters", ())}
+        if member.is_class:
+            names |= {name for name, m in member.members.items() if m.is_attribute}
+        text = readable(member.docstring.value, names, is_class=member.is_class)
+        member.docstring.value = re.sub(
+            r"(?<!\[)`(\w+)(\(\))?`",
+            lambda m: f"[{m[0]}][{public[m[1]]}]"
+            if m[1] in public and m[1] != member.name
+            else m[0],
+            text,
+        )
+
+
+def _members(owner: Any) -> Iterator[Any]:
+    """Everything that is defined below a module or class."""
+    for member in owner.members.values():
+        if not member.is_alias:
+            yield member
+            yield from _members(member)
