@@ -69,7 +69,9 @@ def loaded_by_style(css: str) -> list[str]:
 
 def faults(site: Path) -> list[str]:
     """Everything that is wrong with a built site, one line each."""
-    pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    pages = {
+        path.resolve(): Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")
+    }
     found = []
     for path, page in pages.items():
         shown = path.relative_to(site.resolve())

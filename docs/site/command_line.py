@@ -71,7 +71,7 @@ def section(parser: argparse.ArgumentParser, summary: str, level: int) -> Iterat
 
 def commands() -> str:
     """Markdown of every command."""
-    from quadflow.adapters.cli import _parser
+    from quadflow.adapters.cli.main import _parser
 
     return "\n\n".join(
         part for command, line in subcommands(_parser()) for part in section(command, line, 2)

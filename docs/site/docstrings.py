@@ -2,19 +2,21 @@
 
 Here an entry of `Args:` may name several arguments ("rtol, atol: ..."), entries may follow each
 other in one paragraph, and a class describes its fields in running text ("t: the times. y: the
-states there."). All of these become lists with an entry a line. Names of the public API in
-backticks become links.
+states there."). All of these become lists with an entry a line. Names that the reference
+shows become links where they stand in backticks.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import griffe
 
-PACKAGES = ("quadflow", "quadflow.adapters", "quadflow.analysis")
+PAGES = Path(__file__).parents[1] / "reference"
+SHOWN = re.compile(r"^::: (\S+)$", re.MULTILINE)
 ENTRIES = ("Args", "Attributes")
 NAMED = re.compile(r"(?:(?<=^)|(?<=[.;:)] ))((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
 ERRORS = re.compile(r"(?:(?<=^)|(?<=[.;] ))((?:[A-Z]\w+(?:Error|Warning|Interrupt)(?:, )?)+): ")
@@ -92,37 +94,29 @@ class Docstrings(griffe.Extension):
     """Reads the docstrings of the public names as they are written here."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
-        if pkg.path != PACKAGES[0]:
+        shown = [
+            path for page in PAGES.glob("*.md") for path in SHOWN.findall(page.read_text("utf-8"))
+        ]
+        if pkg.path != shown[0].split(".")[0]:
             return
-        public: dict[str, str] = {}
-        for path in PACKAGES:
-            module = pkg if path == pkg.path else pkg[path.removeprefix(f"{pkg.path}.")]
-            for name in map(str, module.exports or ()):
-                public[name] = f"{path}.{name}"
+        links = {path.rpartition(".")[2]: path for path in shown}
         for member in _members(pkg):
             if member.docstring is not None:
-                self._rewrite(member, public)
-        for path in public.values():
-            self._unshadow(pkg, path.removeprefix(f"{pkg.path}."))
+                self._rewrite(member, links)
+        meant = {path: found for path in shown if (found := _shadowed(pkg, path)) is not None}
+        for path, found in meant.items():
+            *folders, name = path.split(".")[1:]
+            owner = pkg[folders] if folders else pkg
+            owner.members[name] = griffe.Alias(name, found, parent=owner)
 
-    def _unshadow(self, pkg: griffe.Module, path: str) -> None:
-        """Where a module has the name of what is imported from it (`solve`), the latter is meant."""
-        *folders, name = path.split(".")
-        owner = pkg[".".join(folders)] if folders else pkg
-        found = owner.members[name]
-        if not found.is_alias and found.is_module:
-            owner.members[name] = griffe.Alias(name, found[name], parent=owner)
-
-    def _rewrite(self, member: Any, public: dict[str, str]) -> None:
+    def _rewrite(self, member: Any, links: dict[str, str]) -> None:
         names = {p.name for p in getattr(member, "parameters", ())}
         if member.is_class:
             names |= {name for name, m in member.members.items() if m.is_attribute}
         text = readable(member.docstring.value, names, is_class=member.is_class)
         member.docstring.value = re.sub(
             r"(?<!\[)`(\w+)(\(\))?`",
-            lambda m: f"[{m[0]}][{public[m[1]]}]"
-            if m[1] in public and m[1] != member.name
-            else m[0],
+            lambda m: f"[{m[0]}][{links[m[1]]}]" if m[1] in links and m[1] != member.name else m[0],
             text,
         )
 
@@ -133,3 +127,13 @@ def _members(owner: Any) -> Iterator[Any]:
         if not member.is_alias:
             yield member
             yield from _members(member)
+
+
+def _shadowed(pkg: griffe.Module, path: str) -> Any:
+    """What a package imports under the name of one of its own modules (`quadflow.solve`)."""
+    *folders, name = path.split(".")[1:]
+    owner = pkg[folders] if folders else pkg
+    found = owner.members[name]
+    if found.is_alias or not found.is_module or name not in owner.imports:
+        return None
+    return pkg[owner.imports[name].split(".")[1:]]
