@@ -42,12 +42,12 @@ docs: $(VENV)/.dev
 
 # every sampler on the three backbones, in about an hour on two cores; then `make figures`
 judge: $(VENV)/.dev
-	$(BIN)/python docs/judge.py
+	$(BIN)/python -m quadflow.analysis.report.site.judge
 
-# the studies of the docs, in some twenty minutes on two cores
+# the studies of the docs, in some half an hour
 laboratory: $(VENV)/.dev
-	$(BIN)/python docs/gallery.py
-	$(BIN)/python docs/update_figures.py
+	$(BIN)/python -m quadflow.analysis.report.site.studies
+	$(BIN)/python -m quadflow.analysis.report.site.pages
 
 # speed against other libraries, in some half an hour on an otherwise idle machine
 benchmarks: $(VENV)/.dev
@@ -55,7 +55,7 @@ benchmarks: $(VENV)/.dev
 
 # the pictures and tables of demo and judge into the README and the docs
 figures: demo
-	$(BIN)/python docs/update_figures.py
+	$(BIN)/python -m quadflow.analysis.report.site.pages
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
