@@ -8,6 +8,7 @@ shows become links where they stand in backticks.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def entries(text: str, pattern: re.Pattern[str], names: set[str] | None) -> list
         if names is None or set(match.group(1).replace("*", "").split(", ")) <= names
     ]
     edges = [0, *cuts, len(text)]
-    return [text[a:b].strip() for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b].strip() for a, b in itertools.pairwise(edges)]
 
 
 def section(title: str, block: list[str], names: set[str]) -> list[str]:
