@@ -20,7 +20,9 @@ LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "lin
            "image": "href", "input": "src", "track": "src"}  # fmt: skip
 NOT_LOADED = {"canonical", "alternate", "prev", "next", "license"}
 """Kinds of <link> that browsers do not follow by themselves."""
-FETCHED = re.compile(r"""["'`](https?:)?//[^"'`]*(unpkg|cdn|jsdelivr|googleapis|gstatic)[^"'`]*["'`]""")
+FETCHED = re.compile(
+    r"""["'`](https?:)?//[^"'`]*(unpkg|cdn|jsdelivr|googleapis|gstatic)[^"'`]*["'`]"""
+)
 """Addresses in scripts that are there to be loaded."""
 
 
@@ -93,8 +95,10 @@ def faults(site: Path) -> list[str]:
                 target /= "index.html"
             if not target.exists():
                 found.append(f"{shown}: {link} does not exist")
-            elif parts.fragment and target in pages and (
-                unquote(parts.fragment) not in pages[target].anchors
+            elif (
+                parts.fragment
+                and target in pages
+                and (unquote(parts.fragment) not in pages[target].anchors)
             ):
                 found.append(f"{shown}: {link} has no such anchor")
     for path in site.rglob("*.css"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,9 +25,7 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Argu
 
 def shown(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[str, str]:
     """How an argument is written, and what it does."""
-    value = action.metavar or (
-        "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
-    )
+    value = action.metavar or action.dest.upper()
     value = " ".join(value) if isinstance(value, tuple) else value
     if not action.option_strings:
         written = value
@@ -35,6 +34,8 @@ def shown(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[str
     else:
         written = f"{', '.join(action.option_strings)} {value}"
     text = parser._get_formatter()._expand_help(action) if action.help else ""
+    if action.choices is not None:
+        text = f"{text}; one of {', '.join(map(str, action.choices))}".removeprefix("; ")
     if action.required and action.option_strings:
         text = f"{text} (required)"
     elif action.option_strings and "%(default)s" not in (action.help or ""):
@@ -73,6 +74,7 @@ def commands() -> str:
     """Markdown of every command."""
     from quadflow.adapters.cli.main import _parser
 
+    os.environ["COLUMNS"] = "80"  # the width of the lines of usage, whatever the terminal's
     return "\n\n".join(
         part for command, line in subcommands(_parser()) for part in section(command, line, 2)
     )

@@ -17,29 +17,42 @@ from markdown.inlinepatterns import InlineProcessor
 from mkdocs.plugins import event_priority
 
 DISPLAYED = r"(?<!\\)\$\$(.+?)\$\$"
-INLINE = r"(?<![\\$\w])\$(?=[^\s$])(.+?)(?<=[^\s\\])\$(?![\w$])"
+INLINE = r"(?<![\\$\w])(\(?)\$(?=[^\s$])(.+?)(?<=[^\s\\])\$(?![\w$])([).,;:]*)"
+"""With the punctuation around it, which must not go to another line."""
+
+
+def mathml(latex: str, display: str) -> str:
+    """MathML of a formula in LaTeX, spaced as TeX spaces it; `display` is "block" or "inline"."""
+    text = convert(latex, display=display)
+    text = re.sub(r"<mo>(min|max|&#x0221E;)</mo>", r"<mi>\1</mi>", text)  # no operators
+    text = text.replace("<mo>&#x0002F;</mo>", '<mo lspace="0" rspace="0">&#x0002F;</mo>')
+    thin = '<mspace width="0.1667em"/>'
+    return re.sub(r"(<mi>(?:cos|sin|exp|log|max|min)</mi>)(?!<mo)", rf"\1{thin}", text)
 
 
 class Formula(InlineProcessor):
-    """One pattern of formulas; `display` is "block" or "inline"."""
-
-    def __init__(self, pattern: str, md: Markdown, display: str) -> None:
-        super().__init__(pattern, md)
-        self.display = display
-
     def handleMatch(  # type: ignore[override]
         self, m: re.Match[str], data: str
     ) -> tuple[etree.Element | str, int, int]:
-        # the parser has escaped "<" and "&" in what it read
-        latex = html.unescape(m.group(1).strip())
-        return self.md.htmlStash.store(convert(latex, display=self.display)), m.start(0), m.end(0)
+        before, latex, after = m.groups()
+        formula = mathml(html.unescape(latex), "inline")  # Markdown has escaped "<" and "&"
+        kept = f'<span class="formula">{before}{formula}{after}</span>'
+        return self.md.htmlStash.store(kept), m.start(0), m.end(0)
+
+
+class DisplayedFormula(InlineProcessor):
+    def handleMatch(  # type: ignore[override]
+        self, m: re.Match[str], data: str
+    ) -> tuple[etree.Element | str, int, int]:
+        formula = mathml(html.unescape(m[1].strip()), "block")
+        return self.md.htmlStash.store(formula), m.start(0), m.end(0)
 
 
 class Mathematics(Extension):
     def extendMarkdown(self, md: Markdown) -> None:
         # before backslashes and emphasis are read (180), after code is (190)
-        md.inlinePatterns.register(Formula(DISPLAYED, md, "block"), "displayed formula", 186)
-        md.inlinePatterns.register(Formula(INLINE, md, "inline"), "formula", 185)
+        md.inlinePatterns.register(DisplayedFormula(DISPLAYED, md), "displayed formula", 186)
+        md.inlinePatterns.register(Formula(INLINE, md), "formula", 185)
 
 
 @event_priority(100)  # before the API reference takes the list of extensions
