@@ -40,7 +40,7 @@ def shown(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[str
         text = f"{text} (required)"
     elif action.option_strings and "%(default)s" not in (action.help or ""):
         default = action.default
-        if default not in (None, False, True, argparse.SUPPRESS, (), ""):
+        if default not in (None, argparse.SUPPRESS, (), "") and not isinstance(default, bool):
             text = f"{text} (default: {default})" if text else f"default: {default}"
     return written, text
 

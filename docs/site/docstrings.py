@@ -18,6 +18,7 @@ import griffe
 
 PAGES = Path(__file__).parents[1] / "reference"
 SHOWN = re.compile(r"^::: (\S+)$", re.MULTILINE)
+NO_BREAK = "\N{NO-BREAK SPACE}"
 ENTRIES = ("Args", "Attributes")
 NAMED = re.compile(r"(?:(?<=^)|(?<=[.;:)] ))((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
 ERRORS = re.compile(r"(?:(?<=^)|(?<=[.;] ))((?:[A-Z]\w+(?:Error|Warning|Interrupt)(?:, )?)+): ")
@@ -42,13 +43,33 @@ def entries(text: str, pattern: re.Pattern[str], names: set[str] | None) -> list
 
 
 def section(title: str, block: list[str], names: set[str]) -> list[str]:
-    """A section with one entry a line, or, without entries, a paragraph."""
-    known = names if title in ENTRIES else None
-    first, *rest = entries(joined(block), NAMED if known is not None else ERRORS, known)
-    lines = [f"**{title}:** {first}", ""] if first else []
-    if rest:
-        lines += [f"{title}:", *(f"    {entry}" for entry in rest), ""]
-    return lines
+    """A section with one entry a line; what stands before its entries is a paragraph."""
+    begun: list[list[str]] = [[]]  # the lines of what has no name, then of every entry
+    for line in block:
+        if re.match(r" {4}(\*{0,2}\w+, )*\*{0,2}\w+: ", line):
+            begun.append([])
+        begun[-1].append(line)
+    pattern, known = (NAMED, names) if title in ENTRIES else (ERRORS, None)
+    found = [entry for lines in begun for entry in entries(joined(lines), pattern, known)]
+    listed = [entry for entry in found if re.match(r"[*\w]+(, [*\w]+)*: ", entry)]
+    rest = " ".join(entry for entry in found if entry not in listed).strip("; ")
+    if rest and not listed:
+        return [f"**{title}:** {rest}", ""]
+    besides = [f"Besides: {rest[0].lower()}{rest[1:]}.", ""] if rest else []
+    return [*listing(title, listed), *besides]
+
+
+def listing(title: str, listed: list[str]) -> list[str]:
+    """The lines of a section. A blank between names must not look like a type, and attributes
+    described together have no type (left out, griffe takes that of the entry before)."""
+    if not listed:
+        return []
+    lines = [f"{title}:"]
+    for entry in listed:
+        names, _, text = entry.partition(": ")
+        untyped = " ()" if title == "Attributes" and "," in names else ""
+        lines.append(f"    {names.replace(' ', NO_BREAK)}{untyped}: {text}")
+    return [*lines, ""]
 
 
 def prose(paragraph: list[str], names: set[str]) -> list[str]:
@@ -56,7 +77,7 @@ def prose(paragraph: list[str], names: set[str]) -> list[str]:
     first, *rest = entries(joined(paragraph), NAMED, names)
     if not rest:
         return [*paragraph, ""]
-    return [*([first, ""] if first else []), "Attributes:", *(f"    {e}" for e in rest), ""]
+    return [*([first, ""] if first else []), *listing("Attributes", rest)]
 
 
 def paragraphs(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
