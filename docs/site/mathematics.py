@@ -25,13 +25,13 @@ def mathml(latex: str, display: str) -> str:
     """MathML of a formula in LaTeX, spaced as TeX spaces it; `display` is "block" or "inline"."""
     text = convert(latex, display=display)
     text = re.sub(r"<mo>(min|max|&#x0221E;)</mo>", r"<mi>\1</mi>", text)  # no operators
-    text = text.replace("<mo>&#x0002F;</mo>", '<mo lspace="0" rspace="0">&#x0002F;</mo>')
+    text = re.sub(r"<mo([^>]*)>(&#x0002F;|&#x0007C;)<", r'<mo\1 lspace="0" rspace="0">\2<', text)
     thin = '<mspace width="0.1667em"/>'
     return re.sub(r"(<mi>(?:cos|sin|exp|log|max|min)</mi>)(?!<mo)", rf"\1{thin}", text)
 
 
 class Formula(InlineProcessor):
-    def handleMatch(  # type: ignore[override]
+    def handleMatch(
         self, m: re.Match[str], data: str
     ) -> tuple[etree.Element | str, int, int]:
         before, latex, after = m.groups()
@@ -41,7 +41,7 @@ class Formula(InlineProcessor):
 
 
 class DisplayedFormula(InlineProcessor):
-    def handleMatch(  # type: ignore[override]
+    def handleMatch(
         self, m: re.Match[str], data: str
     ) -> tuple[etree.Element | str, int, int]:
         formula = mathml(html.unescape(m[1].strip()), "block")

@@ -29,7 +29,7 @@ def _printed(text: str) -> str:
 
 def judged_blocks(folder: Path) -> dict[str, str]:
     """The generated pieces of docs/judged.md and docs/training.md, by marker name."""
-    texts = {}
+    texts: dict[str, str] = {}
     for path in sorted(folder.glob("evaluate-*.json")):
         name = path.stem.removeprefix("evaluate-")
         tables = judgement(_read(path))
