@@ -66,6 +66,15 @@ def test_every_page_is_in_the_navigation() -> None:
     assert len(listed) == len(set(listed)) and set(listed) == files
 
 
+def test_every_room_of_the_code_is_described() -> None:
+    text = (ROOT / "docs/inside.md").read_text(encoding="utf-8")
+    for folder in ("quadflow", "adapters", "analysis"):
+        _, _, table = text.partition(f"| `{folder}/` | holds |")
+        described = re.findall(r"^\| `(\w+)/` \|", table.partition("\n\n")[0], re.MULTILINE)
+        rooms = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+        assert sorted(described) == sorted(rooms), folder
+
+
 # -- docstrings ------------------------------------------------------------------------------------
 
 
