@@ -117,7 +117,7 @@ class Docstrings(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         shown = [
-            path for page in PAGES.glob("*.md") for path in SHOWN.findall(page.read_text("utf-8"))
+            path for page in PAGES.rglob("*.md") for path in SHOWN.findall(page.read_text("utf-8"))
         ]
         if pkg.path != shown[0].split(".")[0]:
             return

@@ -31,9 +31,7 @@ def mathml(latex: str, display: str) -> str:
 
 
 class Formula(InlineProcessor):
-    def handleMatch(
-        self, m: re.Match[str], data: str
-    ) -> tuple[etree.Element | str, int, int]:
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[etree.Element | str, int, int]:
         before, latex, after = m.groups()
         formula = mathml(html.unescape(latex), "inline")  # Markdown has escaped "<" and "&"
         kept = f'<span class="formula">{before}{formula}{after}</span>'
@@ -41,9 +39,7 @@ class Formula(InlineProcessor):
 
 
 class DisplayedFormula(InlineProcessor):
-    def handleMatch(
-        self, m: re.Match[str], data: str
-    ) -> tuple[etree.Element | str, int, int]:
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[etree.Element | str, int, int]:
         formula = mathml(html.unescape(m[1].strip()), "block")
         return self.md.htmlStash.store(formula), m.start(0), m.end(0)
 

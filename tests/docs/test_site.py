@@ -15,7 +15,7 @@ import pytest
 import yaml
 from paths import ROOT
 
-PAGES = sorted((ROOT / "docs/reference").glob("*.md"))
+PAGES = sorted((ROOT / "docs/reference").rglob("*.md"))
 PACKAGES = ("quadflow", "quadflow.adapters", "quadflow.analysis")
 
 
