@@ -82,6 +82,13 @@ def test_links_and_pictures_exist() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_files_that_pages_name_exist() -> None:
+    named = r"(?<![/\w.])(?:quadflow|adapters|analysis|tests)/[\w/]+\.py"
+    for page in [ROOT / "README.md", *DOCS]:
+        for path in re.findall(named, page.read_text(encoding="utf-8")):
+            assert (ROOT / path).is_file(), f"{page.name}: {path}"
+
+
 def _judged(name: str) -> dict:
     path = ROOT / f"docs/figures/judged/evaluate-{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))
