@@ -10,6 +10,7 @@ import html
 import os
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 MARKER = "<!-- commands -->"
 
@@ -70,13 +71,40 @@ def section(parser: argparse.ArgumentParser, summary: str, level: int) -> Iterat
         yield from section(command, line, level + 1)
 
 
+class Caught(BaseException):
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+
+def parser_for(*words: str) -> argparse.ArgumentParser:
+    """The parser that the command line makes for these words, caught before it reads them; the
+    command that they name is complete in it."""
+    from quadflow.adapters.cli import main
+
+    def catch(self: argparse.ArgumentParser, *args: Any) -> None:
+        raise Caught(self)
+
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", catch):
+        try:
+            main(list(words))
+        except Caught as caught:
+            return caught.parser
+    raise RuntimeError("the command line did not read its arguments")
+
+
+def complete_commands() -> Iterator[tuple[argparse.ArgumentParser, str]]:
+    """The parser of every command, with the command's line of help."""
+    for command, _ in subcommands(parser_for()):
+        for found, text in subcommands(parser_for(command.prog.split()[-1])):
+            if found.prog == command.prog:
+                yield found, text
+
+
 def commands() -> str:
     """Markdown of every command."""
-    from quadflow.adapters.cli.main import _parser
-
     os.environ["COLUMNS"] = "80"  # the width of the lines of usage, whatever the terminal's
     return "\n\n".join(
-        part for command, line in subcommands(_parser()) for part in section(command, line, 2)
+        part for command, line in complete_commands() for part in section(command, line, 2)
     )
 
 
