@@ -1,7 +1,7 @@
 """Put the results of `make demo`, `make judge` and `make laboratory` into the README and the docs.
 
-Run by `make figures` and `make laboratory` in the repository's root. Tables stand between `<!-- begin NAME -->` and
-`<!-- end NAME -->`.
+Run by `make figures` and `make laboratory` in the repository's root. Tables stand between
+`<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SideNets trained with and without data, compared; the table in docs/training.md.
 
-`python -m quadflow.analysis.report.site.sidenet_sources WITH.safetensors WITHOUT.safetensors`, in the
-repository's root, with the files of
+`python -m quadflow.analysis.report.site.sidenet_sources WITH.safetensors WITHOUT.safetensors`, in
+the repository's root, with the files of
 
     quadflow train sidenet --preset small --steps 500 --batch-size 24 --data FOLDER --out WITH...
     quadflow train sidenet --preset small --steps 500 --batch-size 24 --data none --out WITHOUT...
