@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--draw", action="store_true", help="measure nothing, draw what is recorded"
     )
     parser.add_argument("--docs", default="docs", metavar="FOLDER",
-                        help="holds benchmarks.md and figures/benchmarks, the record (docs)")  # fmt: skip
+                        help="with benchmarks.md and figures/benchmarks (docs)")  # fmt: skip
     arguments = parser.parse_args(argv)
     docs = Path(arguments.docs)
     page, record_file = docs / "benchmarks.md", docs / "figures" / "benchmarks" / "benchmarks.json"
