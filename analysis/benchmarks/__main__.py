@@ -1,4 +1,4 @@
-"""All speed benchmarks: docs/figures/benchmarks.json, the figures of growth, docs/benchmarks.md.
+"""All speed benchmarks: docs/figures/benchmarks, docs/benchmarks.md.
 
 `python -m quadflow.analysis.benchmarks [--quick] [--only NAME ...] [--docs docs] [--draw]`, in the
 repository's root; in about half an hour. Each is also a command of its own, see `--help`.
@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--draw", action="store_true", help="measure nothing, draw what is recorded"
     )
     parser.add_argument("--docs", default="docs", metavar="FOLDER",
-                        help="holds benchmarks.md, and figures/ for the record (docs)")  # fmt: skip
+                        help="with benchmarks.md and figures/benchmarks (docs)")  # fmt: skip
     arguments = parser.parse_args(argv)
     docs = Path(arguments.docs)
-    page, record_file = docs / "benchmarks.md", docs / "figures" / "benchmarks.json"
+    page, record_file = docs / "benchmarks.md", docs / "figures" / "benchmarks" / "benchmarks.json"
     if not page.is_file() or not record_file.parent.is_dir():
         parser.error(f"--docs {docs}: there must be {page} and the folder {record_file.parent}")
     records: dict[str, Record] = {}

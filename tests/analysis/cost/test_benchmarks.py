@@ -386,7 +386,7 @@ def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/benchmarks").mkdir(parents=True)
     page = tmp_path / "benchmarks.md"
     page.write_text(
         "<!-- begin benchmarks-scientific -->\n<!-- end benchmarks-scientific -->\n"
@@ -396,7 +396,7 @@ def test_the_command_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     nothing: report.Record = {"rows": [], "f": {}, "targets": []}
     monkeypatch.setattr(scientific, "measure", lambda quick, say: dict(nothing))
     everything.main(["--only", "scientific", "--docs", str(tmp_path)])
-    record = json.loads((tmp_path / "figures/benchmarks.json").read_text("utf-8"))
+    record = json.loads((tmp_path / "figures/benchmarks/benchmarks.json").read_text("utf-8"))
     assert list(record) == ["scientific"]
     assert record["scientific"]["command"] == "python -m quadflow.analysis.benchmarks.scientific"
     assert "one thread of a machine" in page.read_text("utf-8")

@@ -1,24 +1,24 @@
 """The figures of docs/judged.md: every sampler on the three backbones, editing, overhead.
 
-Run by `make judge`; about an hour of one core. Results go to docs/figures; `make figures` puts them
-into the page.
+Run by `make judge` in the repository's root; about an hour of one core. Results go to
+docs/figures/judged; `make figures` puts them into the page.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
-from quadflow.adapters.backbones.registry import load_named, load_named_sidenet
-from quadflow.adapters.cli.main import main as quadflow
-from quadflow.adapters.data.images import save_png, tile
-from quadflow.analysis.benchmarks.sidenet_overhead import overhead
-from quadflow.analysis.images.evaluation import Evaluation, Subject, add_budget
-from quadflow.analysis.images.round_trip import edit_grid, round_trip_errors
-from quadflow.storage import write_json
+from ....adapters.backbones.registry import load_named, load_named_sidenet
+from ....adapters.data.images import save_png, tile
+from ....storage import write_json
+from ...benchmarks.sidenet_overhead import overhead
+from ...images.evaluation import Evaluation, Subject, add_budget
+from ...images.round_trip import edit_grid, round_trip_errors
 
-FIGURES = Path(__file__).parent / "figures"
+FIGURES = Path("docs/figures/judged")
 PICTURED = ("fashion-unet-guided", "mnist-sit-guided")
 RUNS = {
     "fashion-unet": ("fashion-unet", "1"),
@@ -33,12 +33,12 @@ def evaluations() -> None:
     for name, (backbone, guidance) in RUNS.items():
         stem = str(FIGURES / f"evaluate-{name}")
         pictures = ["--pictures", f"{stem}.png"] if name in PICTURED else []
-        code = quadflow(
-            ["evaluate", "--backbone", backbone, "--guidance", guidance, "--features",
-             "efficientnet", "--budget", *pictures, "--out", f"{stem}.json"]
+        subprocess.run(
+            [sys.executable, "-m", "quadflow", "evaluate", "--backbone", backbone, "--guidance",
+             guidance, "--features", "efficientnet", "--budget", *pictures, "--out",
+             f"{stem}.json"],
+            check=True,
         )  # fmt: skip
-        if code:
-            sys.exit(code)
 
 
 def budgets() -> None:

@@ -1,6 +1,7 @@
 """SideNets trained with and without data, compared; the table in docs/training.md.
 
-`python docs/compare_sources.py WITH.safetensors WITHOUT.safetensors` with the files of
+`python -m quadflow.analysis.report.site.sidenet_sources WITH.safetensors WITHOUT.safetensors`, in
+the repository's root, with the files of
 
     quadflow train sidenet --preset small --steps 500 --batch-size 24 --data FOLDER --out WITH...
     quadflow train sidenet --preset small --steps 500 --batch-size 24 --data none --out WITHOUT...
@@ -13,13 +14,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from quadflow.adapters import FlowField, Guidance, initial_noise, load_sidenet, sample
-from quadflow.adapters.backbones.registry import load_named
-from quadflow.adapters.sampling.sample import default_labels
-from quadflow.analysis.images.trajectories import converged, rmse
-from quadflow.storage import write_json
+from ....adapters import FlowField, Guidance, initial_noise, load_sidenet, sample
+from ....adapters.backbones.registry import load_named
+from ....adapters.sampling.sample import default_labels
+from ....storage import write_json
+from ...images.trajectories import converged, rmse
 
-OUT = Path(__file__).parent / "figures" / "sources.json"
+OUT = Path("docs/figures/judged/sources.json")
 COUNT, NFES = 48, (3, 5, 7, 10)
 
 

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from paths import ROOT
 
-FIGURES = json.loads((ROOT / "docs/figures/demo.json").read_text(encoding="utf-8"))
+from quadflow.adapters.cli import main
+from quadflow.analysis.report.site import pages
+
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+FIGURES = json.loads((ROOT / "docs/figures/demo/demo.json").read_text(encoding="utf-8"))
 
 
-def _update_script():
-    spec = importlib.util.spec_from_file_location("update", ROOT / "docs/update_figures.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/sampling.md",
-        "docs/methods.md",
-        "docs/judged.md",
-        "docs/training.md",
-        "docs/laboratory.md",
-    ],
-)
-def test_tables_are_those_of_the_recorded_demo(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert _update_script().rewrite(text, FIGURES) == text
-    assert "<!-- begin" in text
-    assert "@" not in re.sub(r"`[^`]*`", "", text), "a placeholder was left"
+def test_tables_are_the_recorded_ones() -> None:
+    filled = pages.filled(ROOT)
+    assert len(filled) >= 8
+    for page, text in filled.items():
+        assert page.read_text(encoding="utf-8") == text, f"{page.name}: run `make figures`"
+        assert "@" not in re.sub(r"`[^`]*`", "", text), f"{page.name}: a placeholder was left"
 
 
 def test_recorded_orders_are_the_promised_ones() -> None:
@@ -57,42 +43,54 @@ def test_recorded_sampling_is_complete() -> None:
             assert min(row.values()) > 5 * entry["reference_rmse"]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/solving.md",
-        "docs/events.md",
-        "docs/gradients.md",
-        "docs/migrating.md",
-        "docs/sampling.md",
-        "docs/training.md",
-        "docs/laboratory.md",
-        "docs/choosing.md",
-        "docs/reliability.md",
-        "docs/methods.md",
-    ],
-)
-def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+
+
+WITH_CODE = [page for page in (ROOT / "README.md", *DOCS) if _blocks(page, "python")]
+
+
+def test_guides_have_code() -> None:
+    """What finds the snippets finds them."""
+    names = {page.stem for page in WITH_CODE}
+    assert {"README", "index", "solving", "events", "gradients", "extending", "sampling"} <= names
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All python blocks of a page, one after the other; one that begins with a comment that names
+    a file is that file as well, for the page's commands."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     library = importlib.import_module("quadflow.analysis.problems.problem")
     library.problem_names()  # all are there before the copy, which keeps a snippet's own problem
     monkeypatch.setattr(library, "_PROBLEMS", dict(library._PROBLEMS))
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
-    assert snippets
     namespace: dict[str, object] = {}
-    for snippet in snippets:
+    for snippet in _blocks(page, "python"):
+        if named := re.match(r"# (\w+\.py)$", snippet, re.MULTILINE):
+            Path(named[1]).write_text(snippet, encoding="utf-8")
         exec(snippet, namespace)
+    for command in "".join(_blocks(page, "console")).splitlines():
+        prompt, program, *arguments = shlex.split(command, comments=True)
+        assert (prompt, program) == ("$", "quadflow"), command
+        assert main(arguments) == 0, command
 
 
 def test_links_and_pictures_exist() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *DOCS]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_files_that_pages_name_exist() -> None:
+    named = r"(?<![/\w.])(?:quadflow|adapters|analysis|tests)/[\w/]+\.py"
+    for page in [ROOT / "README.md", *DOCS]:
+        for path in re.findall(named, page.read_text(encoding="utf-8")):
+            assert (ROOT / path).is_file(), f"{page.name}: {path}"
+
+
 def _judged(name: str) -> dict:
-    path = ROOT / f"docs/figures/evaluate-{name}.json"
+    path = ROOT / f"docs/figures/judged/evaluate-{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 

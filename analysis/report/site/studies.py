@@ -1,16 +1,15 @@
 """Run the studies of the docs (laboratory, reliability, choosing), each by the command shown there.
 
-Run by `make laboratory`, in some twenty minutes on two cores. Pictures and `laboratory.json`
-(commands with what they print) go to docs/figures; `update_figures.py` puts them into the pages.
+Run by `make laboratory` in the repository's root, in half an hour. Pictures and `laboratory.json`
+(commands with what they print) go to docs/figures/laboratory; `pages` puts them into the pages.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,11 +17,10 @@ from pathlib import Path
 
 import torch
 
-from quadflow.adapters.cli.main import main
-from quadflow.analysis.cost.work_precision import machine
-from quadflow.storage import write_json
+from ....storage import write_json
+from ...cost.work_precision import machine
 
-FIGURES = Path(__file__).parent / "figures"
+FIGURES = Path("docs/figures/laboratory")
 COMMANDS = {
     "certify-lobatto": "quadflow certify gauss-lobatto --nodes 4",
     "certify-sweeps": "quadflow certify lobatto4",
@@ -54,21 +52,23 @@ COMMANDS = {
 
 
 def run(command: str) -> str:
-    """What a command prints."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = main(shlex.split(command)[1:])
-    if code != 0:
-        raise RuntimeError(f"{command}: exit code {code}")
-    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+    """What a command prints, run on one thread where its pictures are to land.
+
+    Raises:
+        CalledProcessError: it failed; what it said has gone to standard error.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(command)], cwd=FIGURES, check=True, text=True,
+        stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
     return "\n".join(line for line in lines if not line.startswith("-> ")).strip("\n")
 
 
 def build(names: Sequence[str]) -> None:
     """Run the studies of these names; the others stay as they were recorded."""
-    torch.set_num_threads(1)
-    os.chdir(FIGURES)  # so that pictures land there, and the page shows bare names
-    file = Path("laboratory.json")
+    torch.set_num_threads(1)  # as in the runs: the record of the machine says so
+    file = FIGURES / "laboratory.json"
     record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"studies": {}}
     for name in names:
         began = time.perf_counter()
