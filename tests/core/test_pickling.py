@@ -288,7 +288,7 @@ def test_a_failure_survives(name: str) -> None:
 def exception_classes() -> list[type[BaseException]]:
     found = {}
     for package in (qf, adapters, analysis):
-        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if module.name.endswith("__main__"):
                 continue
             for value in vars(importlib.import_module(module.name)).values():
