@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..cost.equal_error import compare
-from ..cost.subjects import Subject, ring
-from ..solvers.peers import Peer, other_peers, quadflow_peers
+from ..problems.subjects import Subject, ring
+from ..solvers.solver import Solver, other_solvers, quadflow_solvers
 from .report import Record, left_out, milliseconds, quotient, ratio, run, table
 
 SIZES = (1, 100, 10_000)
@@ -33,13 +33,13 @@ def measure(
     *,
     quick: bool = False,
     sizes: Sequence[int] | None = None,
-    peers: Sequence[Peer] | None = None,
+    solvers: Sequence[Solver] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Record:
     """{"rows": one for every size and solver}. quick: 1 and 100 trajectories, nothing compiled."""
     sizes = sizes or (SIZES[:2] if quick else SIZES)
     rows: list[dict[str, Any]] = []
-    solvers = list(peers or _solvers(quick))
+    solvers = solvers or _solvers(quick)
     for size in sizes:
         subject = ring(size)
         parts: dict[str, tuple[Subject, float]] = {}
@@ -52,16 +52,17 @@ def measure(
             solvers, subject, [TARGET], budget=budget, repeats=3 if quick else 5,
             seconds=1.0 if quick else 2.0, parts=parts, say=say,
         )  # fmt: skip
-        marks = {p.name: p.per_sample for p in solvers}
+        marks = {s.title: s.per_sample for s in solvers}
         rows += [{"size": size, "per_sample": marks[e.solver], **e.to_dict()} for e in entries]
     return {"rows": rows, "target": TARGET, "sizes": list(sizes)}
 
 
-def _solvers(quick: bool) -> list[Peer]:
-    ours = [
-        *quadflow_peers(compiled=not quick), *quadflow_peers(compiled=not quick, per_sample=True)
-    ]  # fmt: skip
-    return [*ours, *other_peers(compiled=not quick, batch=True)]
+def _solvers(quick: bool) -> list[Solver]:
+    return [
+        *quadflow_solvers(compiled=not quick),
+        *quadflow_solvers(compiled=not quick, per_sample=True),
+        *other_solvers(compiled=not quick, batch=True),
+    ]
 
 
 def tables(record: Record) -> dict[str, str]:

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import quadflow as qf
 
-from ..cost.subjects import subject
 from ..cost.timing import interleaved
+from ..problems.subjects import subject
 from .report import Record, ratio, run, table
 
 METHODS = ("adams", "dopri5", "dopri8", "gauss")

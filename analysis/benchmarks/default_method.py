@@ -27,8 +27,8 @@ import quadflow as qf
 
 from ..cost.equal_error import compare
 from ..cost.rows import geometric_mean
-from ..cost.subjects import SCIENTIFIC, Subject, subject, torch_subject
-from ..solvers.peers import quadflow_peer
+from ..problems.subjects import SCIENTIFIC, Subject, subject, torch_subject
+from ..solvers.quadflow import quadflow_solver
 from .networks import NetworkVelocity, start_states
 from .report import Record, ratio, run, table
 
@@ -147,10 +147,10 @@ def measure(
 ) -> Record:
     """{"rows": one for every kind, problem, error and method}. quick: one problem a kind."""
     rows: list[dict[str, Any]] = []
-    peers = [quadflow_peer(method) for method in methods]
+    solvers = [quadflow_solver(method) for method in methods]
     for kind in kinds:
         for one, targets in subjects(kind)[: 1 if quick else None]:
-            entries = compare(peers, one, targets, repeats=3, seconds=0.3, say=say)
+            entries = compare(solvers, one, targets, repeats=3, seconds=0.3, say=say)
             rows += [
                 {
                     "kind": kind, "problem": one.name,

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ...storage import write_json
-from ..cost.work_precision import machine
+from ..report.machine import machine
 from ..report.marked_blocks import fill
-from ..solvers.peers import LIBRARIES, missing
+from ..solvers.solver import LIBRARIES, missing
 
 Record = dict[str, Any]
 """What a benchmark measured, ready for JSON; `tables` makes text of it."""

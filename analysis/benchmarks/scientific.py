@@ -16,9 +16,9 @@ import torch
 
 from ..cost.equal_error import compare
 from ..cost.rows import geometric_mean
-from ..cost.subjects import SCIENTIFIC, subject
 from ..cost.timing import interleaved
-from ..solvers.peers import Peer, other_peers, quadflow_peers
+from ..problems.subjects import SCIENTIFIC, subject
+from ..solvers.solver import Solver, other_solvers, quadflow_solvers
 from .report import Record, left_out, milliseconds, quotient, ratio, run, table
 
 TARGETS = (1e-6, 1e-9, 1e-12)
@@ -30,7 +30,7 @@ def measure(
     quick: bool = False,
     problems: Sequence[str] | None = None,
     targets: Sequence[float] | None = None,
-    peers: Sequence[Peer] | None = None,
+    solvers: Sequence[Solver] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Record:
     """{"rows": one for every problem, target and solver, "f": seconds of a call of f}.
@@ -39,7 +39,9 @@ def measure(
     """
     names = problems or (SCIENTIFIC[:2] if quick else SCIENTIFIC)
     targets = targets or (TARGETS[:2] if quick else TARGETS)
-    solvers = peers or [*quadflow_peers(compiled=not quick), *other_peers(compiled=not quick)]
+    solvers = solvers or [
+        *quadflow_solvers(compiled=not quick), *other_solvers(compiled=not quick)
+    ]  # fmt: skip
     rows: list[dict[str, Any]] = []
     calls: dict[str, float] = {}
     for name in names:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 import quadflow as qf
 
+from ..problems.problem import get_problem
 from ..report.panels import Panels, styles
 
 ECCENTRICITY = 0.6
@@ -41,16 +42,10 @@ def phases(count: int, eccentricity: float = ECCENTRICITY) -> Tensor:
     )
 
 
-def velocity(t: Tensor, y: Tensor) -> Tensor:
-    """Of states (..., 4) in a field of unit strength."""
-    place, momentum = y[..., :2], y[..., 2:]
-    square = (place * place).sum(-1, keepdim=True)
-    return torch.cat((momentum, -place / (square * square.sqrt())), -1)
-
-
 def energy(y: Tensor) -> Tensor:
-    """(...) of states (..., 4)."""
-    return 0.5 * (y[..., 2:] ** 2).sum(-1) - 1 / (y[..., :2] ** 2).sum(-1).sqrt()
+    """The energy (...) of states (..., 4)."""
+    found: Tensor = get_problem("kepler").invariants["energy"](y.unbind(-1), torch)
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,8 +127,9 @@ def orbit(
                 progress()
 
     solution = qf.solve(
-        velocity, y0, (0.0, periods * PERIOD), method=method, step_size=PERIOD / steps_per_period,
-        node_evaluation="broadcast", callback=look, record_steps=False,
+        get_problem("kepler").f, y0, (0.0, periods * PERIOD), method=method,
+        step_size=PERIOD / steps_per_period, node_evaluation="broadcast", callback=look,
+        record_steps=False,
     )  # fmt: skip
     stats = solution.stats
     return Orbit(

@@ -14,7 +14,7 @@ from ...extras import require
 from ..report.panels import Panels, styles, tidy_log
 
 if TYPE_CHECKING:  # the measurement imports this file when it is drawn
-    from .convergence import OrderMeasurement
+    from .measurement import OrderMeasurement
 
 
 def order_plot(

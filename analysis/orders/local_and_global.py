@@ -12,8 +12,9 @@ import torch
 import quadflow as qf
 
 from ..problems.problem import Problem, get_problem
-from .convergence import OrderMeasurement, measured_order
+from .convergence import measured_order
 from .figures import order_plot
+from .measurement import OrderMeasurement
 
 DIGITS = 40
 BUDGET = 2500  # steps of all solves of a measurement: the global error settles late

@@ -14,7 +14,8 @@ import quadflow as qf
 from ..exact.mp_backend import ImplicitCollocation
 from ..problems.problem import get_problem
 from ..report.panels import Panels, label_end, styles, tidy_log
-from .convergence import OrderMeasurement, measured_order
+from .convergence import measured_order
+from .measurement import OrderMeasurement
 
 RULES = (qf.gauss_legendre(3), qf.radau_right(3), qf.gauss_lobatto(4))
 STIFFNESS = (-1.0, -1e2, -1e4, -1e6)

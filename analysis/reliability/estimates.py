@@ -18,9 +18,12 @@ import numpy as np
 from scipy import integrate
 
 from ...storage import json_number, read_json_object, write_json
-from ..cost.work_precision import BUDGET, Limited, problem_label
+from ..cost.levels import problem_label
+from ..cost.work_precision import BUDGET
 from ..problems.problem import Problem, get_problem
-from ..solvers.solver import Dense, Run, as_solver
+from ..solvers.counting import Counter
+from ..solvers.run import Dense, Run
+from ..solvers.solver import as_solver
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_STEPS = 400
@@ -117,7 +120,7 @@ class Reliability:
         return cls(**values)
 
     def plot(self, path: str | Path, *, command: str = "") -> None:
-        """Draw estimate against true error; see `reliability_figures.reliability_plot`."""
+        """Draw estimate against true error; see `reliability.figures.reliability_plot`."""
         from .figures import reliability_plot
 
         reliability_plot(path, [self], command=command)
@@ -163,10 +166,11 @@ def reliability(
     if solver.adaptive is None:
         return nothing("it has no error control")
     # the same problem goes on unlimited below, so that dense output is free
-    limited = Limited(problem, budget) if budget is not None else None
-    if limited is not None:
-        tried = solver.adaptive(limited.problem, tolerance, atol_ratio * tolerance)
-        if limited.over:
+    if budget is not None:
+        counter = Counter(problem.dimension, budget)
+        limited = counter.in_problem(problem)
+        tried = solver.adaptive(limited, tolerance, atol_ratio * tolerance)
+        if counter.over:
             return nothing(f"over the budget of {budget} calls of f")
         if tried.failure is not None:
             return nothing(tried.failure)
@@ -212,7 +216,7 @@ def local_solution(
     """
     size = float(np.abs(y0).max())
     ends = []
-    f = Limited(problem, _LOCAL_BUDGET).problem.f_numpy
+    f = Counter(problem.dimension, _LOCAL_BUDGET).in_problem(problem).f_numpy
     # other tolerances and other steps, so that the two cannot agree by being the same
     for rtol, max_step in ((10 * _TIGHT, np.inf), (_TIGHT, abs(t1 - t0) / 3)):
         atol = max(1e-2 * rtol * size, 1e-300)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..report.figures import COLOURS
-from ..report.panels import Panels, styles, tidy_log
-from .estimates import Reliability
+from ..report.panels import COLOURS, Panels, styles, tidy_log
+
+if TYPE_CHECKING:  # the measurement imports this file when it is drawn
+    from .estimates import Reliability
 
 
 def reliability_plot(

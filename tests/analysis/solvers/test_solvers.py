@@ -13,14 +13,12 @@ import torch
 
 import quadflow as qf
 from quadflow.analysis import get_problem
-from quadflow.analysis.solvers.solver import (
-    Solver,
-    as_solver,
-    callable_solver,
-    quadflow_solver,
-    scipy_solver,
-    torchdiffeq_solver,
-)
+from quadflow.analysis.solvers.callables import callable_solver
+from quadflow.analysis.solvers.quadflow import quadflow_solver
+from quadflow.analysis.solvers.run import Solver
+from quadflow.analysis.solvers.scipy import scipy_solver
+from quadflow.analysis.solvers.solver import as_solver
+from quadflow.analysis.solvers.torchdiffeq import torchdiffeq_solver
 from quadflow.extras import MissingExtraError
 
 DRIVEN = get_problem("driven")
