@@ -191,7 +191,8 @@ def measure(
         }  # fmt: skip
         say(f"training step: {kind}, {len(there)} solvers in turns")
         timings = interleaved(
-            {n: functools.partial(step, ways[n], chosen, t.tolerance) for n, t in there.items()},
+            {n: functools.partial(step, ways[n], chosen, t.tolerance or 0.0)
+             for n, t in there.items()},
             repeats=3 if quick else 7, seconds=0.7 if quick else 1.5,
             warm_ups={n: warm[n] for n in there if n in warm},
         )  # fmt: skip

@@ -17,7 +17,8 @@ from scipy import integrate
 
 from ...storage import json_number
 from ..problems.problem import Problem, get_problem, problems
-from .work_precision import Row, WorkPrecision, work_precision
+from .rows import Row
+from .work_precision import WorkPrecision, work_precision
 
 METHODS = ("dopri5", "dopri8", "gauss", "adams")
 TOLERANCES = tuple(float(f"1e-{k}") for k in range(3, 12))

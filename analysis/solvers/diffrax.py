@@ -154,9 +154,8 @@ def _run(solver: Any, problem: Problem, controller: Any, most: int) -> Run:
             compiled = jax.jit(lambda y: solved(velocity, y).ys)
             jax.block_until_ready(compiled(y0))
             ys, seconds = timed(lambda: jax.block_until_ready(compiled(y0)))
-            failure = f"diffrax: {first.result}"
-            if bool(first.result == diffrax.RESULTS.successful):
-                failure = None
+            done = bool(first.result == diffrax.RESULTS.successful)
+            failure = None if done else f"diffrax: {first.result}"
             times = np.asarray(first.ts)
             end = torch.from_numpy(np.array(ys)[-1].copy())
         again = functools.cache(lambda: solved(velocity, y0, dense=True))

@@ -51,8 +51,9 @@ def quadflow_solver(
         f = subject.torch_f if counter is None else counter.counted(subject.torch_f)
 
         def solve(tolerance: float) -> Tensor:
-            tolerances = {"rtol": tolerance, "atol": ATOL_RATIO * tolerance}
-            end: Tensor = qf.solve(f, subject.y0, subject.span, **tolerances, **every).y[-1]
+            end: Tensor = qf.solve(
+                f, subject.y0, subject.span, rtol=tolerance, atol=ATOL_RATIO * tolerance, **every
+            ).y[-1]
             return end
 
         return solve
@@ -78,7 +79,9 @@ def _run(problem: Problem, how: dict[str, Any]) -> Run:
     scaled: list[Tensor] = []
     accepted: list[tuple[Tensor, Tensor, Tensor]] = []  # scaled error, state before, state after
     before = [problem.y0]
-    solved = functools.partial(qf.solve, y0=problem.y0, t=problem.span, throw=False, **how)
+
+    def solved(f: Any, **more: Any) -> qf.Solution:
+        return qf.solve(f, problem.y0, problem.span, throw=False, **how, **more)
 
     def norm(error: Tensor) -> Tensor:
         scaled[:] = [error]
