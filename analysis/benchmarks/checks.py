@@ -28,7 +28,7 @@ FAR = 1e8
 
 
 class Counts(TorchDispatchMode):
-    """copies: clones of tensors."""
+    """Counts operations while it is entered. copies: clones of tensors."""
 
     copies = 0
 

@@ -64,7 +64,7 @@ def _referenced(
     span: tuple[float, float],
     kinks: Sequence[float] = (),
 ) -> Subject:
-    """With the end that dopri8 finds at tolerances far below those compared."""
+    """A subject with the end that dopri8 finds at tolerances far below those compared."""
     end = qf.solve(
         f, y0, span, method="dopri8", rtol=1e-12, atol=1e-13, max_steps=10**6, breakpoints=kinks
     ).y[-1]

@@ -46,8 +46,11 @@ SPIRAL = ((-0.1, 2.0), (-2.0, -0.1))
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: the network, the states at the start (B, 2), the times (T,) and the states
-    wanted there (T, B, 2)."""
+    """The task of a training step.
+
+    net: what is trained. y0: states at the start (B, 2). times: (T,). wanted: the states wanted
+    there (T, B, 2).
+    """
 
     net: NetworkVelocity
     y0: Tensor

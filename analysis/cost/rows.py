@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import nearest
 from ...storage import json_number
 from ..orders.lines import fitted_line
+from ..report.records import picked
 
 COSTS = {
     "nfe": "evaluations of f (single states)",
@@ -54,7 +55,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, float | None, int | None]:
-        """What tells it from other rows."""
+        """The fields that tell it from other rows."""
         return self.solver, self.problem, self.tolerance, self.steps
 
     @property
@@ -69,7 +70,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """What is to be said of it: empty where nothing is."""
+        """The failure, or that the reference is no better; empty where nothing is to be said."""
         if self.failure is not None:
             return f"failed: {self.failure}"
         return "at the reference's accuracy" if self.at_reference else ""
@@ -80,13 +81,12 @@ class Row:
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Row:
-        """What `to_dict` wrote.
+        """The row that `to_dict` wrote.
 
         Raises:
-            KeyError: an entry is missing.
+            ValueError: an entry is missing.
         """
-        names = [f.name for f in fields(cls) if f.name != "times"]
-        return cls(times=tuple(figures["times"]), **{n: figures[n] for n in names})
+        return cls(**picked(figures, (f.name for f in fields(cls)), "work-precision study"))
 
 
 def check_cost(cost: str) -> None:
@@ -203,7 +203,7 @@ def proportionality(rows: Sequence[Row]) -> Proportionality:
 
 
 def _above_rounding(rows: Sequence[Row]) -> list[Row]:
-    """Without the tight rows at which a smaller tolerance no longer makes a smaller error."""
+    """The rows without the tight ones whose errors no longer fall with the tolerance."""
     errors = [r.error or 0.0 for r in rows]
     for i in range(len(rows) - 1):
         rest = errors[i:]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ...storage import read_json_object, write_json
 from ..problems.problem import Problem
 from ..references.reference import reference_end, relative_error
 from ..report.machine import machine
+from ..report.records import picked
 from ..solvers.counting import OVER, Counter
 from ..solvers.run import Run
 from .levels import Wanted, checked_levels, levels, problems_of, solvers_of
@@ -167,22 +168,15 @@ class WorkPrecision:
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> WorkPrecision:
-        """What `to_dict` wrote.
+        """The study that `to_dict` wrote.
 
         Raises:
             ValueError: it is something else, or an entry is missing.
         """
         if figures.get("kind") != "work-precision":
             raise ValueError("this is no work-precision study: it has no kind 'work-precision'")
-        try:
-            return cls(
-                [Row.from_dict(r) for r in figures["rows"]],
-                {k: dict(v) for k, v in figures["references"].items()},
-                dict(figures["settings"]), dict(figures["machine"]), figures["complete"],
-                figures["command"],
-            )  # fmt: skip
-        except KeyError as error:
-            raise ValueError(f"this is no work-precision study: {error} is missing") from None
+        values = picked(figures, (f.name for f in fields(cls)), "work-precision study")
+        return cls(**values | {"rows": [Row.from_dict(r) for r in values["rows"]]})
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""

@@ -60,7 +60,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Row:
+class Score:
     """One sampler at one budget. shift: of the grid; tuned: chosen as the best one on other noises.
     rmse: to the converged states, in their units. psnr: decibels, against the peak-to-peak range of
     the converged states. frechet, precision, recall: None without features. seconds: of the
@@ -98,7 +98,7 @@ class Evaluation:
     data_range: float
     features: str | None = None
     floor: dict[str, Any] | None = None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Score] = field(default_factory=list)
     budget: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Scores:
+class _ByFeatures:
     """Scores by features. target: those of the converged images."""
 
     features: Features
@@ -266,7 +266,7 @@ class _Scores:
 def _scores(
     features: Features, subject: Subject, guidance: Guidance, x: Tensor, seed: int, seeds: int,
     tick: Callable[[], None],
-) -> _Scores:  # fmt: skip
+) -> _ByFeatures:  # fmt: skip
     """Scores against converged states x (B, ...); the floor is that of so many other seeds."""
     sets = [extract(features, subject.to_images(x))]
     for other in range(1, seeds + 1):
@@ -275,7 +275,7 @@ def _scores(
         found = solved(subject.flow(labels, guidance), noise, 10).y[-1]
         sets.append(extract(features, subject.to_images(found)))
         tick()
-    return _Scores(features, sets[0], noise_floor(sets))
+    return _ByFeatures(features, sets[0], noise_floor(sets))
 
 
 @dataclass(frozen=True)
@@ -288,17 +288,17 @@ class _Judge:
     labels: Tensor | None
     reference: Reference
     result: Evaluation
-    scores: _Scores | None
+    scores: _ByFeatures | None
     npz: Path | None
     out: Path | None
     pictures: dict[str, Any] | None
 
-    def __call__(self, method: str, nfe: int, shift: float, tuned: bool) -> Row:
+    def __call__(self, method: str, nfe: int, shift: float, tuned: bool) -> Score:
         subject = self.subject
         run = _run(subject, method, nfe, self.guidance, shift, self.noise, self.labels)
         error = rmse(run.x, self.reference.x)
         shown = subject.to_images(run.x)
-        row = Row(
+        row = Score(
             method, nfe, shift, tuned, error, psnr(error, self.result.data_range), run.seconds,
             run.sidenet_seconds / run.seconds, run.rows,
             **(self.scores.of(shown) if self.scores is not None else {}),
@@ -311,7 +311,7 @@ class _Judge:
         self.keep(row)
         return row
 
-    def keep(self, row: Row) -> None:
+    def keep(self, row: Score) -> None:
         """Enter a row, on disk too."""
         self.result.rows.append(row)
         if self.out is not None:

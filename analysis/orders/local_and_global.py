@@ -22,7 +22,9 @@ BUDGET = 2500  # steps of all solves of a measurement: the global error settles 
 
 @dataclass(frozen=True)
 class LocalAndGlobal:
-    """quadrature: one step with the exact velocity at the nodes. local: one step of the method from
+    """The three errors of one rule.
+
+    quadrature: one step with the exact velocity at the nodes. local: one step of the method from
     the exact state. whole: the error at the end of the span, after all steps."""
 
     quadrature: OrderMeasurement

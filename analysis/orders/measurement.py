@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...storage import json_number, read_json_object, write_json
+from ..report.records import picked
 from .kind import ROUNDING_FLOOR
 from .lines import fitted_line
 
@@ -241,28 +242,13 @@ class OrderMeasurement:
         Raises:
             ValueError: an entry is missing.
         """
-        try:
-            return cls(
-                method=figures["method"],
-                problem=figures["problem"],
-                promised=figures["promised_order"],
-                steps=tuple(figures["steps"]),
-                errors=tuple(math.inf if e is None else e for e in figures["errors"]),
-                calls=tuple(figures["calls"]),
-                nfe=tuple(figures["nfe"]),
-                used=tuple(figures["used"]),
-                notes=tuple(figures["notes"]),
-                of=figures["of"],
-                what=figures["what"],
-                ratios=tuple(math.nan if r is None else r for r in figures["ratios"]),
-                floor=figures["floor"],
-                reference_error=figures["reference_error"],
-                digits=figures["digits"],
-                margin=figures["margin"],
-                remark=figures["remark"],
-            )
-        except KeyError as error:
-            raise ValueError(f"this is no order measurement: {error} is missing") from None
+        names = [f.name for f in fields(cls) if f.name != "promised"]
+        values = picked(figures, ["promised_order", *names], "order measurement")
+        values["promised"] = values.pop("promised_order")
+        return cls(**values | {
+            "errors": tuple(math.inf if e is None else e for e in values["errors"]),
+            "ratios": tuple(math.nan if r is None else r for r in values["ratios"]),
+        })  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""

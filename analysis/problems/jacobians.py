@@ -27,8 +27,11 @@ def by_differentiation(problem: Problem) -> NumpyJacobian:
 
 
 def by_complex_steps(problem: Problem) -> NumpyJacobian:
-    """The same by d complex evaluations, which is cheap; where the right-hand side is not analytic
-    in y, which is looked at in the start and in the end point, `by_differentiation`."""
+    """The Jacobian by d complex evaluations, which are cheap.
+
+    Where the right-hand side is not analytic in y, which is looked at in the start and in the end
+    point, `by_differentiation` instead.
+    """
     tiny, differentiated = 1e-30, by_differentiation(problem)
 
     def jacobian(t: float, y: np.ndarray) -> np.ndarray:

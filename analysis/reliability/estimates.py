@@ -21,6 +21,7 @@ from ...storage import json_number, read_json_object, write_json
 from ..cost.levels import problem_label
 from ..cost.work_precision import BUDGET
 from ..problems.problem import Problem, get_problem
+from ..report.records import picked
 from ..solvers.counting import Counter
 from ..solvers.run import Dense, Run
 from ..solvers.solver import as_solver
@@ -105,19 +106,12 @@ class Reliability:
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Reliability:
-        """What `to_dict` wrote.
+        """The measurement that `to_dict` wrote.
 
         Raises:
             ValueError: an entry is missing.
         """
-        try:
-            values: dict[str, Any] = {f.name: figures[f.name] for f in fields(cls)}
-        except KeyError as error:
-            raise ValueError(f"this is no reliability diagram: {error} is missing") from None
-        for name, value in values.items():
-            if isinstance(value, list):
-                values[name] = tuple(value)
-        return cls(**values)
+        return cls(**picked(figures, (f.name for f in fields(cls)), "reliability diagram"))
 
     def plot(self, path: str | Path, *, command: str = "") -> None:
         """Draw estimate against true error; see `reliability.figures.reliability_plot`."""

@@ -85,6 +85,6 @@ class CountedVelocity(Counter):
         return self.problem.f_numpy(float(t), state)
 
     def recording(self, t: Any, y: Any) -> Any:
-        """As a call, and the time is kept."""
+        """The velocity as by a call; the time is kept besides."""
         self.times += np.atleast_1d(np.asarray(t, dtype=np.float64)).ravel().tolist()
         return self(t, y)

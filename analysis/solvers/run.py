@@ -98,7 +98,7 @@ class Solver:
 
     @property
     def library(self) -> str:
-        """Whose it is: what stands before the colon of the name, quadflow's without one."""
+        """The prefix of the name, before its colon; "quadflow" without one."""
         return self.name.partition(":")[0] if ":" in self.name else "quadflow"
 
     @property

@@ -48,7 +48,9 @@ and other methods of ours."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """error: the largest over all times looked at, in tolerances atol + rtol·max|y| of that time;
+    """The largest error of one solve.
+
+    error: the largest over all times looked at, in tolerances atol + rtol·max|y| of that time;
     infinite where the end was not reached. calls: of f, dense output left out."""
 
     error: float
@@ -78,7 +80,9 @@ def outcome(case: ShortInput, contender: Contender) -> Outcome:
 
 @dataclass(frozen=True)
 class ShortInputs:
-    """rows: (name, kind and statement of the problem, an Outcome of every contender)."""
+    """The study.
+
+    rows: (name, kind and statement of the problem, an Outcome of every contender)."""
 
     contenders: tuple[Contender, ...]
     rows: tuple[tuple[str, str, str, tuple[Outcome, ...]], ...]
