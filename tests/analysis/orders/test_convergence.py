@@ -296,7 +296,7 @@ def test_round_trip_through_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no order measurement"):
         OrderMeasurement.load(tmp_path / "m.json")
     (tmp_path / "m.json").write_text("{}")
-    with pytest.raises(ValueError, match="'method' is missing"):
+    with pytest.raises(ValueError, match="'promised_order' is missing"):
         OrderMeasurement.load(tmp_path / "m.json")
 
 
