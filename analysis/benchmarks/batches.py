@@ -17,7 +17,18 @@ from typing import Any
 from ..cost.equal_error import compare
 from ..problems.subjects import Subject, ring
 from ..solvers.solver import Solver, other_solvers, quadflow_solvers
-from .report import Record, left_out, milliseconds, quotient, ratio, run, table
+from .report import (
+    PEER_KINDS,
+    Record,
+    best_wall,
+    is_compiled,
+    left_out,
+    milliseconds,
+    quotient,
+    ratio,
+    run,
+    table,
+)
 
 SIZES = (1, 100, 10_000)
 """Numbers of trajectories."""
@@ -107,26 +118,21 @@ def _failures(record: Record) -> str:
 
 def best_ratios(record: Record) -> dict[str, dict[int, float | None]]:
     """Best wall of a library's solvers over the best of quadflow's: kind -> size -> ratio."""
-    kinds: dict[str, Callable[[dict[str, Any]], bool]] = {
-        "torchdiffeq": lambda r: r["library"] == "torchdiffeq",
-        "torchode": lambda r: r["library"] == "torchode" and "compiled" not in r["solver"],
-        "torchode compiled": lambda r: r["library"] == "torchode" and "compiled" in r["solver"],
-        "scipy loop": lambda r: r["solver"] == "scipy DOP853",
+    kinds: dict[str, Callable[[Any], bool]] = {
+        **{name: PEER_KINDS[name] for name in ("torchdiffeq", "torchode", "torchode compiled")},
+        "scipy loop": PEER_KINDS["DOP853"],
         "scipy joint": lambda r: r["solver"] == "scipy DOP853 joint",
-        "diffrax jitted": lambda r: r["library"] == "diffrax",
+        "diffrax jitted": PEER_KINDS["diffrax jitted"],
     }
-    ours = {
-        "eager": lambda r: r["library"] == "quadflow" and "compiled" not in r["solver"],
-        "compiled": lambda r: r["library"] == "quadflow" and "compiled" in r["solver"],
+    ours: dict[str, Callable[[Any], bool]] = {
+        "eager": lambda r: r["library"] == "quadflow" and not is_compiled(r),
+        "compiled": lambda r: r["library"] == "quadflow" and is_compiled(r),
     }
-
-    def best(size: int, kind: Callable[[dict[str, Any]], bool]) -> float | None:
-        rows = [r for r in record["rows"] if r["size"] == size and r["failure"] is None]
-        return min((r["wall"] for r in rows if kind(r)), default=None)
-
+    by_size = {n: [r for r in record["rows"] if r["size"] == n] for n in record["sizes"]}
     return {
         f"{name} / quadflow {how}": {
-            size: quotient(best(size, kind), best(size, mine)) for size in record["sizes"]
+            size: quotient(best_wall(rows, kind), best_wall(rows, mine))
+            for size, rows in by_size.items()
         }
         for how, mine in ours.items()
         for name, kind in kinds.items()

@@ -58,6 +58,29 @@ def quotient(a: float | None, b: float | None) -> float | None:
     return None if a is None or not b else a / b
 
 
+PEER_KINDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "torchdiffeq": lambda r: r["library"] == "torchdiffeq",
+    "torchode": lambda r: r["library"] == "torchode" and not is_compiled(r),
+    "torchode compiled": lambda r: r["library"] == "torchode" and is_compiled(r),
+    "DOP853": lambda r: r["solver"] == "scipy DOP853",
+    "diffrax jitted": lambda r: r["library"] == "diffrax",
+}
+"""Whom quadflow is compared with: name -> whether a row of a record is one of theirs."""
+
+
+def is_compiled(row: Mapping[str, Any]) -> bool:
+    """Whether a row is that of a solver through `torch.compile`."""
+    return "compiled" in row["solver"]
+
+
+def best_wall(
+    rows: Iterable[Mapping[str, Any]], kind: Callable[[Mapping[str, Any]], bool]
+) -> float | None:
+    """The shortest wall time among the rows of a kind that reached their target."""
+    walls = (r["wall"] for r in rows if r["failure"] is None and kind(r))
+    return min(walls, default=None)
+
+
 def environment() -> dict[str, Any]:
     """The machine, the versions of all peers, and which of them are not installed."""
     absent = missing()

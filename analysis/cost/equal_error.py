@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..problems.subjects import Subject
-from ..solvers.counting import Counter
+from ..solvers.counting import BUDGET, Counter
 from ..solvers.run import Solve, Solver, first_line, quietly
 from .rows import Row
 from .timing import Timing, forget_compiled, interleaved
 
 HALF_DECADES = tuple(float(f"{10 ** (-k / 2):.2e}") for k in range(4, 28))
 """Relative tolerances of a sweep, from loose to tight: 1e-2, 3.16e-3, ..., 3.16e-14."""
-
-BUDGET = 30_000
-"""Most calls of f in one solve; what needs more has not reached its target."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from ..problems.problem import Problem
 from ..references.reference import reference_end, relative_error
 from ..report.machine import machine
 from ..report.records import picked
-from ..solvers.counting import OVER, Counter
-from ..solvers.run import Run
+from ..solvers.counting import BUDGET, OVER, Counter
+from ..solvers.run import ATOL_RATIO, Run
 from .levels import Wanted, checked_levels, levels, problems_of, solvers_of
 from .rows import (
     COSTS,
@@ -44,8 +44,6 @@ TOLERANCES = tuple(float(f"1e-{k}") for k in range(3, 11))
 """Relative tolerances of adaptive solvers, one a decade."""
 STEPS = tuple(2**k for k in range(6, 14))
 """Numbers of equal steps of solvers that have no error control."""
-BUDGET = 30_000
-"""Most calls of f in one solve: explicit methods on stiff problems would take millions."""
 
 
 @dataclass
@@ -218,7 +216,7 @@ def work_precision(
     tolerances: Sequence[float] = TOLERANCES,
     steps: Sequence[int] = STEPS,
     repeats: int = 3,
-    atol_ratio: float = 1e-2,
+    atol_ratio: float = ATOL_RATIO,
     budget: int | None = BUDGET,
     progress: Callable[[], None] | None = None,
     save: str | Path | None = None,

@@ -19,11 +19,10 @@ from scipy import integrate
 
 from ...storage import json_number, read_json_object, write_json
 from ..cost.levels import problem_label
-from ..cost.work_precision import BUDGET
 from ..problems.problem import Problem, get_problem
 from ..report.records import picked
-from ..solvers.counting import Counter
-from ..solvers.run import Dense, Run
+from ..solvers.counting import BUDGET, Counter
+from ..solvers.run import ATOL_RATIO, Dense, Run
 from ..solvers.solver import as_solver
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -125,7 +124,7 @@ def reliability(
     problem: str | Problem,
     tolerance: float = 1e-6,
     *,
-    atol_ratio: float = 1e-2,
+    atol_ratio: float = ATOL_RATIO,
     most_steps: int = MOST_STEPS,
     budget: int | None = BUDGET,
 ) -> Reliability:
@@ -254,7 +253,7 @@ def reliabilities(
     problems: Sequence[str | Problem],
     tolerance: float = 1e-6,
     *,
-    atol_ratio: float = 1e-2,
+    atol_ratio: float = ATOL_RATIO,
     most_steps: int = MOST_STEPS,
     budget: int | None = BUDGET,
     progress: Callable[[], None] | None = None,

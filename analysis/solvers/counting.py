@@ -13,6 +13,9 @@ from torch import Tensor
 
 from ..problems.problem import Problem
 
+BUDGET = 30_000
+"""Most calls of f in a solve of a study: explicit methods on stiff problems would take millions."""
+
 OVER = "over the budget"
 """How the failure of a solve begins that was stopped by its counter."""
 
