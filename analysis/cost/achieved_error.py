@@ -18,8 +18,9 @@ from scipy import integrate
 from ...storage import json_number
 from ..problems.problem import Problem, get_problem, problems
 from ..solvers.run import ATOL_RATIO
+from .figures import proportionality_plot
 from .rows import Row
-from .work_precision import WorkPrecision, work_precision
+from .work_precision import work_precision
 
 METHODS = ("dopri5", "dopri8", "gauss", "adams")
 TOLERANCES = tuple(float(f"1e-{k}") for k in range(3, 12))
@@ -124,8 +125,7 @@ class AchievedError:
 
     def plot(self, path: Any) -> None:
         """Achieved error against tolerance, a panel a problem; see `proportionality_plot`."""
-        study = WorkPrecision(list(self.rows))
-        study.plot_proportionality(path, command=f"quadflow study tolerance --out {path}")
+        proportionality_plot(path, self.rows, command=f"quadflow study tolerance --out {path}")
 
 
 def _range(values: np.ndarray) -> str:

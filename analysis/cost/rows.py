@@ -212,6 +212,22 @@ def _above_rounding(rows: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
+def solvers_in(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the solvers, in the order of the rows."""
+    return tuple(dict.fromkeys(r.solver for r in rows))
+
+
+def problems_in(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the problems, in the order of the rows."""
+    return tuple(dict.fromkeys(r.problem for r in rows))
+
+
+def rows_of(rows: Sequence[Row], solver: str, problem: str) -> list[Row]:
+    """The rows of one solver on one problem, from loose to tight."""
+    chosen = [r for r in rows if r.solver == solver and r.problem == problem]
+    return sorted(chosen, key=lambda r: r.steps or -(r.tolerance or 0.0))
+
+
 # -- text -----------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from ..report.machine import machine
 from ..report.records import picked
 from ..solvers.counting import BUDGET, OVER, Counter
 from ..solvers.run import ATOL_RATIO, Run
+from .figures import proportionality_plot, work_precision_plot
 from .levels import Wanted, checked_levels, levels, problems_of, solvers_of
 from .rows import (
     COSTS,
@@ -33,10 +34,13 @@ from .rows import (
     check_cost,
     cost_at,
     costs_text,
+    problems_in,
     proportionality,
     ratios,
     ratios_text,
+    rows_of,
     rows_text,
+    solvers_in,
 )
 from .timing import Timing, interleaved
 
@@ -65,12 +69,12 @@ class WorkPrecision:
     @property
     def solvers(self) -> tuple[str, ...]:
         """Names, in the order of the rows."""
-        return tuple(dict.fromkeys(r.solver for r in self.rows))
+        return solvers_in(self.rows)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Names, in the order of the rows."""
-        return tuple(dict.fromkeys(r.problem for r in self.rows))
+        return problems_in(self.rows)
 
     @property
     def failures(self) -> list[Row]:
@@ -79,8 +83,7 @@ class WorkPrecision:
 
     def of(self, solver: str, problem: str) -> list[Row]:
         """The rows of one solver on one problem, from loose to tight."""
-        rows = [r for r in self.rows if r.solver == solver and r.problem == problem]
-        return sorted(rows, key=lambda r: r.steps or -(r.tolerance or 0.0))
+        return rows_of(self.rows, solver, problem)
 
     def cost_at(self, error: float, cost: str = "nfe") -> dict[str, dict[str, float | None]]:
         """What each solver needs for an achieved relative error: problem -> solver -> cost.
@@ -195,15 +198,13 @@ class WorkPrecision:
 
     def plot(self, path: str | Path, cost: str = "nfe", *, command: str | None = None) -> None:
         """Draw cost against achieved error; see `cost.figures.work_precision_plot`."""
-        from .figures import work_precision_plot
-
-        work_precision_plot(path, self, cost, command=command)
+        command = self.command if command is None else command
+        work_precision_plot(path, self.rows, cost, command=command)
 
     def plot_proportionality(self, path: str | Path, *, command: str | None = None) -> None:
         """Draw achieved error against tolerance with the line where they are equal."""
-        from .figures import proportionality_plot
-
-        proportionality_plot(path, self, command=command)
+        command = self.command if command is None else command
+        proportionality_plot(path, self.rows, command=command)
 
 
 # -- the measurement ------------------------------------------------------------------------------

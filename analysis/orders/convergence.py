@@ -25,8 +25,9 @@ from ..solvers.run import Solver
 from ..solvers.solver import as_solver
 from .error_kinds import KINDS, make_kind
 from .kind import Kind, Sample, UnavailableError
-from .measurement import LEAST_POINTS, MARGIN, OrderMeasurement, order_figures
+from .measurement import OrderMeasurement, order_figures
 from .mp_kinds import make_mp_kind
+from .points import LEAST_POINTS, MARGIN
 
 __all__ = [
     "KINDS",

@@ -7,7 +7,6 @@ not what earlier steps have left behind.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -24,8 +23,9 @@ from ..report.records import picked
 from ..solvers.counting import BUDGET, Counter
 from ..solvers.run import ATOL_RATIO, Dense, Run
 from ..solvers.solver import as_solver
+from .figures import reliability_plot
+from .local_errors import QUANTILES, LocalErrors
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_STEPS = 400
 """Steps judged of one solve; of more, so many are taken evenly."""
 
@@ -34,52 +34,11 @@ _LOCAL_BUDGET = 50_000  # calls of f for the reference of one step
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(LocalErrors):
     """Estimated and true local errors of the accepted steps of one adaptive solve.
 
-    tolerance: relative. accepted: steps of the solve. starts, sizes: of the steps judged, in time.
-    estimates, errors: estimated and true, largest entry, in units of the state. floors: a true
-    error below is rounding or the local reference's own error, and takes no part. failure: why
-    there is nothing to judge. remark: what else is to be known.
+    Its entries and what follows from them: see `LocalErrors`.
     """
-
-    solver: str
-    problem: str
-    tolerance: float
-    accepted: int = 0
-    starts: tuple[float, ...] = ()
-    sizes: tuple[float, ...] = ()
-    estimates: tuple[float, ...] = ()
-    errors: tuple[float, ...] = ()
-    floors: tuple[float, ...] = ()
-    failure: str | None = None
-    remark: str = ""
-
-    @functools.cached_property
-    def judged(self) -> np.ndarray:
-        """Which steps take part, (N,) bool: true error above the floor, positive estimate."""
-        errors, floors = np.array(self.errors), np.array(self.floors)
-        return np.asarray((errors > floors) & (np.array(self.estimates) > 0))
-
-    @property
-    def ratios(self) -> np.ndarray:
-        """Estimate over true error of the judged steps, float64."""
-        keep = self.judged
-        return np.asarray(np.array(self.estimates)[keep] / np.array(self.errors)[keep])
-
-    @property
-    def quantiles(self) -> dict[float, float]:
-        """`QUANTILES` of the ratio estimate/true; NaN without judged steps."""
-        ratios = self.ratios
-        if not len(ratios):
-            return dict.fromkeys(QUANTILES, math.nan)
-        return {q: float(np.quantile(ratios, q)) for q in QUANTILES}
-
-    @property
-    def underestimates(self) -> float:
-        """Fraction of the judged steps whose error is larger than estimated; NaN without any."""
-        ratios = self.ratios
-        return float((ratios < 1).mean()) if len(ratios) else math.nan
 
     def __str__(self) -> str:
         return reliability_text([self])
@@ -114,8 +73,6 @@ class Reliability:
 
     def plot(self, path: str | Path, *, command: str = "") -> None:
         """Draw estimate against true error; see `reliability.figures.reliability_plot`."""
-        from .figures import reliability_plot
-
         reliability_plot(path, [self], command=command)
 
 

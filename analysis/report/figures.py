@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...extras import require
+from ..orders.points import OrderPoints
 from .panels import COLOURS, MARKERS, pyplot
 
-if TYPE_CHECKING:
-    from ..orders.measurement import OrderMeasurement
 
-
-def convergence_plot(path: Path, measurements: Sequence[OrderMeasurement]) -> None:
+def convergence_plot(path: Path, measurements: Sequence[OrderPoints]) -> None:
     """Error against number of steps, a panel a problem, with lines of the promised order."""
     plt = pyplot()
     ticker = require("matplotlib.ticker", "analysis")
