@@ -148,10 +148,5 @@ def _against(record: Record) -> str:
     return table(["best walls, ratios", *(f"x{size}" for size in record["sizes"])], rows)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("batches", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("batches", measure, tables, __doc__)

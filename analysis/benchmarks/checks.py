@@ -110,10 +110,5 @@ def tables(record: Record) -> dict[str, str]:
     return {"checks": table(heads, rows)}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("checks", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("checks", measure, tables, __doc__)

@@ -222,10 +222,5 @@ def tables(record: Record) -> dict[str, str]:
     return {"default-method": table(["cost over the best", *heads, "not reached", "largest"], rows)}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("default_method", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("default_method", measure, tables, __doc__)

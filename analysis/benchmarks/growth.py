@@ -197,10 +197,5 @@ def _shown(row: dict[str, Any], quantity: str) -> float:
     return max(float(row[quantity]), 0.1)  # below, the allocator is measured
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("growth", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("growth", measure, tables, __doc__)

@@ -94,7 +94,7 @@ def run(
     measure: Callable[..., Record],
     tables: Callable[[Record], dict[str, str]],
     description: str | None,
-    argv: Sequence[str] | None,
+    argv: Sequence[str] | None = None,
 ) -> Record:
     """The command line of one benchmark: measure, print its tables, write its record.
 

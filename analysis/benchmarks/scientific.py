@@ -154,10 +154,5 @@ def problem_table(record: Record, name: str) -> str:
     return table([f"{name} (torch f: {per_call:.1f} µs)", *heads], rows)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("scientific", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("scientific", measure, tables, __doc__)

@@ -254,10 +254,5 @@ def tables(record: Record) -> dict[str, str]:
     return {"training-step": f"{text}\n\n{left_out(record)}".strip()}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("training_step", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("training_step", measure, tables, __doc__)

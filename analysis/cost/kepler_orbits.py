@@ -20,8 +20,10 @@ from torch import Tensor
 
 import quadflow as qf
 
+from ...storage import json_number
 from ..problems.problem import get_problem
 from ..report.panels import Panels, styles
+from ..report.records import written
 
 ECCENTRICITY = 0.6
 PERIOD = 2 * math.pi
@@ -72,7 +74,10 @@ class Orbit:
 
     @property
     def drift(self) -> tuple[float, float]:
-        """Slope of the mean energy error in periods, by least squares, and its standard error."""
+        """Slope of the mean energy error in periods, by least squares, and its standard error; NaN
+        of one window."""
+        if len(self.means) < 2:
+            return math.nan, math.nan
         t, y = self.times - self.times.mean(), np.array(self.means)
         slope = float(t @ (y - y.mean()) / (t @ t))
         left = y - y.mean() - slope * t
@@ -81,11 +86,7 @@ class Orbit:
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
         slope, doubt = self.drift
-        return {
-            "method": self.method, "steps_per_period": self.steps_per_period,
-            "periods": self.periods, "errors": list(self.errors), "means": list(self.means),
-            "nfe": self.nfe, "seconds": self.seconds, "drift": slope, "drift_error": doubt,
-        }  # fmt: skip
+        return {**written(self), "drift": json_number(slope), "drift_error": json_number(doubt)}
 
 
 def orbit(

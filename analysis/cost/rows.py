@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ...errors import nearest
-from ...storage import json_number
 from ..orders.lines import fitted_line
-from ..report.records import picked
+from ..report.records import picked, written
 
 COSTS = {
     "nfe": "evaluations of f (single states)",
@@ -77,7 +76,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
-        return {**asdict(self), "times": list(self.times), "at_reference": self.at_reference}
+        return {**written(self), "at_reference": self.at_reference}
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Row:
@@ -174,7 +173,7 @@ class Proportionality:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-        return {k: json_number(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return written(self)
 
 
 def proportionality(rows: Sequence[Row]) -> Proportionality:

@@ -102,6 +102,8 @@ class _Points:
         for i, s in enumerate(self.samples):
             if s.failure is not None:
                 notes[i] = f"failed: {s.failure}"
+            elif not math.isfinite(s.error):
+                notes[i] = f"failed: the error is {s.error}"
             elif s.error <= 10 * kind.reference and kind.reference > kind.floor / 10:
                 notes[i] = "reference"
             elif s.error <= kind.floor:

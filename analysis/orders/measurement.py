@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage import json_number, read_json_object, write_json
-from ..report.records import picked
+from ..report.records import picked, written
 from .figures import order_plot
 from .points import OrderPoints
 
@@ -53,30 +53,15 @@ class OrderMeasurement(OrderPoints):
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-        return {
-            "method": self.method,
-            "problem": self.problem,
-            "of": self.of,
-            "what": self.what,
-            "promised_order": self.promised,
+        figures = written(self)
+        return figures | {
+            "promised_order": figures.pop("promised"),
             "measured_order": json_number(self.order),
             "half_width_95": json_number(self.half_width),
             "residual_decades": json_number(self.residual),
             "trusted": self.trusted,
             "verdict": self.verdict,
-            "steps": list(self.steps),
-            "errors": [json_number(e) for e in self.errors],
-            "calls": list(self.calls),
-            "nfe": list(self.nfe),
-            "used": list(self.used),
-            "notes": list(self.notes),
-            "ratios": [json_number(r) for r in self.ratios],
             "slopes": list(self.slopes),
-            "floor": self.floor,
-            "reference_error": self.reference_error,
-            "digits": self.digits,
-            "margin": self.margin,
-            "remark": self.remark,
         }
 
     @classmethod

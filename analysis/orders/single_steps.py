@@ -97,10 +97,10 @@ def local(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
             if failure is not None or end is None:
                 return Sample(math.inf, *cost, failure)
             exact = truth.at([t + h])[0]
-            worst = max(worst, float((end.detach() - exact).abs().max()))
-            scale = max(scale, float(exact.abs().max()))
-        if not math.isfinite(worst):
-            return Sample(math.inf, *cost, "the state is not finite")
+            gap = float((end.detach() - exact).abs().max())
+            if not math.isfinite(gap):
+                return Sample(math.inf, *cost, "the state is not finite")
+            worst, scale = max(worst, gap), max(scale, float(exact.abs().max()))
         return Sample(worst / scale, *cost)
 
     promised = local_order(method) if method is not None else None

@@ -53,11 +53,10 @@ def _reached(run: Run) -> Tensor:
 
 
 def _many(run: Run, times: np.ndarray) -> Tensor:
-    if run.dense is None:
-        raise UnavailableError("the solver gives no states between its steps")
-    many = getattr(run.dense, "many", None)
-    states = many(times) if many is not None else torch.stack([run.dense(t) for t in times])
-    return states.detach()
+    try:
+        return run.states(times).detach()
+    except ValueError as error:
+        raise UnavailableError(str(error)) from None
 
 
 def dense(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:

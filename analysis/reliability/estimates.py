@@ -19,9 +19,9 @@ from scipy import integrate
 from ...storage import json_number, read_json_object, write_json
 from ..cost.levels import problem_label
 from ..problems.problem import Problem, get_problem
-from ..report.records import picked
+from ..report.records import picked, written
 from ..solvers.counting import BUDGET, Counter
-from ..solvers.run import ATOL_RATIO, Dense, Run
+from ..solvers.run import ATOL_RATIO, Run
 from ..solvers.solver import as_solver
 from .figures import reliability_plot
 from .local_errors import QUANTILES, LocalErrors
@@ -45,21 +45,10 @@ class Reliability(LocalErrors):
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-        return {
-            "solver": self.solver,
-            "problem": self.problem,
-            "tolerance": self.tolerance,
-            "accepted": self.accepted,
+        return written(self) | {
             "judged": int(self.judged.sum()),
             "quantiles": {str(q): json_number(v) for q, v in self.quantiles.items()},
             "underestimates": json_number(self.underestimates),
-            "starts": list(self.starts),
-            "sizes": list(self.sizes),
-            "estimates": list(self.estimates),
-            "errors": list(self.errors),
-            "floors": list(self.floors),
-            "failure": self.failure,
-            "remark": self.remark,
         }
 
     @classmethod
@@ -190,11 +179,7 @@ def _states(run: Run, wanted: Sequence[int]) -> dict[int, np.ndarray]:
     """The solver's states at its own accepted times."""
     numbers = sorted(set(wanted))
     times = np.array([run.steps[i] for i in numbers])
-    assert run.dense is not None
-    if isinstance(run.dense, Dense):
-        values = run.dense.many(times).detach().numpy()
-    else:
-        values = np.stack([run.dense(t).detach().numpy() for t in times.tolist()])
+    values = run.states(times).detach().numpy()
     states = dict(zip(numbers, values, strict=True))
     last = len(run.steps) - 1
     if last in states and run.end is not None:

@@ -1,9 +1,25 @@
-"""Reading back what a study wrote."""
+"""Results as records for JSON, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
+
+from ...storage import json_number
+
+
+def written(result: Any) -> dict[str, Any]:
+    """The entries of a dataclass for JSON: tuples as lists, None for what is no number."""
+    return {f.name: _plain(getattr(result, f.name)) for f in fields(result)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return json_number(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
 
 
 def picked(figures: Mapping[str, Any], names: Iterable[str], what: str) -> dict[str, Any]:

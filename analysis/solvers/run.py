@@ -74,6 +74,18 @@ class Run:
     steps: tuple[float, ...] = ()
     estimates: tuple[float, ...] = ()
 
+    def states(self, times: np.ndarray) -> Tensor:
+        """The states (T, d) at times (T,) by `dense`.
+
+        Raises:
+            ValueError: the solver gives none between its steps.
+        """
+        if self.dense is None:
+            raise ValueError("the solver gives no states between its steps")
+        if isinstance(self.dense, Dense):
+            return self.dense.many(times)
+        return torch.stack([self.dense(t) for t in times.tolist()])
+
 
 @dataclass(frozen=True)
 class Solver:

@@ -54,15 +54,15 @@ def torchdiffeq_solver(name: str, **options: Any) -> Solver:
 
         def solve(f: CountedVelocity) -> Run:
             taken: list[float] = []
-            watched = _Watched(f, taken, controlled)
+            watched = _watched(f, taken, controlled)
             states, seconds = timed(lambda: odeint(watched, problem.y0, span, **how))
             taken.append(problem.span[1])
 
             def many(times: np.ndarray) -> Tensor:
-                order = np.argsort(times if span[1] > span[0] else -times, kind="stable")
-                inner = times[order]
-                inside = inner[(inner != problem.span[0]) & (inner != problem.span[1])]
-                unique = [problem.span[0], *dict.fromkeys(inside.tolist()), problem.span[1]]
+                inside = sorted(
+                    set(times.tolist()) - set(problem.span), reverse=bool(span[1] < span[0])
+                )
+                unique = [problem.span[0], *inside, problem.span[1]]
                 with torch.no_grad():
                     there = torch.tensor(unique, dtype=torch.float64)
                     rows = odeint(problem.f, problem.y0, there, **how)
@@ -93,18 +93,13 @@ def torchdiffeq_solver(name: str, **options: Any) -> Solver:
     )  # fmt: skip
 
 
-class _Watched:
+def _watched(f: CountedVelocity, taken: list[float], controlled: bool) -> Any:
     """A counted right-hand side that torchdiffeq tells of its steps."""
 
-    def __init__(self, f: CountedVelocity, taken: list[float], controlled: bool) -> None:
-        self._f = f
+    def watched(t: Tensor, y: Tensor) -> Any:
+        return f(t, y)
 
-        def step(t0: Tensor, y0: Tensor, dt: Tensor) -> None:
-            taken.append(float(t0))
-
-        # fixed-grid solvers reject nothing, and know only the first of these
-        setattr(self, "callback_accept_step" if controlled else "callback_step", step)
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        value: Tensor = self._f(t, y)
-        return value
+    # fixed-grid solvers reject nothing, and know only the first of these
+    told = "callback_accept_step" if controlled else "callback_step"
+    setattr(watched, told, lambda t0, y0, dt: taken.append(float(t0)))
+    return watched

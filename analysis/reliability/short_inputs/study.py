@@ -69,8 +69,7 @@ def outcome(case: ShortInput, contender: Contender) -> Outcome:
     run = solver.adaptive(case.problem, contender.rtol, contender.atol)
     if run.end is None or run.dense is None:
         return Outcome(np.inf, run.calls)
-    inside: Any = run.dense
-    states = np.concatenate((inside.many(case.times[1:-1]).numpy(), run.end.numpy()[None]))
+    states = np.concatenate((run.states(case.times[1:-1]).numpy(), run.end.numpy()[None]))
     exact = case.exact[1:]
     tolerance = contender.atol + contender.rtol * np.abs(exact).max(1)
     with np.errstate(invalid="ignore"):
