@@ -72,6 +72,7 @@ def local_step(
 
 
 def local(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
+    """The largest error of single steps."""
     truth, method = Truth(problem), solver.method
     truth.at([problem.span[1]])
 
@@ -125,7 +126,7 @@ def local_order(method: Method | ImplicitCollocation) -> int | None:
 
 
 def estimate(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
-    """Single steps from exact states: there the true local error is known beside the estimate."""
+    """The error estimate of single steps, beside which the true local error is known."""
     method = solver.method
     if method is None:
         raise UnavailableError(f"{solver.name} does not give its error estimates on fixed steps")

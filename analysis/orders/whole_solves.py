@@ -32,13 +32,11 @@ def _grid(problem: Problem, n: int) -> np.ndarray:
 
 
 def endpoint(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
-    if problem.end is not None:
-        end, error = problem.end, problem.end_error
-    else:
-        try:
-            end, error, _ = reference_end(problem)
-        except ReferenceFailed as failure:
-            raise UnavailableError(f"no reference solution: {failure}") from failure
+    """The error at the end of the span."""
+    try:
+        end, error, _ = reference_end(problem)
+    except ReferenceFailed as failure:
+        raise UnavailableError(f"no reference solution: {failure}") from failure
 
     def sample(n: int) -> Sample:
         run = fixed(problem, _grid(problem, n))
@@ -53,13 +51,13 @@ def _reached(run: Run) -> Tensor:
 
 
 def _many(run: Run, times: np.ndarray) -> Tensor:
-    try:
-        return run.states(times).detach()
-    except ValueError as error:
-        raise UnavailableError(str(error)) from None
+    if run.dense is None:
+        raise UnavailableError("the solver gives no states between its steps")
+    return run.states(times).detach()
 
 
 def dense(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
+    """The largest error between the steps."""
     truth = Truth(problem)
     truth.at([problem.span[1]])  # so that its error is known
 
@@ -126,6 +124,7 @@ def event_time(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
 
 
 def gradient(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
+    """The error of a gradient by backpropagation through the solve."""
     weights = torch.cos(torch.arange(1, problem.dimension + 1, dtype=torch.float64))
     exact, error = variational_gradient(problem, weights)
 

@@ -59,10 +59,8 @@ def torchdiffeq_solver(name: str, **options: Any) -> Solver:
             taken.append(problem.span[1])
 
             def many(times: np.ndarray) -> Tensor:
-                inside = sorted(
-                    set(times.tolist()) - set(problem.span), reverse=bool(span[1] < span[0])
-                )
-                unique = [problem.span[0], *inside, problem.span[1]]
+                t0, t1 = problem.span
+                unique = [t0, *sorted(set(times.tolist()) - {t0, t1}, reverse=t1 < t0), t1]
                 with torch.no_grad():
                     there = torch.tensor(unique, dtype=torch.float64)
                     rows = odeint(problem.f, problem.y0, there, **how)
