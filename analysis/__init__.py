@@ -12,8 +12,8 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .exact.order_conditions import simplifying_assumptions as simplifying_assumptions
     from .images.trajectories import TrajectoryErrors as TrajectoryErrors
     from .images.trajectories import trajectory_errors as trajectory_errors
-    from .orders.convergence import OrderMeasurement as OrderMeasurement
     from .orders.convergence import measured_order as measured_order
+    from .orders.measurement import OrderMeasurement as OrderMeasurement
     from .problems.problem import Problem as Problem
     from .problems.problem import get_problem as get_problem
     from .problems.problem import problems as problems
@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .proofs.certificates import certify_solver as certify_solver
     from .reliability.estimates import Reliability as Reliability
     from .reliability.estimates import reliability as reliability
-    from .solvers.solver import Run as Run
-    from .solvers.solver import Solver as Solver
+    from .solvers.run import Run as Run
+    from .solvers.run import Solver as Solver
     from .solvers.solver import as_solver as as_solver
     from .stability.report import StabilityReport as StabilityReport
     from .stability.report import stability_function as stability_function
@@ -35,13 +35,15 @@ __all__ = export(
     __name__,
     {
         ".proofs.certificates": "BlackBoxCertificate Certificate certify certify_solver",
-        ".orders.convergence": "OrderMeasurement measured_order",
+        ".orders.convergence": "measured_order",
+        ".orders.measurement": "OrderMeasurement",
         ".exact.multistep": "LinearMultistep",
         ".exact.order_conditions": "order_conditions simplifying_assumptions",
         ".problems.problem": "Problem get_problem problems register_problem",
         ".reliability.estimates": "Reliability reliability",
         ".images.trajectories": "TrajectoryErrors trajectory_errors",
-        ".solvers.solver": "Run Solver as_solver",
+        ".solvers.run": "Run Solver",
+        ".solvers.solver": "as_solver",
         ".stability.report": "StabilityReport stability_function stability_report",
         ".cost.work_precision": "WorkPrecision work_precision",
     },

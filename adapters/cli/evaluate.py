@@ -14,7 +14,7 @@ from .arguments import output_file, whole_numbers
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from ...analysis.images import evaluation as study
-    from ...analysis.images.rivals import RIVALS
+    from ...analysis.images.peers import PEERS
     from ...extras import progress, require
     from ..backbones.pretrained import load_sidenet
     from ..backbones.registry import load_named
@@ -32,7 +32,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     path = arguments.sidenet or backbone.sidenet
     sidenet = load_sidenet(path) if path else None
     methods = tuple(arguments.methods.split(",")) if arguments.methods else study.METHODS
-    known = (*SAMPLERS, *RIVALS)
+    known = (*SAMPLERS, *PEERS)
     unknown = [m for m in methods if m not in known]
     if unknown:
         raise ValueError(f"--methods has {unknown[0]!r}: one of {', '.join(known)}")

@@ -15,9 +15,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..cost.equal_error import compare
-from ..cost.subjects import Subject, ring
-from ..solvers.peers import Peer, other_peers, quadflow_peers
-from .report import Record, left_out, milliseconds, quotient, ratio, run, table
+from ..problems.subjects import Subject, ring
+from ..solvers.solver import Solver, other_solvers, quadflow_solvers
+from .report import (
+    PEER_KINDS,
+    Record,
+    best_wall,
+    is_compiled,
+    left_out,
+    milliseconds,
+    quotient,
+    ratio,
+    run,
+    table,
+)
 
 SIZES = (1, 100, 10_000)
 """Numbers of trajectories."""
@@ -33,13 +44,13 @@ def measure(
     *,
     quick: bool = False,
     sizes: Sequence[int] | None = None,
-    peers: Sequence[Peer] | None = None,
+    solvers: Sequence[Solver] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Record:
     """{"rows": one for every size and solver}. quick: 1 and 100 trajectories, nothing compiled."""
     sizes = sizes or (SIZES[:2] if quick else SIZES)
     rows: list[dict[str, Any]] = []
-    solvers = list(peers or _solvers(quick))
+    solvers = solvers or _solvers(quick)
     for size in sizes:
         subject = ring(size)
         parts: dict[str, tuple[Subject, float]] = {}
@@ -52,16 +63,17 @@ def measure(
             solvers, subject, [TARGET], budget=budget, repeats=3 if quick else 5,
             seconds=1.0 if quick else 2.0, parts=parts, say=say,
         )  # fmt: skip
-        marks = {p.name: p.per_sample for p in solvers}
+        marks = {s.title: s.per_sample for s in solvers}
         rows += [{"size": size, "per_sample": marks[e.solver], **e.to_dict()} for e in entries]
     return {"rows": rows, "target": TARGET, "sizes": list(sizes)}
 
 
-def _solvers(quick: bool) -> list[Peer]:
-    ours = [
-        *quadflow_peers(compiled=not quick), *quadflow_peers(compiled=not quick, per_sample=True)
-    ]  # fmt: skip
-    return [*ours, *other_peers(compiled=not quick, batch=True)]
+def _solvers(quick: bool) -> list[Solver]:
+    return [
+        *quadflow_solvers(compiled=not quick),
+        *quadflow_solvers(compiled=not quick, per_sample=True),
+        *other_solvers(compiled=not quick, batch=True),
+    ]
 
 
 def tables(record: Record) -> dict[str, str]:
@@ -106,26 +118,21 @@ def _failures(record: Record) -> str:
 
 def best_ratios(record: Record) -> dict[str, dict[int, float | None]]:
     """Best wall of a library's solvers over the best of quadflow's: kind -> size -> ratio."""
-    kinds: dict[str, Callable[[dict[str, Any]], bool]] = {
-        "torchdiffeq": lambda r: r["library"] == "torchdiffeq",
-        "torchode": lambda r: r["library"] == "torchode" and "compiled" not in r["solver"],
-        "torchode compiled": lambda r: r["library"] == "torchode" and "compiled" in r["solver"],
-        "scipy loop": lambda r: r["solver"] == "scipy DOP853",
+    kinds: dict[str, Callable[[Any], bool]] = {
+        **{name: PEER_KINDS[name] for name in ("torchdiffeq", "torchode", "torchode compiled")},
+        "scipy loop": PEER_KINDS["DOP853"],
         "scipy joint": lambda r: r["solver"] == "scipy DOP853 joint",
-        "diffrax jitted": lambda r: r["library"] == "diffrax",
+        "diffrax jitted": PEER_KINDS["diffrax jitted"],
     }
-    ours = {
-        "eager": lambda r: r["library"] == "quadflow" and "compiled" not in r["solver"],
-        "compiled": lambda r: r["library"] == "quadflow" and "compiled" in r["solver"],
+    ours: dict[str, Callable[[Any], bool]] = {
+        "eager": lambda r: r["library"] == "quadflow" and not is_compiled(r),
+        "compiled": lambda r: r["library"] == "quadflow" and is_compiled(r),
     }
-
-    def best(size: int, kind: Callable[[dict[str, Any]], bool]) -> float | None:
-        rows = [r for r in record["rows"] if r["size"] == size and r["failure"] is None]
-        return min((r["wall"] for r in rows if kind(r)), default=None)
-
+    by_size = {n: [r for r in record["rows"] if r["size"] == n] for n in record["sizes"]}
     return {
         f"{name} / quadflow {how}": {
-            size: quotient(best(size, kind), best(size, mine)) for size in record["sizes"]
+            size: quotient(best_wall(rows, kind), best_wall(rows, mine))
+            for size, rows in by_size.items()
         }
         for how, mine in ours.items()
         for name, kind in kinds.items()
@@ -141,10 +148,5 @@ def _against(record: Record) -> str:
     return table(["best walls, ratios", *(f"x{size}" for size in record["sizes"])], rows)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("batches", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("batches", measure, tables, __doc__)

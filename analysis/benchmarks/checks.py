@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import quadflow as qf
 
-from ..cost.subjects import subject
 from ..cost.timing import interleaved
+from ..problems.subjects import subject
 from .report import Record, ratio, run, table
 
 METHODS = ("adams", "dopri5", "dopri8", "gauss")
@@ -28,7 +28,7 @@ FAR = 1e8
 
 
 class Counts(TorchDispatchMode):
-    """copies: clones of tensors."""
+    """Counts operations while it is entered. copies: clones of tensors."""
 
     copies = 0
 
@@ -110,10 +110,5 @@ def tables(record: Record) -> dict[str, str]:
     return {"checks": table(heads, rows)}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("checks", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("checks", measure, tables, __doc__)

@@ -27,8 +27,8 @@ import quadflow as qf
 
 from ..cost.equal_error import compare
 from ..cost.rows import geometric_mean
-from ..cost.subjects import SCIENTIFIC, Subject, subject, torch_subject
-from ..solvers.peers import quadflow_peer
+from ..problems.subjects import SCIENTIFIC, Subject, subject, torch_subject
+from ..solvers.quadflow import quadflow_solver
 from .networks import NetworkVelocity, start_states
 from .report import Record, ratio, run, table
 
@@ -64,7 +64,7 @@ def _referenced(
     span: tuple[float, float],
     kinks: Sequence[float] = (),
 ) -> Subject:
-    """With the end that dopri8 finds at tolerances far below those compared."""
+    """A subject with the end that dopri8 finds at tolerances far below those compared."""
     end = qf.solve(
         f, y0, span, method="dopri8", rtol=1e-12, atol=1e-13, max_steps=10**6, breakpoints=kinks
     ).y[-1]
@@ -147,10 +147,10 @@ def measure(
 ) -> Record:
     """{"rows": one for every kind, problem, error and method}. quick: one problem a kind."""
     rows: list[dict[str, Any]] = []
-    peers = [quadflow_peer(method) for method in methods]
+    solvers = [quadflow_solver(method) for method in methods]
     for kind in kinds:
         for one, targets in subjects(kind)[: 1 if quick else None]:
-            entries = compare(peers, one, targets, repeats=3, seconds=0.3, say=say)
+            entries = compare(solvers, one, targets, repeats=3, seconds=0.3, say=say)
             rows += [
                 {
                     "kind": kind, "problem": one.name,
@@ -222,10 +222,5 @@ def tables(record: Record) -> dict[str, str]:
     return {"default-method": table(["cost over the best", *heads, "not reached", "largest"], rows)}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("default_method", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("default_method", measure, tables, __doc__)

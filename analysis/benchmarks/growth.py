@@ -25,11 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cost.equal_error import bound
 from ..cost.memory import JobFailed, in_own_process
-from ..cost.subjects import Subject, ring_start, subject, torch_subject
 from ..cost.timing import clocked
+from ..problems.subjects import Subject, ring_start, subject, torch_subject
 from ..report.panels import Panels, styles, tidy_log
-from ..solvers.peers import Counter, Peer, missing, quadflow_peer, torchdiffeq_peer
+from ..solvers.counting import Counter
+from ..solvers.quadflow import quadflow_solver
+from ..solvers.solver import Solver, missing
+from ..solvers.torchdiffeq import torchdiffeq_solver
 from .report import Record, left_out, milliseconds, run, table
 
 SIZES: dict[str, tuple[float, ...]] = {
@@ -81,23 +85,23 @@ def setting(kind: str, size: float) -> tuple[Subject, float]:
     return torch_subject("logistic", logistic, y0, (0.0, size), logistic_end(y0, size)), 1e-6
 
 
-def solvers(kind: str) -> dict[str, Peer]:
+def solvers(kind: str) -> dict[str, Solver]:
     """Those that are measured, of what is installed and registered, by name."""
-    found = [quadflow_peer(m, record_steps=False) for m in ("adams", "gauss", "dopri5")]
+    found = [quadflow_solver(m, record_steps=False) for m in ("adams", "gauss", "dopri5")]
     if kind == "batch":
-        found.append(quadflow_peer("dopri5", per_sample=True, record_steps=False))
+        found.append(quadflow_solver("dopri5", per_sample=True, record_steps=False))
     if "torchdiffeq" not in missing():
-        found.append(torchdiffeq_peer("dopri5"))
-    return {peer.name: peer for peer in found}
+        found.append(torchdiffeq_solver("dopri5"))
+    return {solver.title: solver for solver in found}
 
 
 def point(kind: str, size: float, name: str, repeat: bool = True) -> dict[str, Any]:
     """One solve: {"wall": best seconds, "calls", "nfe", "error": relative, or None}."""
     chosen, tolerance = setting(kind, size)
-    peer = solvers(kind)[name]
+    solver = solvers(kind)[name]
     counter = Counter(chosen.y0.numel())
-    counted = functools.partial(peer.bind(chosen, counter), tolerance)
-    solve = functools.partial(peer.bind(chosen, None), tolerance)
+    counted = functools.partial(bound(solver, chosen, counter), tolerance)
+    solve = functools.partial(bound(solver, chosen), tolerance)
     with torch.no_grad():
         began = time.perf_counter()
         reached = counted()
@@ -193,10 +197,5 @@ def _shown(row: dict[str, Any], quantity: str) -> float:
     return max(float(row[quantity]), 0.1)  # below, the allocator is measured
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("growth", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("growth", measure, tables, __doc__)

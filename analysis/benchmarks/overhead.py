@@ -20,9 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cost.subjects import Subject, subject, torch_subject
+from ..cost.equal_error import bound
 from ..cost.timing import clocked, forget_compiled, graphs_compiled, interleaved
-from ..solvers.peers import Peer, missing, quadflow_peer, quietly, torchdiffeq_peer, torchode_peer
+from ..problems.subjects import Subject, subject, torch_subject
+from ..solvers.quadflow import quadflow_solver
+from ..solvers.run import Solver, quietly
+from ..solvers.solver import missing
+from ..solvers.torchdiffeq import torchdiffeq_solver
+from ..solvers.torchode import torchode_solver
 from .networks import NetworkVelocity, start_states
 from .report import Record, left_out, ratio, run, table
 
@@ -50,18 +55,18 @@ def _network(widths: Sequence[int], *, batch: int, end: float) -> Load:
     return Load(torch_subject(name, NetworkVelocity(widths), states, (0.0, end)), 1e-4)
 
 
-def solvers(*, compiled: bool = True) -> list[Peer]:
+def solvers(*, compiled: bool = True) -> list[Solver]:
     """quadflow's methods and the torch peers that are installed."""
     names = ("dopri5", "dopri8", "gauss", "adams", "gauss4", "gauss8")
-    found = [quadflow_peer(m) for m in names]
+    found = [quadflow_solver(m) for m in names]
     if compiled:
-        found += [quadflow_peer(m, compiled=True) for m in ("dopri5", "dopri8", "gauss")]
+        found += [quadflow_solver(m, compiled=True) for m in ("dopri5", "dopri8", "gauss")]
     if "torchdiffeq" not in missing():
-        found += [torchdiffeq_peer("dopri5"), torchdiffeq_peer("dopri8")]
+        found += [torchdiffeq_solver("dopri5"), torchdiffeq_solver("dopri8")]
     if "torchode" not in missing():
-        found.append(torchode_peer("Dopri5"))
+        found.append(torchode_solver("Dopri5"))
         if compiled:
-            found.append(torchode_peer("Dopri5", compiled=True))
+            found.append(torchode_solver("Dopri5", compiled=True))
     return found
 
 
@@ -86,37 +91,37 @@ def measure(
             if peer.twin not in shapes:
                 say(f"{subject.name}: {peer.twin}")
                 shapes[peer.twin] = shapes_seen(peer, load)
-            runs[peer.name] = functools.partial(peer.bind(subject, None), load.rtol)
-            runs[f"bare {peer.name}"] = bare_calls(subject, shapes[peer.twin])
+            runs[peer.title] = functools.partial(bound(peer, subject), load.rtol)
+            runs[f"bare {peer.title}"] = bare_calls(subject, shapes[peer.twin])
             if peer.compiled:
-                say(f"{subject.name}: compiling {peer.name}")
+                say(f"{subject.name}: compiling {peer.title}")
                 before = graphs_compiled()
-                warm[peer.name] = quietly(functools.partial(clocked, runs[peer.name]))
+                warm[peer.title] = quietly(functools.partial(clocked, runs[peer.title]))
                 first = graphs_compiled()
-                quietly(runs[peer.name])
-                graphs[peer.name] = first - before, graphs_compiled() - first
+                quietly(runs[peer.title])
+                graphs[peer.title] = first - before, graphs_compiled() - first
                 fast = dataclasses.replace(subject, torch_f=torch.compile(subject.torch_f))
-                runs[f"fast {peer.name}"] = bare_calls(fast, shapes[peer.twin])
+                runs[f"fast {peer.title}"] = bare_calls(fast, shapes[peer.twin])
         say(f"{subject.name}: {len(runs)} runs in turns")
         turns = functools.partial(interleaved, runs, seconds=1.0, warm_ups=warm)
         timings = quietly(functools.partial(turns, repeats=5 if quick else 9))
         for peer in peers:
-            wall, bare = timings[peer.name].best, timings[f"bare {peer.name}"].best
-            quick_calls = timings.get(f"fast {peer.name}")
+            wall, bare = timings[peer.title].best, timings[f"bare {peer.title}"].best
+            quick_calls = timings.get(f"fast {peer.title}")
             seen = shapes[peer.twin]
-            made, again = graphs.get(peer.name, (0, 0))
+            made, again = graphs.get(peer.title, (0, 0))
             rows.append({
-                "load": subject.name, "solver": peer.name, "calls": len(seen),
+                "load": subject.name, "solver": peer.title, "calls": len(seen),
                 "states": sum(math.prod(s) for s in seen) // subject.y0.numel(),
                 "wall": wall, "bare": bare, "ratio": wall / bare,
                 "bare_compiled": None if quick_calls is None else quick_calls.best,
                 "ratio_compiled": None if quick_calls is None else wall / quick_calls.best,
-                "warm_up": timings[peer.name].warm_up, "graphs": made, "graphs_again": again,
+                "warm_up": timings[peer.title].warm_up, "graphs": made, "graphs_again": again,
             })  # fmt: skip
     return {"rows": rows}
 
 
-def shapes_seen(peer: Peer, load: Load) -> list[tuple[int, ...]]:
+def shapes_seen(peer: Solver, load: Load) -> list[tuple[int, ...]]:
     """The shape of every state that a solve calls f with, the compiled ones' eager twin's."""
     seen: list[tuple[int, ...]] = []
 
@@ -126,8 +131,8 @@ def shapes_seen(peer: Peer, load: Load) -> list[tuple[int, ...]]:
 
     subject = dataclasses.replace(load.subject, torch_f=watched)
     if peer.compiled:
-        raise ValueError(f"{peer.name} is compiled: watch {peer.twin}")
-    quietly(functools.partial(peer.bind(subject, None), load.rtol))
+        raise ValueError(f"{peer.title} is compiled: watch {peer.twin}")
+    quietly(functools.partial(bound(peer, subject), load.rtol))
     return seen
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ...storage import write_json
-from ..cost.work_precision import machine
+from ..report.machine import machine
 from ..report.marked_blocks import fill
-from ..solvers.peers import LIBRARIES, missing
+from ..solvers.solver import LIBRARIES, missing
 
 Record = dict[str, Any]
 """What a benchmark measured, ready for JSON; `tables` makes text of it."""
@@ -58,6 +58,29 @@ def quotient(a: float | None, b: float | None) -> float | None:
     return None if a is None or not b else a / b
 
 
+PEER_KINDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "torchdiffeq": lambda r: r["library"] == "torchdiffeq",
+    "torchode": lambda r: r["library"] == "torchode" and not is_compiled(r),
+    "torchode compiled": lambda r: r["library"] == "torchode" and is_compiled(r),
+    "DOP853": lambda r: r["solver"] == "scipy DOP853",
+    "diffrax jitted": lambda r: r["library"] == "diffrax",
+}
+"""Whom quadflow is compared with: name -> whether a row of a record is one of theirs."""
+
+
+def is_compiled(row: Mapping[str, Any]) -> bool:
+    """Whether a row is that of a solver through `torch.compile`."""
+    return "compiled" in row["solver"]
+
+
+def best_wall(
+    rows: Iterable[Mapping[str, Any]], kind: Callable[[Mapping[str, Any]], bool]
+) -> float | None:
+    """The shortest wall time among the rows of a kind that reached their target."""
+    walls = (r["wall"] for r in rows if r["failure"] is None and kind(r))
+    return min(walls, default=None)
+
+
 def environment() -> dict[str, Any]:
     """The machine, the versions of all peers, and which of them are not installed."""
     absent = missing()
@@ -71,7 +94,7 @@ def run(
     measure: Callable[..., Record],
     tables: Callable[[Record], dict[str, str]],
     description: str | None,
-    argv: Sequence[str] | None,
+    argv: Sequence[str] | None = None,
 ) -> Record:
     """The command line of one benchmark: measure, print its tables, write its record.
 

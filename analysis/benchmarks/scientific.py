@@ -16,10 +16,20 @@ import torch
 
 from ..cost.equal_error import compare
 from ..cost.rows import geometric_mean
-from ..cost.subjects import SCIENTIFIC, subject
 from ..cost.timing import interleaved
-from ..solvers.peers import Peer, other_peers, quadflow_peers
-from .report import Record, left_out, milliseconds, quotient, ratio, run, table
+from ..problems.subjects import SCIENTIFIC, subject
+from ..solvers.solver import Solver, other_solvers, quadflow_solvers
+from .report import (
+    PEER_KINDS,
+    Record,
+    best_wall,
+    left_out,
+    milliseconds,
+    quotient,
+    ratio,
+    run,
+    table,
+)
 
 TARGETS = (1e-6, 1e-9, 1e-12)
 """Achieved relative errors at which solvers are compared."""
@@ -30,7 +40,7 @@ def measure(
     quick: bool = False,
     problems: Sequence[str] | None = None,
     targets: Sequence[float] | None = None,
-    peers: Sequence[Peer] | None = None,
+    solvers: Sequence[Solver] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Record:
     """{"rows": one for every problem, target and solver, "f": seconds of a call of f}.
@@ -39,7 +49,9 @@ def measure(
     """
     names = problems or (SCIENTIFIC[:2] if quick else SCIENTIFIC)
     targets = targets or (TARGETS[:2] if quick else TARGETS)
-    solvers = peers or [*quadflow_peers(compiled=not quick), *other_peers(compiled=not quick)]
+    solvers = solvers or [
+        *quadflow_solvers(compiled=not quick), *other_solvers(compiled=not quick)
+    ]  # fmt: skip
     rows: list[dict[str, Any]] = []
     calls: dict[str, float] = {}
     for name in names:
@@ -75,49 +87,26 @@ def tables(record: Record) -> dict[str, str]:
 def ratios(record: Record, solver: str) -> list[dict[str, Any]]:
     """Where `solver` reached the target: its wall, calls and evaluations against the peers'.
 
-    Entries: problem, target; torchdiffeq, torchode, torchode_compiled, dop853, diffrax: wall of the
-    best solver of that kind over this one's (None where it has none); calls, nfe: over DOP853's.
+    Entries: problem, target; a name of `PEER_KINDS`: wall of the best solver of that kind over this
+    one's (None where it has none); calls, nfe: over DOP853's.
     """
     found = []
     for row in record["rows"]:
         if row["solver"] != solver or row["failure"] is not None:
             continue
-        others = [
+        same = [
             r for r in record["rows"]
             if (r["problem"], r["target"]) == (row["problem"], row["target"])
-            and r["failure"] is None
         ]  # fmt: skip
-
-        def best(kind: Callable[[Any], bool], rows: Any = others) -> float | None:
-            return min((r["wall"] for r in rows if kind(r)), default=None)
-
-        walls = {
-            "torchdiffeq": best(lambda r: r["library"] == "torchdiffeq"),
-            "torchode": best(lambda r: r["solver"].startswith("torchode") and not _compiled(r)),
-            "torchode_compiled": best(
-                lambda r: r["solver"].startswith("torchode") and _compiled(r)
-            ),
-            "dop853": best(lambda r: r["solver"] == "scipy DOP853"),
-            "diffrax": best(lambda r: r["library"] == "diffrax"),
-        }
-        peer: dict[str, Any] = next((r for r in others if r["solver"] == "scipy DOP853"), {})
+        peer: dict[str, Any] = next((r for r in same if PEER_KINDS["DOP853"](r)), {})
         found.append({
             "problem": row["problem"], "target": row["target"],
-            **{kind: quotient(wall, row["wall"]) for kind, wall in walls.items()},
+            **{name: quotient(best_wall(same, kind), row["wall"])
+               for name, kind in PEER_KINDS.items()},
             "calls": quotient(row["calls"], peer.get("calls")),
             "nfe": quotient(row["nfe"], peer.get("nfe")),
         })  # fmt: skip
     return found
-
-
-def _compiled(row: dict[str, Any]) -> bool:
-    return "compiled" in row["solver"]
-
-
-_KINDS = {
-    "torchdiffeq": "torchdiffeq", "torchode": "torchode", "torchode_compiled": "torchode compiled",
-    "dop853": "DOP853", "diffrax": "diffrax jitted",
-}  # fmt: skip
 
 
 def summary(record: Record) -> str:
@@ -128,12 +117,12 @@ def summary(record: Record) -> str:
     for name in names:
         found = ratios(record, name)
         cells = [name, f"{len(found)}/{cases}"]
-        for kind in _KINDS:
+        for kind in PEER_KINDS:
             cells.append(_mean_and_worst([r[kind] for r in found], min))
         for cost in ("calls", "nfe"):
             cells.append(_mean_and_worst([r[cost] for r in found], max))
         rows.append(cells)
-    heads = [f"wall of {kind}" for kind in _KINDS.values()]
+    heads = [f"wall of {kind}" for kind in PEER_KINDS]
     return table(
         ["mean (worst) ratios", "reached", *heads, "calls / DOP853's", "evaluations / DOP853's"],
         rows,
@@ -165,10 +154,5 @@ def problem_table(record: Record, name: str) -> str:
     return table([f"{name} (torch f: {per_call:.1f} µs)", *heads], rows)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("scientific", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("scientific", measure, tables, __doc__)

@@ -16,7 +16,7 @@ from ...adapters.backbones.registry import load_named, load_named_sidenet
 from ...adapters.backbones.sit import SiT, sit_config
 from ...adapters.sampling.sample import default_labels
 from ...storage import write_json
-from ..images.rivals import Run, run_sampler
+from ..images.peers import Sampling, run_sampler
 
 
 def overhead(
@@ -41,7 +41,7 @@ def overhead(
     labels: Tensor | None = default_labels(batch, num_classes)
     labels = None if labels is None else labels.to(place)
 
-    def run(method: str) -> Run:
+    def run(method: str) -> Sampling:
         return run_sampler(method, model, noise, labels, nfe=nfe, sidenet=sidenet)
 
     for method in ("euler", "bianchor"):

@@ -22,10 +22,13 @@ from torch import Tensor
 import quadflow as qf
 
 from ...extras import require
-from ..cost.equal_error import Trial, cheapest
+from ..cost.equal_error import cheapest, trial
 from ..cost.memory import in_own_process
+from ..cost.rows import Row
 from ..cost.timing import interleaved
-from ..solvers.peers import ATOL_RATIO, EXTRA, missing
+from ..solvers.counting import Counter
+from ..solvers.run import ATOL_RATIO, EXTRA
+from ..solvers.solver import missing
 from .networks import NetworkVelocity, start_states
 from .report import Record, left_out, milliseconds, quotient, ratio, run, table
 
@@ -36,15 +39,18 @@ TARGETS = (1e-3, 1e-5)
 """Achieved relative errors of the gradient at which solvers are compared."""
 
 TOLERANCES = tuple(float(f"{10 ** (-k / 2):.2e}") for k in range(2, 15))
-"""Of the sweep, half decades from 0.1 to 3.16e-8: float32 knows no less."""
+"""Tolerances of the sweep, half decades from 0.1 to 3.16e-8: float32 knows no less."""
 
 SPIRAL = ((-0.1, 2.0), (-2.0, -0.1))
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: the network, the states at the start (B, 2), the times (T,) and the states
-    wanted there (T, B, 2)."""
+    """The task of a training step.
+
+    net: what is trained. y0: states at the start (B, 2). times: (T,). wanted: the states wanted
+    there (T, B, 2).
+    """
 
     net: NetworkVelocity
     y0: Tensor
@@ -140,23 +146,19 @@ def reference() -> Tensor:
     return exact.gradient()
 
 
-def _trial(integrate: Integrate, chosen: Task, exact: Tensor, tolerance: float) -> Trial:
-    calls, states = 0, 0
+def _trial(name: str, integrate: Integrate, chosen: Task, exact: Tensor, tolerance: float) -> Row:
+    """A counted step; its error is the gradient's, and all of the batch is one state."""
+    counter = Counter(chosen.y0.numel())
 
-    def count(module: Any, arguments: Any) -> None:
-        nonlocal calls, states
-        calls += 1
-        states += arguments[1].numel() // chosen.y0.numel()
-
-    hook = chosen.net.register_forward_pre_hook(count)
-    try:
+    def error(tolerance: float) -> float:
         step(integrate, chosen, tolerance)
-    except Exception as failed:
-        return Trial(tolerance, None, calls, states, str(failed).splitlines()[0])
+        return float((chosen.gradient().double() - exact).norm() / exact.norm())
+
+    hook = chosen.net.register_forward_pre_hook(lambda net, given: counter.tick(given[1].numel()))
+    try:
+        return trial(name, "training step", tolerance, counter, error)
     finally:
         hook.remove()
-    difference = (chosen.gradient().double() - exact).norm() / exact.norm()
-    return Trial(tolerance, float(difference), calls, states)
 
 
 def measure(
@@ -172,18 +174,18 @@ def measure(
     exact = reference()
     available = solvers(compiled=not quick)
     ways = {n: available[n] for n in (names or available)}
-    picks: dict[str, dict[str, Trial | None]] = {}
+    picks: dict[str, dict[str, Row | None]] = {}
     for name in ways:
         say(f"training step: sweep of {name}")
         eager = available[name.replace(" compiled", "")]
-        trials: list[Trial] = []
+        trials: list[Row] = []
         for tolerance in tolerances:
-            trials.append(_trial(eager, chosen, exact, tolerance))
+            trials.append(_trial(name, eager, chosen, exact, tolerance))
             error = trials[-1].error
             if error is not None and error <= min(TARGETS) and tolerance <= TOLERANCE:
                 break
         picks[name] = {f"error {t:.0e}": cheapest(trials, t) for t in TARGETS}
-        picks[name][f"tolerance {TOLERANCE:.0e}"] = _trial(eager, chosen, exact, TOLERANCE)
+        picks[name][f"tolerance {TOLERANCE:.0e}"] = _trial(name, eager, chosen, exact, TOLERANCE)
     rows: list[dict[str, Any]] = []
     warm: dict[str, float] = {}
     for kind in next(iter(picks.values())):
@@ -192,7 +194,8 @@ def measure(
         }  # fmt: skip
         say(f"training step: {kind}, {len(there)} solvers in turns")
         timings = interleaved(
-            {n: functools.partial(step, ways[n], chosen, t.tolerance) for n, t in there.items()},
+            {n: functools.partial(step, ways[n], chosen, t.tolerance or 0.0)
+             for n, t in there.items()},
             repeats=3 if quick else 7, seconds=0.7 if quick else 1.5,
             warm_ups={n: warm[n] for n in there if n in warm},
         )  # fmt: skip
@@ -202,15 +205,15 @@ def measure(
             if name not in there:
                 row["failure"] = "not reached"
             else:
-                trial, timing = there[name], timings[name]
+                found, timing = there[name], timings[name]
                 row |= {
-                    "tolerance": trial.tolerance, "error": trial.error, "calls": trial.calls,
-                    "nfe": trial.nfe, "wall": timing.best, "median": timing.median,
+                    "tolerance": found.tolerance, "error": found.error, "calls": found.calls,
+                    "nfe": found.nfe, "wall": timing.best, "median": timing.median,
                     "warm_up": timing.warm_up,
                 }  # fmt: skip
                 if memory and "compiled" not in name:
                     _, row["memory_mib"] = in_own_process(
-                        memory_job, name, trial.tolerance, warm_up=(name, TOLERANCE, 2)
+                        memory_job, name, found.tolerance, warm_up=(name, TOLERANCE, 2)
                     )
             rows.append(row)
     return {"rows": rows, "kinds": list(dict.fromkeys(r["kind"] for r in rows))}
@@ -251,10 +254,5 @@ def tables(record: Record) -> dict[str, str]:
     return {"training-step": f"{text}\n\n{left_out(record)}".strip()}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("training_step", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("training_step", measure, tables, __doc__)

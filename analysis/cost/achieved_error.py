@@ -17,14 +17,16 @@ from scipy import integrate
 
 from ...storage import json_number
 from ..problems.problem import Problem, get_problem, problems
-from .work_precision import Row, WorkPrecision, work_precision
+from ..solvers.run import ATOL_RATIO
+from .figures import proportionality_plot
+from .rows import Row
+from .work_precision import work_precision
 
 METHODS = ("dopri5", "dopri8", "gauss", "adams")
 TOLERANCES = tuple(float(f"1e-{k}") for k in range(3, 12))
 BAND = 0.05, 20.0
 """Achieved error over tolerance that a user may expect."""
 
-_ATOL_RATIO = 1e-2
 _MOVED = 1e-6
 _STARTS = 8
 
@@ -57,7 +59,7 @@ def growth(problem: Problem, *, directions: int = 2) -> float:
     for start, y in zip(times[:-1].tolist(), path[:-1], strict=True):
         for _ in range(directions):
             signs = random.choice((-1.0, 1.0), len(y))
-            moved = follow(start, y + _MOVED * signs * (np.abs(y) + _ATOL_RATIO), [t1])[-1]
+            moved = follow(start, y + _MOVED * signs * (np.abs(y) + ATOL_RATIO), [t1])[-1]
             worst = max(worst, float(np.abs(moved - end).max() / _MOVED))
     return worst / float(np.abs(end).max())
 
@@ -123,8 +125,7 @@ class AchievedError:
 
     def plot(self, path: Any) -> None:
         """Achieved error against tolerance, a panel a problem; see `proportionality_plot`."""
-        study = WorkPrecision(list(self.rows))
-        study.plot_proportionality(path, command=f"quadflow study tolerance --out {path}")
+        proportionality_plot(path, self.rows, command=f"quadflow study tolerance --out {path}")
 
 
 def _range(values: np.ndarray) -> str:
@@ -146,8 +147,7 @@ def achieved_error(
     """
     names = list(problems()) if subjects is None else list(subjects)
     study = work_precision(
-        list(methods), names, tolerances=tolerances, repeats=1, atol_ratio=_ATOL_RATIO,
-        progress=progress,
+        list(methods), names, tolerances=tolerances, repeats=1, progress=progress,
     )  # fmt: skip
     if not study.complete:
         raise KeyboardInterrupt

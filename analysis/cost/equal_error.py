@@ -4,43 +4,31 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from ..solvers.peers import Counter, OverBudgetError, Peer, Solve, quietly
-from .subjects import Subject
+from ..problems.subjects import Subject
+from ..solvers.counting import BUDGET, Counter
+from ..solvers.run import Solve, Solver, first_line, quietly
+from .rows import Row
 from .timing import Timing, forget_compiled, interleaved
 
 HALF_DECADES = tuple(float(f"{10 ** (-k / 2):.2e}") for k in range(4, 28))
 """Relative tolerances of a sweep, from loose to tight: 1e-2, 3.16e-3, ..., 3.16e-14."""
-
-BUDGET = 30_000
-"""Most calls of f in one solve; what needs more has not reached its target."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One solve of a sweep. error: achieved, None where the solve failed, and `failure` says why.
-    calls: sequential calls of f; nfe: evaluations of single states."""
-
-    tolerance: float
-    error: float | None
-    calls: int
-    nfe: int
-    failure: str | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
     """One solver at one target: the cheapest of its trials that reaches it, and its wall time.
 
-    trial, timing: None where no tolerance reaches the target; `failure` says what the tightest did.
+    solver: title. trial, timing: None where no tolerance reaches the target; `failure` says what
+    the tightest did. share: of the whole job, what was run.
     """
 
     solver: str
     library: str
     target: float
-    trial: Trial | None
+    trial: Row | None
     timing: Timing | None
     failure: str | None = None
     share: float = 1.0
@@ -57,8 +45,8 @@ class Entry:
             "failure": self.failure,
         }  # fmt: skip
         if self.trial is not None:
-            row |= {k: v for k, v in asdict(self.trial).items() if k != "failure"}
-            row |= {k: round(row[k] / self.share) for k in ("calls", "nfe")}
+            row |= {"tolerance": self.trial.tolerance, "error": self.trial.error}
+            row |= {k: round(getattr(self.trial, k) / self.share) for k in ("calls", "nfe")}
         if self.timing is not None:
             row |= {
                 "wall": self.wall, "median": self.timing.median / self.share,
@@ -68,48 +56,68 @@ class Entry:
         return row
 
 
+def trial(
+    solver: str, problem: str, tolerance: float, counter: Counter, error: Callable[[float], float]
+) -> Row:
+    """The row of one counted solve. error: solves at a tolerance, and tells the error achieved."""
+    achieved, failure = None, None
+    try:
+        achieved = error(tolerance)
+    except Exception as failed:
+        failure = first_line(failed)
+    return Row(
+        solver, problem, tolerance, None, achieved, 0.0, counter.nfe, counter.calls, None,
+        failure=failure,
+    )  # fmt: skip
+
+
 def sweep(
-    peer: Peer,
+    solver: Solver,
     subject: Subject,
     targets: Sequence[float],
     *,
     tolerances: Sequence[float] = HALF_DECADES,
     budget: int | None = BUDGET,
-) -> list[Trial]:
+) -> list[Row]:
     """Solve from loose to tight tolerances until every target is reached, or the budget is not
     enough twice running: a solve at a loose tolerance may need more calls than at a tighter one."""
-    trials: list[Trial] = []
-    over_before = False
-    hardest = min(targets)
+    rows: list[Row] = []
+    over = False
     counter = Counter(subject.y0.shape[-1], budget)
-    solve = peer.bind(subject, counter)
+    solve = bound(solver, subject, counter)
+
+    def error(tolerance: float) -> float:
+        return subject.error(quietly(lambda: solve(tolerance)))
+
     for tolerance in tolerances:
         counter.calls = counter.nfe = 0
-        try:
-            error = subject.error(quietly(functools.partial(solve, tolerance)))
-        except Exception as failed:
-            text = str(failed).splitlines()[0] if str(failed) else type(failed).__name__
-            trials.append(Trial(tolerance, None, counter.calls, counter.nfe, text))
-            over = isinstance(failed, OverBudgetError)
-            if over and over_before:
-                break
-            over_before = over
-            continue
-        over_before = False
-        trials.append(Trial(tolerance, error, counter.calls, counter.nfe))
-        if error <= hardest:
+        row = trial(solver.title, subject.name, tolerance, counter, error)
+        rows.append(row)
+        over_before, over = over, counter.over and row.error is None
+        if (over and over_before) or (row.error is not None and row.error <= min(targets)):
             break
-    return trials
+    return rows
 
 
-def cheapest(trials: Sequence[Trial], target: float) -> Trial | None:
+def bound(solver: Solver, subject: Subject, counter: Counter | None = None) -> Solve:
+    """The solver's bare `Solve` of a subject, counted where a counter is given.
+
+    Raises:
+        ValueError: the solver has none.
+    """
+    if solver.bind is None:
+        raise ValueError(f"{solver.name} has no bare solve that could be compared")
+    return solver.bind(subject, counter)
+
+
+def cheapest(trials: Sequence[Row], target: float) -> Row | None:
     """The trial of fewest calls whose error is at most `target`; None where none is."""
     reached = [t for t in trials if t.error is not None and t.error <= target]
     return min(reached, key=lambda t: (t.calls, t.nfe), default=None)
 
 
 def compare(
-    peers: Sequence[Peer],
+    solvers: Sequence[Solver],
     subject: Subject,
     targets: Sequence[float],
     *,
@@ -122,45 +130,45 @@ def compare(
 ) -> list[Entry]:
     """Every solver at every target: one sweep each, and at each target all of them in turns.
 
-    parts: solver -> (part of the batch that it solves, the part's share of it); its calls, its
-    evaluations and its wall time are scaled up to the whole.
+    parts: solver's title -> (part of the batch that it solves, the part's share of it); its calls,
+    its evaluations and its wall time are scaled up to the whole.
 
-    Two peers that differ only in being compiled take the same steps, so the sweep of one is the
+    Two solvers that differ only in being compiled take the same steps, so the sweep of one is the
     other's. What is compiled is compiled once, at the loosest target; its `warm_up` says how long
     the first run took.
     """
     parts = parts or {}
-    if any(peer.compiled for peer in peers):
+    if any(s.compiled for s in solvers):
         forget_compiled()
-    sweeps: dict[str, list[Trial]] = {}
+    sweeps: dict[str, list[Row]] = {}
     solves: dict[str, Solve] = {}
-    for peer in peers:
-        twin = peer.twin
-        part, _ = parts.get(peer.name, (subject, 1.0))
-        if twin not in sweeps:
-            say(f"{subject.name}: sweep of {twin}")
-            sweeps[twin] = sweep(peer, part, targets, tolerances=tolerances, budget=budget)
-        solves[peer.name] = peer.bind(part, None)
+    for s in solvers:
+        part, _ = parts.get(s.title, (subject, 1.0))
+        if s.twin not in sweeps:
+            say(f"{subject.name}: sweep of {s.twin}")
+            sweeps[s.twin] = sweep(s, part, targets, tolerances=tolerances, budget=budget)
+        solves[s.title] = bound(s, part)
     entries: list[Entry] = []
     warm: dict[str, float] = {}
     for target in sorted(targets, reverse=True):
-        chosen = {p.name: cheapest(sweeps[p.twin], target) for p in peers}
+        chosen = {s.title: cheapest(sweeps[s.twin], target) for s in solvers}
         runs: dict[str, Callable[[], object]] = {
-            name: functools.partial(solves[name], trial.tolerance)
-            for name, trial in chosen.items()
-            if trial is not None
+            name: functools.partial(solves[name], row.tolerance)
+            for name, row in chosen.items()
+            if row is not None and row.tolerance is not None
         }
         say(f"{subject.name}: error {target:.0e}, {len(runs)} solvers in turns")
         known = {name: warm[name] for name in runs if name in warm}
         in_turns = functools.partial(interleaved, runs, warm_ups=known)
         timings = quietly(lambda: in_turns(repeats=repeats, seconds=seconds))  # noqa: B023
         warm |= {name: timing.warm_up for name, timing in timings.items()}
-        for peer in peers:
-            last = sweeps[peer.twin][-1]
+        for s in solvers:
+            last, found = sweeps[s.twin][-1], chosen[s.title]
             why = last.failure or f"error {last.error:.1e} at tolerance {last.tolerance:.0e}"
-            trial = chosen[peer.name]
-            share = parts.get(peer.name, (subject, 1.0))[1]
-            failure = None if trial is not None else why
-            timing = timings.get(peer.name)
-            entries.append(Entry(peer.name, peer.library, target, trial, timing, failure, share))
+            entries.append(
+                Entry(
+                    s.title, s.library, target, found, timings.get(s.title),
+                    None if found is not None else why, parts.get(s.title, (subject, 1.0))[1],
+                )
+            )  # fmt: skip
     return entries

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..report.panels import Panels, styles, tidy_log
-from .rows import COSTS, Row, check_cost
-
-if TYPE_CHECKING:  # the study imports this file when it is drawn
-    from .work_precision import WorkPrecision
+from .rows import COSTS, Row, check_cost, problems_in, rows_of, solvers_in
 
 
 def _points(axis: Any, rows: Sequence[tuple[float, float, bool] | None], style: Any) -> None:
@@ -69,14 +66,13 @@ def _panel(
 
 
 def work_precision_plot(
-    path: str | Path, study: WorkPrecision, cost: str = "nfe", *, command: str | None = None
+    path: str | Path, rows: Sequence[Row], cost: str = "nfe", *, command: str = ""
 ) -> None:
     """Draw cost against achieved relative error, a panel a problem; accuracy grows to the right.
 
     Args:
-        path: .pdf, .svg or .png. study: the rows. cost: "nfe", "calls" or "seconds".
-        command: what reproduces it, printed below and kept in the file's metadata; the study's own
-            by default.
+        path: .pdf, .svg or .png. cost: "nfe", "calls" or "seconds".
+        command: what reproduces it, printed below and kept in the file's metadata.
 
     Hollow marks are at the reference's accuracy: their solver may be better than it shows. Failed
     solves break the line, and are counted in the panel.
@@ -86,40 +82,36 @@ def work_precision_plot(
         MissingExtraError: matplotlib is not installed.
     """
     check_cost(cost)
-    style = styles(study.solvers)
+    style = styles(solvers_in(rows))
     title = f"Work and precision: {COSTS[cost]}"
-    with Panels(path, study.problems, title, study.command if command is None else command) as p:
+    with Panels(path, problems_in(rows), title, command) as p:
         for name, axis in p.axes.items():
-            rows = {s: study.of(s, name) for s in study.solvers}
-            _panel(axis, rows, lambda r: (r.error, getattr(r, cost)), style, "top")
+            here = {s: rows_of(rows, s, name) for s in style}
+            _panel(axis, here, lambda r: (r.error, getattr(r, cost)), style, "top")
         p.label("achieved relative error at the end", COSTS[cost])
 
 
-def proportionality_plot(
-    path: str | Path, study: WorkPrecision, *, command: str | None = None
-) -> None:
+def proportionality_plot(path: str | Path, rows: Sequence[Row], *, command: str = "") -> None:
     """Draw achieved relative error against relative tolerance, with the line where they are equal.
 
     Args:
-        path: .pdf, .svg or .png. study: the rows; solvers without error control are left out.
+        path: .pdf, .svg or .png. rows: solvers without error control are left out.
         command: as in `work_precision_plot`.
 
     Raises:
         ValueError: another suffix, or no rows with tolerances.
         MissingExtraError: matplotlib is not installed.
     """
-    found = {(f.solver, f.problem): f for f in study.proportionality()}
-    solvers = [s for s in study.solvers if any(s == solver for solver, _ in found)]
-    names = [p for p in study.problems if any(p == problem for _, problem in found)]
-    style = styles(study.solvers)
-    title = "Achieved error against tolerance"
-    with Panels(path, names, title, study.command if command is None else command) as p:
+    style = styles(solvers_in(rows))
+    rows = [r for r in rows if r.tolerance is not None]
+    solvers = solvers_in(rows)
+    with Panels(path, problems_in(rows), "Achieved error against tolerance", command) as p:
         for name, axis in p.axes.items():
-            rows = {s: study.of(s, name) for s in solvers}
-            levels = sorted({r.tolerance for of in rows.values() for r in of if r.tolerance})
+            here = {s: rows_of(rows, s, name) for s in solvers}
+            levels = sorted({r.tolerance for of in here.values() for r in of if r.tolerance})
             axis.plot(
                 [levels[0], levels[-1]], [levels[0], levels[-1]], color="0.3", linewidth=0.9,
                 linestyle=(0, (5, 2)), label="error = tolerance", zorder=1,
             )  # fmt: skip
-            _panel(axis, rows, lambda r: (r.tolerance, r.error), style, "bottom")
+            _panel(axis, here, lambda r: (r.tolerance, r.error), style, "bottom")
         p.label("relative tolerance", "achieved relative error at the end")

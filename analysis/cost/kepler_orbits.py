@@ -20,7 +20,10 @@ from torch import Tensor
 
 import quadflow as qf
 
+from ...storage import json_number
+from ..problems.problem import get_problem
 from ..report.panels import Panels, styles
+from ..report.records import written
 
 ECCENTRICITY = 0.6
 PERIOD = 2 * math.pi
@@ -41,16 +44,10 @@ def phases(count: int, eccentricity: float = ECCENTRICITY) -> Tensor:
     )
 
 
-def velocity(t: Tensor, y: Tensor) -> Tensor:
-    """Of states (..., 4) in a field of unit strength."""
-    place, momentum = y[..., :2], y[..., 2:]
-    square = (place * place).sum(-1, keepdim=True)
-    return torch.cat((momentum, -place / (square * square.sqrt())), -1)
-
-
 def energy(y: Tensor) -> Tensor:
-    """(...) of states (..., 4)."""
-    return 0.5 * (y[..., 2:] ** 2).sum(-1) - 1 / (y[..., :2] ** 2).sum(-1).sqrt()
+    """The energy (...) of states (..., 4)."""
+    found: Tensor = get_problem("kepler").invariants["energy"](y.unbind(-1), torch)
+    return found
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,10 @@ class Orbit:
 
     @property
     def drift(self) -> tuple[float, float]:
-        """Slope of the mean energy error in periods, by least squares, and its standard error."""
+        """Slope of the mean energy error in periods, by least squares, and its standard error; NaN
+        of one window."""
+        if len(self.means) < 2:
+            return math.nan, math.nan
         t, y = self.times - self.times.mean(), np.array(self.means)
         slope = float(t @ (y - y.mean()) / (t @ t))
         left = y - y.mean() - slope * t
@@ -86,11 +86,7 @@ class Orbit:
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
         slope, doubt = self.drift
-        return {
-            "method": self.method, "steps_per_period": self.steps_per_period,
-            "periods": self.periods, "errors": list(self.errors), "means": list(self.means),
-            "nfe": self.nfe, "seconds": self.seconds, "drift": slope, "drift_error": doubt,
-        }  # fmt: skip
+        return {**written(self), "drift": json_number(slope), "drift_error": json_number(doubt)}
 
 
 def orbit(
@@ -132,8 +128,9 @@ def orbit(
                 progress()
 
     solution = qf.solve(
-        velocity, y0, (0.0, periods * PERIOD), method=method, step_size=PERIOD / steps_per_period,
-        node_evaluation="broadcast", callback=look, record_steps=False,
+        get_problem("kepler").f, y0, (0.0, periods * PERIOD), method=method,
+        step_size=PERIOD / steps_per_period, node_evaluation="broadcast", callback=look,
+        record_steps=False,
     )  # fmt: skip
     stats = solution.stats
     return Orbit(

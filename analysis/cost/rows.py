@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ...errors import nearest
-from ...storage import json_number
 from ..orders.lines import fitted_line
+from ..report.records import picked, written
 
 COSTS = {
     "nfe": "evaluations of f (single states)",
@@ -54,7 +54,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, float | None, int | None]:
-        """What tells it from other rows."""
+        """The fields that tell it from other rows."""
         return self.solver, self.problem, self.tolerance, self.steps
 
     @property
@@ -69,24 +69,23 @@ class Row:
 
     @property
     def note(self) -> str:
-        """What is to be said of it: empty where nothing is."""
+        """The failure, or that the reference is no better; empty where nothing is to be said."""
         if self.failure is not None:
             return f"failed: {self.failure}"
         return "at the reference's accuracy" if self.at_reference else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
-        return {**asdict(self), "times": list(self.times), "at_reference": self.at_reference}
+        return {**written(self), "at_reference": self.at_reference}
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Row:
-        """What `to_dict` wrote.
+        """The row that `to_dict` wrote.
 
         Raises:
-            KeyError: an entry is missing.
+            ValueError: an entry is missing.
         """
-        names = [f.name for f in fields(cls) if f.name != "times"]
-        return cls(times=tuple(figures["times"]), **{n: figures[n] for n in names})
+        return cls(**picked(figures, (f.name for f in fields(cls)), "work-precision study"))
 
 
 def check_cost(cost: str) -> None:
@@ -174,7 +173,7 @@ class Proportionality:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-        return {k: json_number(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return written(self)
 
 
 def proportionality(rows: Sequence[Row]) -> Proportionality:
@@ -203,13 +202,29 @@ def proportionality(rows: Sequence[Row]) -> Proportionality:
 
 
 def _above_rounding(rows: Sequence[Row]) -> list[Row]:
-    """Without the tight rows at which a smaller tolerance no longer makes a smaller error."""
+    """The rows without the tight ones whose errors no longer fall with the tolerance."""
     errors = [r.error or 0.0 for r in rows]
     for i in range(len(rows) - 1):
         rest = errors[i:]
         if rest[0] < 1e-10 and rest[-1] > 0.5 * rest[0] and max(rest) < 100 * min(rest):
             return list(rows[:i])
     return list(rows)
+
+
+def solvers_in(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the solvers, in the order of the rows."""
+    return tuple(dict.fromkeys(r.solver for r in rows))
+
+
+def problems_in(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the problems, in the order of the rows."""
+    return tuple(dict.fromkeys(r.problem for r in rows))
+
+
+def rows_of(rows: Sequence[Row], solver: str, problem: str) -> list[Row]:
+    """The rows of one solver on one problem, from loose to tight."""
+    chosen = [r for r in rows if r.solver == solver and r.problem == problem]
+    return sorted(chosen, key=lambda r: r.steps or -(r.tolerance or 0.0))
 
 
 # -- text -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -32,35 +33,38 @@ class Timing:
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], object]],
+    runs: Mapping[str, Any],
     *,
     repeats: int = 7,
     seconds: float = 1.5,
     warm_ups: Mapping[str, float] | None = None,
+    clock: Callable[[Any], float] | None = None,
 ) -> dict[str, Timing]:
     """Time every run `repeats` times, round after round through all of them.
 
     Args:
-        runs: name -> what is timed.
-        repeats: rounds, >= 2. seconds: a run that has taken this long in all sits out the rounds
+        runs: name -> what is timed: functions of no arguments, or what `clock` takes.
+        repeats: rounds, >= 1. seconds: a run that has taken this long in all sits out the rounds
             after its second.
         warm_ups: seconds that first runs took elsewhere; those are not warmed up again.
+        clock: run -> wall seconds of one run of it; `clocked` where None.
 
     Raises:
-        ValueError: repeats below 2.
+        ValueError: repeats below 1.
     """
-    if repeats < 2:
-        raise ValueError(f"repeats must be at least 2, got {repeats}")
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    clock = clock or clocked
     first = dict(warm_ups or {})
     for name, run in runs.items():
         if name not in first:
-            first[name] = clocked(run)
+            first[name] = clock(run)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             spent = times[name]
             if len(spent) < 2 or sum(spent) < seconds:
-                spent.append(clocked(run))
+                spent.append(clock(run))
     return {name: Timing(first[name], tuple(spent)) for name, spent in times.items()}
 
 
@@ -80,8 +84,13 @@ def graphs_compiled() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What a run returns, and its wall seconds."""
+    began = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - began
+
+
 def clocked(run: Callable[[], object]) -> float:
     """Wall seconds of one run."""
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    return timed(run)[1]

@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import metadata
-from itertools import zip_longest
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-import quadflow as qf
-
-from ...plans.registry import Method
 from ...storage import read_json_object, write_json
-from ..orders.error_kinds import endpoint_error
-from ..problems.problem import Problem, get_problem
-from ..solvers.solver import Run, Solver, as_solver
+from ..problems.problem import Problem
+from ..references.reference import reference_end, relative_error
+from ..report.machine import machine
+from ..report.records import picked
+from ..solvers.counting import BUDGET, OVER, Counter
+from ..solvers.run import ATOL_RATIO, Run
+from .figures import proportionality_plot, work_precision_plot
+from .levels import Wanted, checked_levels, levels, problems_of, solvers_of
 from .rows import (
     COSTS,
     Proportionality,
@@ -39,37 +34,20 @@ from .rows import (
     check_cost,
     cost_at,
     costs_text,
+    problems_in,
     proportionality,
     ratios,
     ratios_text,
+    rows_of,
     rows_text,
+    solvers_in,
 )
-
-__all__ = [
-    "BUDGET",
-    "COSTS",
-    "STEPS",
-    "TOLERANCES",
-    "Proportionality",
-    "Row",
-    "WorkPrecision",
-    "machine",
-    "row_count",
-    "work_precision",
-]
+from .timing import Timing, interleaved
 
 TOLERANCES = tuple(float(f"1e-{k}") for k in range(3, 11))
 """Relative tolerances of adaptive solvers, one a decade."""
 STEPS = tuple(2**k for k in range(6, 14))
 """Numbers of equal steps of solvers that have no error control."""
-BUDGET = 30_000
-"""Most calls of f in one solve: explicit methods on stiff problems would take millions."""
-
-_OVER = "over the budget"
-
-
-class _BudgetError(RuntimeError):
-    """A solve has used up its calls of f."""
 
 
 @dataclass
@@ -91,12 +69,12 @@ class WorkPrecision:
     @property
     def solvers(self) -> tuple[str, ...]:
         """Names, in the order of the rows."""
-        return tuple(dict.fromkeys(r.solver for r in self.rows))
+        return solvers_in(self.rows)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Names, in the order of the rows."""
-        return tuple(dict.fromkeys(r.problem for r in self.rows))
+        return problems_in(self.rows)
 
     @property
     def failures(self) -> list[Row]:
@@ -105,8 +83,7 @@ class WorkPrecision:
 
     def of(self, solver: str, problem: str) -> list[Row]:
         """The rows of one solver on one problem, from loose to tight."""
-        rows = [r for r in self.rows if r.solver == solver and r.problem == problem]
-        return sorted(rows, key=lambda r: r.steps or -(r.tolerance or 0.0))
+        return rows_of(self.rows, solver, problem)
 
     def cost_at(self, error: float, cost: str = "nfe") -> dict[str, dict[str, float | None]]:
         """What each solver needs for an achieved relative error: problem -> solver -> cost.
@@ -192,22 +169,15 @@ class WorkPrecision:
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> WorkPrecision:
-        """What `to_dict` wrote.
+        """The study that `to_dict` wrote.
 
         Raises:
             ValueError: it is something else, or an entry is missing.
         """
         if figures.get("kind") != "work-precision":
             raise ValueError("this is no work-precision study: it has no kind 'work-precision'")
-        try:
-            return cls(
-                [Row.from_dict(r) for r in figures["rows"]],
-                {k: dict(v) for k, v in figures["references"].items()},
-                dict(figures["settings"]), dict(figures["machine"]), figures["complete"],
-                figures["command"],
-            )  # fmt: skip
-        except KeyError as error:
-            raise ValueError(f"this is no work-precision study: {error} is missing") from None
+        values = picked(figures, (f.name for f in fields(cls)), "work-precision study")
+        return cls(**values | {"rows": [Row.from_dict(r) for r in values["rows"]]})
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""
@@ -227,54 +197,14 @@ class WorkPrecision:
             raise ValueError(f"{path}: {error}") from None
 
     def plot(self, path: str | Path, cost: str = "nfe", *, command: str | None = None) -> None:
-        """Draw cost against achieved error, a panel a problem; see `work_precision_figures`."""
-        from .figures import work_precision_plot
-
-        work_precision_plot(path, self, cost, command=command)
+        """Draw cost against achieved error; see `cost.figures.work_precision_plot`."""
+        command = self.command if command is None else command
+        work_precision_plot(path, self.rows, cost, command=command)
 
     def plot_proportionality(self, path: str | Path, *, command: str | None = None) -> None:
         """Draw achieved error against tolerance with the line where they are equal."""
-        from .figures import proportionality_plot
-
-        proportionality_plot(path, self, command=command)
-
-
-def machine(solvers: Iterable[str] = ()) -> dict[str, Any]:
-    """What wall times depend on: cores, processor, architecture, versions and torch's threads.
-
-    solvers: names; the versions of peers among them are recorded too.
-    """
-    try:
-        cores = len(os.sched_getaffinity(0))  # those this process may use
-    except AttributeError:  # not on every system
-        cores = os.cpu_count() or 1
-    peers = {name.partition(":")[0] for name in solvers if ":" in name} - {"scipy"}
-    versions = {}
-    for package in ("torch", "numpy", "scipy", *sorted(peers)):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # a name of the user's own with a colon in it
-            continue
-    return {
-        "cores": cores,
-        "architecture": platform.machine(),
-        "processor": _processor(),
-        "system": platform.system(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "quadflow": qf.__version__,
-        **versions,
-    }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
+        command = self.command if command is None else command
+        proportionality_plot(path, self.rows, command=command)
 
 
 # -- the measurement ------------------------------------------------------------------------------
@@ -287,7 +217,7 @@ def work_precision(
     tolerances: Sequence[float] = TOLERANCES,
     steps: Sequence[int] = STEPS,
     repeats: int = 3,
-    atol_ratio: float = 1e-2,
+    atol_ratio: float = ATOL_RATIO,
     budget: int | None = BUDGET,
     progress: Callable[[], None] | None = None,
     save: str | Path | None = None,
@@ -321,9 +251,9 @@ def work_precision(
             from that holds another study, other settings, or another machine's times.
         MissingExtraError: a peer that is not installed.
     """
-    solvers = _solvers(methods)
-    subjects = _subjects(problems)
-    tolerances, steps = _levels_checked(tolerances, steps)
+    solvers = solvers_of(methods)
+    subjects = problems_of(problems)
+    tolerances, steps = checked_levels(tolerances, steps)
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     if not (atol_ratio > 0 and math.isfinite(atol_ratio)):
@@ -331,9 +261,9 @@ def work_precision(
     if budget is not None and budget < 1:
         raise ValueError(f"budget must be at least 1 call of f, got {budget}")
     settings = {"repeats": repeats, "atol_ratio": atol_ratio, "budget": budget}
-    levels = _levels(solvers, tolerances, steps)
+    asked = levels(solvers, tolerances, steps)
     order = {w.key(p): i for i, (p, w) in enumerate(
-        (p, w) for p in subjects for level in levels for w in level
+        (p, w) for p in subjects for level in asked for w in level
     )}  # fmt: skip
     result = WorkPrecision(
         settings=settings, machine=machine(s.name for s in solvers), command=command
@@ -353,13 +283,13 @@ def work_precision(
 
     try:
         for label, problem in subjects.items():
-            missing = [lv for lv in levels if not all(w.key(label) in done for w in lv)]
-            there = sum(len(lv) for lv in levels) - sum(len(lv) for lv in missing)
+            missing = [lv for lv in asked if not all(w.key(label) in done for w in lv)]
+            there = sum(len(lv) for lv in asked) - sum(len(lv) for lv in missing)
             tick(there * (1 + repeats))
             if not missing:
                 continue  # before its reference, which may take a minute
             try:
-                end, error, how = _reference(problem)
+                end, error, how = reference_end(problem)
             except Exception as wrong:  # whatever it is, there is nothing to compare with
                 result.references[label] = {"failure": f"{type(wrong).__name__}: {wrong}"}
                 tick(sum(len(lv) for lv in missing) * (1 + repeats))
@@ -368,10 +298,8 @@ def work_precision(
             for level in missing:
                 first = order[level[0].key(label)]
                 looser = [r for r in result.rows if r.problem == label and order[r.key] < first]
-                over = {
-                    r.solver: r for r in reversed(looser) if (r.failure or "").startswith(_OVER)
-                }
-                bench = _Bench(problem, label, end, error, settings, tick)
+                over = {r.solver: r for r in reversed(looser) if (r.failure or "").startswith(OVER)}
+                bench = _Bench(problem, label, end, float(error), settings, tick)
                 fresh = bench.rows(level, over)
                 keys = {r.key for r in fresh}
                 result.rows = [r for r in result.rows if r.key not in keys] + fresh
@@ -398,41 +326,9 @@ def row_count(
     Raises:
         ValueError, TypeError, MissingExtraError: as `work_precision`.
     """
-    tolerances, steps = _levels_checked(tolerances, steps)
-    each = (len(steps) if s.adaptive is None else len(tolerances) for s in _solvers(methods))
-    return sum(each) * len(_subjects(problems))
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """One row to be measured."""
-
-    solver: Solver
-    tolerance: float | None
-    steps: int | None
-
-    def key(self, problem: str) -> tuple[Any, ...]:
-        return self.solver.name, problem, self.tolerance, self.steps
-
-    def solve(self, problem: Problem, atol_ratio: float) -> Run:
-        if self.tolerance is not None and self.solver.adaptive is not None:
-            return self.solver.adaptive(problem, self.tolerance, atol_ratio * self.tolerance)
-        assert self.steps is not None and self.solver.fixed is not None
-        return self.solver.fixed(problem, np.linspace(*problem.span, self.steps + 1))
-
-
-def _levels(
-    solvers: Sequence[Solver], tolerances: Sequence[float], steps: Sequence[int]
-) -> list[list[_Wanted]]:
-    """What is measured together: the k-th tolerance, and the k-th number of steps.
-
-    Solvers with and without error control share rounds, so that all are timed under one load.
-    """
-    tight = [[_Wanted(s, t, None) for s in solvers if s.adaptive is not None] for t in tolerances]
-    fine = [[_Wanted(s, None, n) for s in solvers if s.adaptive is None] for n in steps]
-    nothing: list[_Wanted] = []
-    merged = [[*a, *b] for a, b in zip_longest(tight, fine, fillvalue=nothing)]
-    return [level for level in merged if level]
+    tolerances, steps = checked_levels(tolerances, steps)
+    each = (len(steps) if s.adaptive is None else len(tolerances) for s in solvers_of(methods))
+    return sum(each) * len(problems_of(problems))
 
 
 @dataclass
@@ -446,96 +342,64 @@ class _Bench:
     settings: Mapping[str, Any]
     tick: Callable[[int], None]
 
-    def rows(self, level: Sequence[_Wanted], over: Mapping[str, Row]) -> list[Row]:
-        repeats, atol_ratio = self.settings["repeats"], self.settings["atol_ratio"]
+    def rows(self, level: Sequence[Wanted], over: Mapping[str, Row]) -> list[Row]:
+        """Counted solves that also warm up, then timed ones in turns. over: solver -> its looser
+        row that was over the budget already."""
+        repeats = self.settings["repeats"]
         first: dict[str, Run] = {}
         for w in level:
             name = w.solver.name
             if name in over:
-                first[name] = Run(None, 0, 0, 0.0, f"{_OVER}: not tried, see {_at(over[name])}")
+                first[name] = Run(None, 0, 0, 0.0, f"{OVER}: not tried, see {_at(over[name])}")
             else:
-                first[name] = self._first(w, atol_ratio)
+                first[name] = self._first(w)
             self.tick(1)
-        running = []
-        for w in level:
-            if first[w.solver.name].failure is None:
-                running.append(w)
-            else:
+            if first[name].failure is not None:
                 self.tick(repeats)
-        seconds: dict[str, list[float]] = {w.solver.name: [] for w in running}
-        for _ in range(repeats):
-            for w in running:
-                run = w.solve(self.problem, atol_ratio)
-                if run.failure is not None:
-                    text = f"in a timed run, not in the first: {run.failure}"
-                    first[w.solver.name] = dataclasses.replace(run, end=None, failure=text)
-                seconds[w.solver.name].append(run.seconds)
-                self.tick(1)
-        return [self._row(w, first[w.solver.name], seconds.get(w.solver.name, [])) for w in level]
 
-    def _first(self, w: _Wanted, atol_ratio: float) -> Run:
+        def again(w: Wanted) -> float:
+            run = self._solved(w, self.problem)
+            if run.failure is not None:
+                text = f"in a timed run, not in the first: {run.failure}"
+                first[w.solver.name] = dataclasses.replace(run, end=None, failure=text)
+            self.tick(1)
+            return run.seconds
+
+        timings = interleaved(
+            {w.solver.name: w for w in level if first[w.solver.name].failure is None},
+            repeats=repeats, seconds=math.inf,
+            warm_ups={name: run.seconds for name, run in first.items()}, clock=again,
+        )  # fmt: skip
+        return [self._row(w, first[w.solver.name], timings.get(w.solver.name)) for w in level]
+
+    def _solved(self, w: Wanted, problem: Problem) -> Run:
+        return w.solve(problem, self.settings["atol_ratio"])
+
+    def _first(self, w: Wanted) -> Run:
         budget = self.settings["budget"]
-        if budget is None:
-            return w.solve(self.problem, atol_ratio)
-        limited = Limited(self.problem, budget)
-        run = w.solve(limited.problem, atol_ratio)
-        if limited.over:
-            return dataclasses.replace(run, end=None, failure=f"{_OVER} of {budget} calls of f")
+        counter = Counter(self.problem.dimension, budget)
+        run = self._solved(w, self.problem if budget is None else counter.in_problem(self.problem))
+        if counter.over:
+            return dataclasses.replace(run, end=None, failure=f"{OVER} of {budget} calls of f")
         return run
 
-    def _row(self, w: _Wanted, run: Run, seconds: Sequence[float]) -> Row:
+    def _row(self, w: Wanted, run: Run, timing: Timing | None) -> Row:
         failure, error = run.failure, None
         if failure is None:
             assert run.end is not None
-            error = endpoint_error(run.end, self.end)
+            error = relative_error(run.end, self.end)
             if not math.isfinite(error):
                 failure, error = f"the error is {error}", None
         return Row(
             w.solver.name, self.label, w.tolerance, w.steps, error, self.reference_error,
-            run.nfe, run.calls, median(seconds) if failure is None else None, tuple(seconds),
+            run.nfe, run.calls, timing.median if timing and failure is None else None,
+            timing.times if timing else (),
             len(run.steps) - 1 if run.steps and failure is None else None, failure,
         )  # fmt: skip
 
 
 def _at(row: Row) -> str:
     return f"tolerance {row.tolerance:.0e}" if row.steps is None else f"{row.steps} steps"
-
-
-class Limited:
-    """A problem whose right-hand side refuses to be called more than `budget` times.
-
-    problem: with the refusing right-hand side. over: whether it has refused.
-    """
-
-    def __init__(self, problem: Problem, budget: int) -> None:
-        self.left, self.over = budget, False
-        whole = problem.vector
-
-        def spend() -> None:
-            self.left -= 1
-            if self.left < 0:
-                self.over = True
-                raise _BudgetError(f"{_OVER} of {budget} calls of f")
-
-        def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
-            spend()
-            return problem.rhs(t, y, m)
-
-        def vector(t: Any, y: Any, m: Any) -> Any:
-            assert whole is not None
-            spend()
-            return whole(t, y, m)
-
-        self.problem = dataclasses.replace(
-            problem, rhs=rhs, vector=None if whole is None else vector
-        )
-
-
-def _reference(problem: Problem) -> tuple[Tensor, float, str]:
-    from ..references.reference import reference_end
-
-    end, error, how = reference_end(problem)
-    return end, float(error), str(how)
 
 
 def _earlier(
@@ -568,69 +432,3 @@ def _earlier(
                 f"asked for and would be lost: {way}"
             )
     return before
-
-
-# -- arguments ------------------------------------------------------------------------------------
-
-
-def _solvers(methods: Any) -> list[Solver]:
-    if isinstance(methods, str | Method | Solver) or not isinstance(methods, Iterable):
-        methods = [methods]
-    solvers = [as_solver(m) for m in methods]
-    if not solvers:
-        raise ValueError("methods is empty: at least one is needed")
-    for s in solvers:
-        if s.adaptive is None and s.fixed is None:
-            raise ValueError(f"{s.name} can solve neither at a tolerance nor on given steps")
-    for i, s in enumerate(solvers):
-        if s.name in [other.name for other in solvers[:i]]:
-            raise ValueError(f"methods has two of the name {s.name!r}: their rows would be mixed")
-    return solvers
-
-
-def _subjects(problems: Any) -> dict[str, Problem]:
-    if isinstance(problems, str | Problem):
-        problems = [problems]
-    elif isinstance(problems, Mapping):
-        problems = list(problems.values())
-    subjects: dict[str, Problem] = {}
-    for p in problems:
-        problem = get_problem(p)
-        label = problem_label(problem)
-        if label in subjects:
-            raise ValueError(f"problems has {label!r} twice: their rows would be mixed")
-        subjects[label] = problem
-    if not subjects:
-        raise ValueError("problems is empty: at least one is needed")
-    return subjects
-
-
-def problem_label(problem: Problem) -> str:
-    """The name, with those parameters that are not the registered defaults."""
-    try:
-        default = get_problem(problem.name).parameters
-    except ValueError:  # one of the user's own
-        return problem.name
-    own = [f"{k}={v}" for k, v in problem.parameters.items() if default.get(k) != v]
-    return f"{problem.name}({', '.join(own)})" if own else problem.name
-
-
-def _levels_checked(
-    tolerances: Sequence[float], steps: Sequence[int]
-) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """From loose to tight.
-
-    Raises:
-        ValueError: one that is not positive, or none at all.
-    """
-    for tolerance in tolerances:
-        if not (tolerance > 0 and math.isfinite(tolerance)):
-            raise ValueError(f"tolerances has {tolerance!r}, must be positive numbers")
-    for number in steps:
-        if number != int(number) or number < 1:
-            raise ValueError(f"steps has {number!r}, must be whole numbers from 1")
-    if not len(tolerances) or not len(steps):
-        raise ValueError("tolerances and steps must hold at least one number each")
-    return tuple(sorted({float(t) for t in tolerances}, reverse=True)), tuple(
-        sorted({int(n) for n in steps})
-    )

@@ -3,6 +3,8 @@
 Runge-Kutta methods have elementary weights. A method that uses earlier intervals (Adams,
 extrapolated start guesses) is run over a few intervals, every one from the exact state, until what
 it carries along no longer changes: the last interval's result is its local error, tree by tree.
+
+Written a second time on purpose: the plans' own code is compared with it, so it uses none of it.
 """
 
 from __future__ import annotations

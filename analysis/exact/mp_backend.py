@@ -2,8 +2,9 @@
 
 Above order 8 or so, float64 leaves no room between the steps that are too coarse for the order to
 show and those where rounding is all there is. Here a method is carried out with as many digits as
-asked for. Nothing is shared with the torch implementation but the definition of the method: nodes
-come from the exact nodal polynomial, integrals from polynomial coefficients, tableaus as fractions.
+asked for. Nothing is shared, on purpose, with the torch implementation but the definition of the
+method: nodes come from the exact nodal polynomial, integrals from polynomial coefficients, tableaus
+as fractions.
 """
 
 from __future__ import annotations

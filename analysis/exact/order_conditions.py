@@ -20,7 +20,9 @@ from .trees import Tree, all_trees, density, size, symmetry, tree_text
 
 @dataclass(frozen=True)
 class OrderConditions:
-    """order: the largest p up to which all conditions hold. failing: the first tree that does not,
+    """How far the order conditions hold.
+
+    order: the largest p up to which all hold. failing: the first tree that does not,
     with its defect b·Φ(t) - θ^ρ/γ(t); None where all hold up to the highest order looked at.
     principal_error: the 2-norm of the defects of order p+1, each divided by σ(t), as Prince and
     Dormand weigh them; nan where nothing fails."""
@@ -130,7 +132,7 @@ class SimplifyingAssumptions:
 def simplifying_assumptions(
     a: Any, b: Any, *, highest: int = 40, tolerance: float | None = None
 ) -> SimplifyingAssumptions:
-    """Of any Runge-Kutta method; arguments as in `order_conditions`."""
+    """The assumptions that any Runge-Kutta method fulfils; arguments as in `order_conditions`."""
     matrix: Any = np.asarray(a)
     weights: Any = np.asarray(b)
     numeric = matrix.dtype != object and weights.dtype != object
@@ -162,7 +164,7 @@ def simplifying_assumptions(
 
 @functools.lru_cache(maxsize=256)
 def rule_assumptions(rule: qf.QuadratureRule) -> SimplifyingAssumptions:
-    """Of collocation on a rule, exactly: B(d+1), C(n) and D(d+1-n) at least.
+    """The assumptions that collocation on a rule fulfils: exactly B(d+1), C(n), D(d+1-n) at least.
 
     All three are found by testing, not taken from the theory.
     """

@@ -1,6 +1,7 @@
 """Multistep methods on y' = λy with equal steps: the state moves by a matrix polynomial in z = hλ.
 
-The matrices follow what `quadflow.plans.step` does, plan by plan, with rational numbers.
+Every plan is written a second time on purpose, with rational numbers, so that it can be compared
+with the code that runs.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ A function on the nodes of a rule is a polynomial modulo the nodal polynomial M(
 Products, the integration matrix, the weights and extrapolation act on these classes, and M has
 rational coefficients for every family (the roots of M come in full conjugate sets), so everything
 that is symmetric in the nodes (elementary weights of trees, R(z), definiteness of the stability
-matrix) is a rational number or function, found with Fractions and no rounding.
+matrix) is a rational number or function, found with Fractions and no rounding. Independent, on
+purpose, of the rules in float64, which it proves.
 """
 
 from __future__ import annotations

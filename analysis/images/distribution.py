@@ -172,7 +172,9 @@ def paired_distance(sampled: Tensor, converged: Tensor, floor: NoiseFloor) -> Pa
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """precision: share of fake images within the real manifold. recall: the reverse. k: neighbour
+    """How two sets of images overlap.
+
+    precision: share of fake images within the real manifold. recall: the reverse. k: neighbour
     whose distance is the radius around every image."""
 
     precision: float

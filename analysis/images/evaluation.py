@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,11 +17,12 @@ from ...adapters.data.images import tile
 from ...adapters.sampling.sample import default_labels
 from ...storage import write_json
 from ..report.figures import sample_grid
+from ..report.machine import machine
 from ..report.tables import guided, starred
 from .distribution import NoiseFloor, noise_floor, paired_distance, precision_recall, save_adm_npz
 from .error_budget import ablation_plans, error_budget
 from .features import Features, extract
-from .rivals import Run, run_sampler
+from .peers import Sampling, run_sampler
 from .trajectories import Reference, converged, rmse, solved
 
 METHODS = (
@@ -61,7 +60,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Row:
+class Score:
     """One sampler at one budget. shift: of the grid; tuned: chosen as the best one on other noises.
     rmse: to the converged states, in their units. psnr: decibels, against the peak-to-peak range of
     the converged states. frechet, precision, recall: None without features. seconds: of the
@@ -99,7 +98,7 @@ class Evaluation:
     data_range: float
     features: str | None = None
     floor: dict[str, Any] | None = None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Score] = field(default_factory=list)
     budget: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +107,7 @@ class Evaluation:
         return asdict(self) | {
             "rows": rows,
             "torch": torch.__version__,
-            "machine": {"cores": os.cpu_count(), "architecture": platform.machine()},
+            "machine": machine(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -142,7 +141,7 @@ def best_shift(
 def _run(
     subject: Subject, method: str, nfe: int, guidance: Guidance, shift: float,
     noise: Tensor, labels: Tensor | None,
-) -> Run:  # fmt: skip
+) -> Sampling:  # fmt: skip
     return run_sampler(
         method, subject.backbone.model, noise, labels, nfe=nfe, sidenet=subject.sidenet,
         guidance=guidance, convention=subject.backbone.convention, shift=shift,
@@ -204,26 +203,19 @@ def evaluate(
     noise, labels = subject.noise_and_labels(seed, images)
     reference = converged(subject.flow(labels, guidance), noise, reference_steps)
     tick()
-    data_range = float(reference.x.max() - reference.x.min())
     result = Evaluation(
-        subject.name, guidance.scale, images, seed, reference.error, reference.nfe, data_range
-    )
-    floor: NoiseFloor | None = None
-    target: Tensor | None = None
+        subject.name, guidance.scale, images, seed, reference.error, reference.nfe,
+        float(reference.x.max() - reference.x.min()),
+    )  # fmt: skip
+    scores = None
     if features is not None:
-        target = extract(features, subject.to_images(reference.x))
-        sets = [target]
-        for other in range(1, floor_seeds + 1):
-            other_noise, _ = subject.noise_and_labels(seed + other, images)
-            # as images these are converged long before the reference is as numbers
-            other_x = solved(subject.flow(labels, guidance), other_noise, 10).y[-1]
-            sets.append(extract(features, subject.to_images(other_x)))
-            tick()
-        floor = noise_floor(sets)
+        scores = _scores(features, subject, guidance, reference.x, seed, floor_seeds, tick)
+        floor = scores.floor
         result.features = features_name or type(features).__name__
         result.floor = {"mean": floor.mean, "std": floor.std, "images": floor.n}
     if npz is not None:
         save_adm_npz(npz / f"{subject.name}-converged.npz", subject.to_images(reference.x))
+    judge = _Judge(subject, guidance, noise, labels, reference, result, scores, npz, out, pictures)
 
     tuned = len(shifts) > 1
     if tuned:
@@ -232,54 +224,98 @@ def evaluate(
             subject.flow(tuning_labels, guidance), tuning_noise, max(1, reference_steps // 2)
         )
         tick()
-
-    def judge(method: str, nfe: int, shift: float, is_tuned: bool) -> Row:
-        run = _run(subject, method, nfe, guidance, shift, noise, labels)
-        error = rmse(run.x, reference.x)
-        row = Row(
-            method, nfe, shift, is_tuned, error, psnr(error, data_range), run.seconds,
-            run.sidenet_seconds / run.seconds, run.rows,
-        )  # fmt: skip
-        shown = subject.to_images(run.x)
-        if features is not None and target is not None and floor is not None:
-            own = extract(features, shown)
-            pair = precision_recall(target, own)
-            row = replace(
-                row, frechet=paired_distance(own, target, floor).value,
-                precision=pair.precision, recall=pair.recall,
-            )  # fmt: skip
-        if npz is not None:
-            kind = "tuned" if is_tuned else "uniform"
-            save_adm_npz(npz / f"{subject.name}-{method}-{nfe}-{kind}.npz", shown)
-        if pictures is not None and not is_tuned:
-            pictures.setdefault(method, {})[nfe] = tile(shown[:10], 5)
-        result.rows.append(row)
-        if out is not None:
-            result.save(out)
-        tick()
-        return row
-
     for method in methods:
         for nfe in nfes:
             uniform = judge(method, nfe, 1.0, False)
+            tick()
             if tuned:
                 shift = best_shift(
                     subject, method, nfe, guidance, shifts, tuning_noise, tuning_labels, tuning
                 )
                 if shift == 1.0:
-                    result.rows.append(replace(uniform, tuned=True))
-                    if out is not None:
-                        result.save(out)
-                    tick()
+                    judge.keep(replace(uniform, tuned=True))
                 else:
                     judge(method, nfe, shift, True)
+                tick()
     for nfe in euler_nfes:
         judge("euler", nfe, 1.0, False)
+        tick()
     if pictures is not None:
         pictures["converged"] = tile(subject.to_images(reference.x)[:10], 5)
     if out is not None:
         result.save(out)
     return result
+
+
+@dataclass(frozen=True)
+class _ByFeatures:
+    """Scores by features. target: those of the converged images."""
+
+    features: Features
+    target: Tensor
+    floor: NoiseFloor
+
+    def of(self, shown: Tensor) -> dict[str, float]:
+        """Fréchet distance, precision and recall of images to the converged ones."""
+        own = extract(self.features, shown)
+        pair = precision_recall(self.target, own)
+        distance = paired_distance(own, self.target, self.floor).value
+        return {"frechet": distance, "precision": pair.precision, "recall": pair.recall}
+
+
+def _scores(
+    features: Features, subject: Subject, guidance: Guidance, x: Tensor, seed: int, seeds: int,
+    tick: Callable[[], None],
+) -> _ByFeatures:  # fmt: skip
+    """Scores against converged states x (B, ...); the floor is that of so many other seeds."""
+    sets = [extract(features, subject.to_images(x))]
+    for other in range(1, seeds + 1):
+        noise, labels = subject.noise_and_labels(seed + other, len(x))
+        # as images these are converged long before the reference is as numbers
+        found = solved(subject.flow(labels, guidance), noise, 10).y[-1]
+        sets.append(extract(features, subject.to_images(found)))
+        tick()
+    return _ByFeatures(features, sets[0], noise_floor(sets))
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Runs one sampler at one budget, and keeps its row, images and picture."""
+
+    subject: Subject
+    guidance: Guidance
+    noise: Tensor
+    labels: Tensor | None
+    reference: Reference
+    result: Evaluation
+    scores: _ByFeatures | None
+    npz: Path | None
+    out: Path | None
+    pictures: dict[str, Any] | None
+
+    def __call__(self, method: str, nfe: int, shift: float, tuned: bool) -> Score:
+        subject = self.subject
+        run = _run(subject, method, nfe, self.guidance, shift, self.noise, self.labels)
+        error = rmse(run.x, self.reference.x)
+        shown = subject.to_images(run.x)
+        row = Score(
+            method, nfe, shift, tuned, error, psnr(error, self.result.data_range), run.seconds,
+            run.sidenet_seconds / run.seconds, run.rows,
+            **(self.scores.of(shown) if self.scores is not None else {}),
+        )  # fmt: skip
+        if self.npz is not None:
+            kind = "tuned" if tuned else "uniform"
+            save_adm_npz(self.npz / f"{subject.name}-{method}-{nfe}-{kind}.npz", shown)
+        if self.pictures is not None and not tuned:
+            self.pictures.setdefault(method, {})[nfe] = tile(shown[:10], 5)
+        self.keep(row)
+        return row
+
+    def keep(self, row: Score) -> None:
+        """Enter a row, on disk too."""
+        self.result.rows.append(row)
+        if self.out is not None:
+            self.result.save(self.out)
 
 
 def evaluation_length(
@@ -365,9 +401,9 @@ def draw(path: Path, result: Evaluation, pictures: dict[str, Any]) -> None:
         if not row.tuned:
             errors.setdefault(row.method, {})[row.nfe] = row.rmse
     tiles = {m: t for m, t in pictures.items() if m != "converged"}
-    guided = "no guidance" if result.guidance == 1 else f"guidance {result.guidance:g}"
+    scale = "no guidance" if result.guidance == 1 else f"guidance {result.guidance:g}"
     title = (
-        f"{result.backbone}, {guided}, the same noises everywhere (seed {result.seed}); RMSE over "
+        f"{result.backbone}, {scale}, the same noises everywhere (seed {result.seed}); RMSE over "
         f"{result.images} images to the converged solve"
     )
     # columns are the budgets of all methods, without the long runs unless there are no others

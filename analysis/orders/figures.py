@@ -6,20 +6,18 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...extras import require
 from ..report.panels import Panels, styles, tidy_log
-
-if TYPE_CHECKING:  # the measurement imports this file when it is drawn
-    from .convergence import OrderMeasurement
+from .points import OrderPoints
 
 
 def order_plot(
     path: str | Path,
-    measurements: Sequence[OrderMeasurement],
+    measurements: Sequence[OrderPoints],
     *,
     title: str | None = None,
     command: str = "",
@@ -74,7 +72,7 @@ def order_plot(
         )
 
 
-def _label(m: OrderMeasurement, common: Sequence[Any]) -> str:
+def _label(m: OrderPoints, common: Sequence[Any]) -> str:
     parts = [p for p, same in zip((m.method, m.problem, m.of), common, strict=True) if same is None]
     name = ", ".join(parts) or m.of
     got = f"{m.order:.2f} ± {m.half_width:.2f}" if m.trusted else "no order"
@@ -82,7 +80,7 @@ def _label(m: OrderMeasurement, common: Sequence[Any]) -> str:
     return f"{name}: {got}{promised}"
 
 
-def _unit(drawn: Sequence[OrderMeasurement]) -> str:
+def _unit(drawn: Sequence[OrderPoints]) -> str:
     words = {m.of for m in drawn}
     if len(words) > 1:
         return "relative error"
@@ -96,7 +94,7 @@ def _unit(drawn: Sequence[OrderMeasurement]) -> str:
     }.get(words.pop(), "relative error")
 
 
-def _errors(axis: Any, m: OrderMeasurement, label: str, look: dict[str, Any]) -> None:
+def _errors(axis: Any, m: OrderPoints, label: str, look: dict[str, Any]) -> None:
     steps, errors = np.array(m.steps, float), np.array(m.errors)
     used, drawn = np.array(m.used), np.isfinite(errors) & (errors > 0)
     marks = {"color": look["color"], "marker": look["marker"], "linestyle": "none"}
@@ -115,7 +113,7 @@ def _errors(axis: Any, m: OrderMeasurement, label: str, look: dict[str, Any]) ->
                 )
 
 
-def _slopes(axis: Any, m: OrderMeasurement, look: dict[str, Any]) -> None:
+def _slopes(axis: Any, m: OrderPoints, look: dict[str, Any]) -> None:
     points = [
         (n, e, used)
         for n, e, used in zip(m.steps, m.errors, m.used, strict=True)

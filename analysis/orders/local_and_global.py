@@ -12,8 +12,9 @@ import torch
 import quadflow as qf
 
 from ..problems.problem import Problem, get_problem
-from .convergence import OrderMeasurement, measured_order
+from .convergence import measured_order
 from .figures import order_plot
+from .measurement import OrderMeasurement
 
 DIGITS = 40
 BUDGET = 2500  # steps of all solves of a measurement: the global error settles late
@@ -21,7 +22,9 @@ BUDGET = 2500  # steps of all solves of a measurement: the global error settles 
 
 @dataclass(frozen=True)
 class LocalAndGlobal:
-    """quadrature: one step with the exact velocity at the nodes. local: one step of the method from
+    """The three errors of one rule.
+
+    quadrature: one step with the exact velocity at the nodes. local: one step of the method from
     the exact state. whole: the error at the end of the span, after all steps."""
 
     quadrature: OrderMeasurement

@@ -14,7 +14,8 @@ import quadflow as qf
 from ..exact.mp_backend import ImplicitCollocation
 from ..problems.problem import get_problem
 from ..report.panels import Panels, label_end, styles, tidy_log
-from .convergence import OrderMeasurement, measured_order
+from .convergence import measured_order
+from .measurement import OrderMeasurement
 
 RULES = (qf.gauss_legendre(3), qf.radau_right(3), qf.gauss_lobatto(4))
 STIFFNESS = (-1.0, -1e2, -1e4, -1e6)
@@ -22,7 +23,8 @@ STEPS = (16, 24, 32, 48, 64)
 """Even numbers: Gauss rules do not damp, R(∞) = ±1, and signs would alternate with the number."""
 
 
-Row = tuple[str, int, int, tuple[tuple[float, OrderMeasurement], ...]]
+RuleSlopes = tuple[str, int, int, tuple[tuple[float, OrderMeasurement], ...]]
+"""A row of `OrderReduction`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class OrderReduction:
     rows: (rule's name, its order d+1, its stage order n, [(lam, measurement), ...]).
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[RuleSlopes, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
@@ -98,7 +100,7 @@ def order_reduction(
 
     Source: Prothero & Robinson 1974; Hairer & Wanner, Solving ODEs II, section IV.15.
     """
-    rows: list[Row] = []
+    rows: list[RuleSlopes] = []
     for rule in rules:
         by = []
         for lam in stiffness:

@@ -27,9 +27,11 @@ import numpy as np
 
 from ...rules.tableaus import RK4
 from ..exact.multiprecision import multiprecision
-from ..orders.convergence import OrderMeasurement, measured_order
+from ..orders.convergence import measured_order
+from ..orders.measurement import OrderMeasurement
 from ..problems.problem import Problem, get_problem, vector
-from ..solvers.solver import Solver, callable_solver
+from ..solvers.callables import callable_solver
+from ..solvers.run import Solver
 
 
 @dataclass(frozen=True)

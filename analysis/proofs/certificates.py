@@ -26,7 +26,8 @@ from ..exact.order_conditions import (
 from ..exact.rules import NODAL, exact_rule
 from ..exact.runge_kutta import exact_runge_kutta, inertia
 from ..exact.trees import Tree, all_trees, bushy_tree, parts_of, size, tree_problem, tree_text
-from ..solvers.solver import Solver, as_solver
+from ..solvers.run import Solver
+from ..solvers.solver import as_solver
 from .running_step import UNEVEN, against_algebra
 
 HIGHEST = 10

@@ -2,8 +2,8 @@
 
 Stage equations are solved by Newton's method with residuals in mpmath and linear algebra in
 float64: each iteration gives some ten digits more, for stiff problems too. Nothing is shared with
-quadflow's own solvers; the rule is worked out here from Legendre polynomials. Step sizes follow the
-decay of the Legendre coefficients of the velocity over a step.
+quadflow's own solvers, on purpose; the rule is worked out here from Legendre polynomials. Step
+sizes follow the decay of the Legendre coefficients of the velocity over a step.
 
 Method: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.5 and IV.8.
 """

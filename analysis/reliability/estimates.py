@@ -7,7 +7,6 @@ not what earlier steps have left behind.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,11 +17,15 @@ import numpy as np
 from scipy import integrate
 
 from ...storage import json_number, read_json_object, write_json
-from ..cost.work_precision import BUDGET, Limited, problem_label
+from ..cost.levels import problem_label
 from ..problems.problem import Problem, get_problem
-from ..solvers.solver import Dense, Run, as_solver
+from ..report.records import picked, written
+from ..solvers.counting import BUDGET, Counter
+from ..solvers.run import ATOL_RATIO, Run
+from ..solvers.solver import as_solver
+from .figures import reliability_plot
+from .local_errors import QUANTILES, LocalErrors
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_STEPS = 400
 """Steps judged of one solve; of more, so many are taken evenly."""
 
@@ -31,95 +34,34 @@ _LOCAL_BUDGET = 50_000  # calls of f for the reference of one step
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(LocalErrors):
     """Estimated and true local errors of the accepted steps of one adaptive solve.
 
-    tolerance: relative. accepted: steps of the solve. starts, sizes: of the steps judged, in time.
-    estimates, errors: estimated and true, largest entry, in units of the state. floors: a true
-    error below is rounding or the local reference's own error, and takes no part. failure: why
-    there is nothing to judge. remark: what else is to be known.
+    Its entries and what follows from them: see `LocalErrors`.
     """
-
-    solver: str
-    problem: str
-    tolerance: float
-    accepted: int = 0
-    starts: tuple[float, ...] = ()
-    sizes: tuple[float, ...] = ()
-    estimates: tuple[float, ...] = ()
-    errors: tuple[float, ...] = ()
-    floors: tuple[float, ...] = ()
-    failure: str | None = None
-    remark: str = ""
-
-    @functools.cached_property
-    def judged(self) -> np.ndarray:
-        """Which steps take part, (N,) bool: true error above the floor, positive estimate."""
-        errors, floors = np.array(self.errors), np.array(self.floors)
-        return np.asarray((errors > floors) & (np.array(self.estimates) > 0))
-
-    @property
-    def ratios(self) -> np.ndarray:
-        """Estimate over true error of the judged steps, float64."""
-        keep = self.judged
-        return np.asarray(np.array(self.estimates)[keep] / np.array(self.errors)[keep])
-
-    @property
-    def quantiles(self) -> dict[float, float]:
-        """`QUANTILES` of the ratio estimate/true; NaN without judged steps."""
-        ratios = self.ratios
-        if not len(ratios):
-            return dict.fromkeys(QUANTILES, math.nan)
-        return {q: float(np.quantile(ratios, q)) for q in QUANTILES}
-
-    @property
-    def underestimates(self) -> float:
-        """Fraction of the judged steps whose error is larger than estimated; NaN without any."""
-        ratios = self.ratios
-        return float((ratios < 1).mean()) if len(ratios) else math.nan
 
     def __str__(self) -> str:
         return reliability_text([self])
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON: None stands for what is no number."""
-        return {
-            "solver": self.solver,
-            "problem": self.problem,
-            "tolerance": self.tolerance,
-            "accepted": self.accepted,
+        return written(self) | {
             "judged": int(self.judged.sum()),
             "quantiles": {str(q): json_number(v) for q, v in self.quantiles.items()},
             "underestimates": json_number(self.underestimates),
-            "starts": list(self.starts),
-            "sizes": list(self.sizes),
-            "estimates": list(self.estimates),
-            "errors": list(self.errors),
-            "floors": list(self.floors),
-            "failure": self.failure,
-            "remark": self.remark,
         }
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Reliability:
-        """What `to_dict` wrote.
+        """The measurement that `to_dict` wrote.
 
         Raises:
             ValueError: an entry is missing.
         """
-        try:
-            values: dict[str, Any] = {f.name: figures[f.name] for f in fields(cls)}
-        except KeyError as error:
-            raise ValueError(f"this is no reliability diagram: {error} is missing") from None
-        for name, value in values.items():
-            if isinstance(value, list):
-                values[name] = tuple(value)
-        return cls(**values)
+        return cls(**picked(figures, (f.name for f in fields(cls)), "reliability diagram"))
 
     def plot(self, path: str | Path, *, command: str = "") -> None:
-        """Draw estimate against true error; see `reliability_figures.reliability_plot`."""
-        from .figures import reliability_plot
-
+        """Draw estimate against true error; see `reliability.figures.reliability_plot`."""
         reliability_plot(path, [self], command=command)
 
 
@@ -128,7 +70,7 @@ def reliability(
     problem: str | Problem,
     tolerance: float = 1e-6,
     *,
-    atol_ratio: float = 1e-2,
+    atol_ratio: float = ATOL_RATIO,
     most_steps: int = MOST_STEPS,
     budget: int | None = BUDGET,
 ) -> Reliability:
@@ -163,10 +105,11 @@ def reliability(
     if solver.adaptive is None:
         return nothing("it has no error control")
     # the same problem goes on unlimited below, so that dense output is free
-    limited = Limited(problem, budget) if budget is not None else None
-    if limited is not None:
-        tried = solver.adaptive(limited.problem, tolerance, atol_ratio * tolerance)
-        if limited.over:
+    if budget is not None:
+        counter = Counter(problem.dimension, budget)
+        limited = counter.in_problem(problem)
+        tried = solver.adaptive(limited, tolerance, atol_ratio * tolerance)
+        if counter.over:
             return nothing(f"over the budget of {budget} calls of f")
         if tried.failure is not None:
             return nothing(tried.failure)
@@ -212,7 +155,7 @@ def local_solution(
     """
     size = float(np.abs(y0).max())
     ends = []
-    f = Limited(problem, _LOCAL_BUDGET).problem.f_numpy
+    f = Counter(problem.dimension, _LOCAL_BUDGET).in_problem(problem).f_numpy
     # other tolerances and other steps, so that the two cannot agree by being the same
     for rtol, max_step in ((10 * _TIGHT, np.inf), (_TIGHT, abs(t1 - t0) / 3)):
         atol = max(1e-2 * rtol * size, 1e-300)
@@ -236,11 +179,7 @@ def _states(run: Run, wanted: Sequence[int]) -> dict[int, np.ndarray]:
     """The solver's states at its own accepted times."""
     numbers = sorted(set(wanted))
     times = np.array([run.steps[i] for i in numbers])
-    assert run.dense is not None
-    if isinstance(run.dense, Dense):
-        values = run.dense.many(times).detach().numpy()
-    else:
-        values = np.stack([run.dense(t).detach().numpy() for t in times.tolist()])
+    values = run.states(times).detach().numpy()
     states = dict(zip(numbers, values, strict=True))
     last = len(run.steps) - 1
     if last in states and run.end is not None:
@@ -256,7 +195,7 @@ def reliabilities(
     problems: Sequence[str | Problem],
     tolerance: float = 1e-6,
     *,
-    atol_ratio: float = 1e-2,
+    atol_ratio: float = ATOL_RATIO,
     most_steps: int = MOST_STEPS,
     budget: int | None = BUDGET,
     progress: Callable[[], None] | None = None,

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..report.figures import COLOURS
-from ..report.panels import Panels, styles, tidy_log
-from .estimates import Reliability
+from ..report.panels import COLOURS, Panels, styles, tidy_log
+from .local_errors import LocalErrors
 
 
 def reliability_plot(
-    path: str | Path, measurements: Sequence[Reliability], *, command: str = ""
+    path: str | Path, measurements: Sequence[LocalErrors], *, command: str = ""
 ) -> None:
     """Draw estimated against true local error, a mark a step, a panel a problem.
 
@@ -37,7 +36,7 @@ def reliability_plot(
     tolerances = dict.fromkeys(m.tolerance for m in drawn)
     names = list(dict.fromkeys(m.problem for m in drawn))
 
-    def label(m: Reliability) -> str:
+    def label(m: LocalErrors) -> str:
         return m.solver if len(tolerances) == 1 else f"{m.solver} at {m.tolerance:.0e}"
 
     style = styles(list(dict.fromkeys(label(m) for m in drawn)))

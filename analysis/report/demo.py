@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from ...storage import write_json
 from ..images.trajectories import TrajectoryErrors, trajectory_errors
 from ..orders.convergence import measured_order
 from .figures import convergence_plot, sample_grid
+from .machine import machine
 from .tables import guided, starred
 
 NODES = (3, 4, 5)
@@ -90,7 +89,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
     figures: dict[str, Any] = {
         "seed": seed,
         "images": count,
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine()},
+        "machine": machine(),
         "torch": torch.__version__,
         "orders": [m.to_dict() for m in orders],
         "sampling": [_sampling_dict(scale, e) for scale, e in errors.items()],

@@ -1,28 +1,18 @@
-"""Pictures of the studies."""
+"""Pictures of the demo and of judged samplers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...extras import require
-from ..orders.convergence import OrderMeasurement
-
-# Okabe & Ito's colours, told apart by colour-blind readers; markers say the same once more
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+from ..orders.points import OrderPoints
+from .panels import COLOURS, MARKERS, pyplot
 
 
-def pyplot() -> Any:
-    matplotlib = require("matplotlib", "analysis")
-    matplotlib.use("Agg")
-    return require("matplotlib.pyplot", "analysis")
-
-
-def convergence_plot(path: Path, measurements: Sequence[OrderMeasurement]) -> None:
+def convergence_plot(path: Path, measurements: Sequence[OrderPoints]) -> None:
     """Error against number of steps, a panel a problem, with lines of the promised order."""
     plt = pyplot()
     ticker = require("matplotlib.ticker", "analysis")

@@ -10,13 +10,26 @@ from typing import Any
 
 from ...extras import require
 from ...storage import whole_file
-from .figures import COLOURS, MARKERS, pyplot
+
+# Okabe & Ito's colours, told apart by colour-blind readers; markers say the same once more
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
 
 SUFFIXES = (".pdf", ".svg", ".png")
 """Formats of a figure, by the suffix of its path."""
 
 _LINES = ("-", "--", ":")
 _PANEL = 3.5, 2.9  # inches
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing to files alone.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require("matplotlib", "analysis").use("Agg")
+    return require("matplotlib.pyplot", "analysis")
 
 
 def check_figure_path(path: str | Path) -> Path:

@@ -14,8 +14,7 @@ from ...extras import require
 from ...plans.registry import collocation
 from ...rules.quadrature import QuadratureRule
 from ..exact.rational_functions import logarithm_series
-from ..report.figures import COLOURS, pyplot
-from ..report.panels import check_figure_path, save_figure
+from ..report.panels import COLOURS, check_figure_path, pyplot, save_figure
 from .report import (
     RationalFunction,
     Subject,

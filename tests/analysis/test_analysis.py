@@ -14,6 +14,7 @@ from quadflow.adapters import FlowField, Guidance, initial_noise, load_unet
 from quadflow.adapters.cli.main import main
 from quadflow.analysis import get_problem, measured_order
 from quadflow.analysis.images.trajectories import converged, rmse
+from quadflow.analysis.report import demo
 
 
 def test_exact_solution_of_the_driven_problem() -> None:
@@ -67,7 +68,7 @@ def test_too_few_or_unordered_step_numbers(steps: tuple[int, ...]) -> None:
 def test_the_reference_is_converged_and_knows_its_error() -> None:
     """rk4 with the reference's step numbers against a solve of another method and step."""
     model = load_unet()
-    noise, labels = initial_noise(3, 4, (1, 28, 28)), torch.arange(4)
+    noise, labels = initial_noise(3, 2, (1, 28, 28)), torch.arange(2)
     field = FlowField(model, labels=labels, guidance=Guidance(2.0, 10))
     reference = converged(field, noise, 24)
     assert reference.nfe == 4 * (24 + 48)
@@ -77,8 +78,12 @@ def test_the_reference_is_converged_and_knows_its_error() -> None:
     assert reference.error < 2e-3
 
 
-def test_demo_writes_pictures_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """The quick form of the main job, through the command line."""
+def test_demo_writes_pictures_and_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick form of the main job with fewer samplers, through the command line."""
+    monkeypatch.setattr(demo, "METHODS", ("euler", "dpmpp-2m", "bianchor"))
+    monkeypatch.setattr(demo, "NFES", (3, 7, 20))
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["convergence.png", "demo.json", "samples.png"]
@@ -88,6 +93,7 @@ def test_demo_writes_pictures_and_figures(tmp_path: Path, capsys: pytest.Capture
     for entry in figures["orders"]:
         assert abs(entry["measured_order"] - entry["promised_order"]) < 0.35
     table = figures["sampling"][0]["rmse"]
+    assert list(table) == ["euler", "dpmpp-2m", "bianchor"]
     for method, row in table.items():
         assert row["20"] < row["7"] < row["3"], method
     printed = capsys.readouterr().out

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...exact.multiprecision import multiprecision as mp
@@ -30,6 +31,11 @@ def kepler(eccentricity: float = 0.6) -> Problem:
         square = y[0] * y[0] + y[1] * y[1]
         cube = square * m.sqrt(square)
         return y[2], y[3], -y[0] / cube, -y[1] / cube
+
+    def whole_array(t: Any, y: Any, m: Any) -> Any:
+        place = y[..., :2]
+        square = (place * place).sum(-1)[..., None]
+        return m.concatenate((y[..., 2:], place / (-square * m.sqrt(square))), -1)
 
     near, speed = 1 - e, math.sqrt((1 + e) / (1 - e))
 
@@ -77,6 +83,7 @@ def kepler(eccentricity: float = 0.6) -> Problem:
         event=Event(lambda t, y, m: y[1], half_period, 1.0, 5.0),
         parameters={"eccentricity": e},
         sets=("nonstiff", "mechanics"),
+        vector=whole_array,
     )
 
 
@@ -177,6 +184,23 @@ def arenstorf_short() -> Problem:
     )
 
 
+_SEVEN_STARS = (
+    *(3.0, 3.0, -1.0, -3.0, 2.0, -2.0, 2.0),
+    *(3.0, -3.0, 2.0, 0.0, 0.0, -4.0, 4.0),
+    *(0.0, 0.0, 0.0, 0.0, 0.0, 1.75, -1.5),
+    *(0.0, 0.0, 0.0, -1.25, 1.0, 0.0, 0.0),
+)
+_SEVEN_STARS_END = (
+    *(0.37061391439705127, 3.237284092057233, -3.2225590324183235, 0.6597091455775308),
+    *(0.342558170715658, 1.5621721014006311, -0.7003092922212495, -3.943437585517392),
+    *(-3.27138097397255, 5.225081843456544, -2.5906124349774693, 1.1982136933922747),
+    *(-0.24296823449358235, 1.0914492404289797, 3.4170038063143147, 1.3545845016255011),
+    *(-2.5900655978107756, 2.025053734714241, -1.155815100160449, -0.8072988170223022),
+    *(0.5952396354208719, -3.7412449612340084, 0.3773459685750629, 0.9386858869551079),
+    *(0.36679222272005696, -0.3474046353808494, 2.344915448180937, -1.947020434263292),
+)
+
+
 @register_problem("pleiades")
 def pleiades() -> Problem:
     """Seven stars in the plane with masses 1 to 7 and near collisions, over t in [0, 3].
@@ -198,6 +222,20 @@ def pleiades() -> Problem:
                     pull[j] = pull[j] - mass[i] * d
         return (*y[2 * n :], *pulls[0], *pulls[1])
 
+    # [..., k, i, j]: coordinate k of star j seen from star i; the diagonal of ones keeps a star's
+    # distance to itself from being divided by
+    constants = np.array(mass, dtype=float), np.eye(n)
+    torch_constants = tuple(torch.from_numpy(x) for x in constants)
+
+    def whole_array(t: Any, y: Any, m: Any) -> Any:
+        masses, one = torch_constants if m is torch else constants
+        place = y[..., : 2 * n].reshape((*y.shape[:-1], 2, n))
+        gap = place[..., None, :] - place[..., :, None]
+        square = (gap * gap).sum(-3) + one
+        pull = masses / (square * m.sqrt(square))
+        moved = (gap * pull[..., None, :, :]).sum(-1).reshape((*y.shape[:-1], 2 * n))
+        return m.concatenate((y[..., 2 * n :], moved), -1)
+
     def energy(y: Sequence[Any], m: Any) -> Any:
         total: Any = 0
         for i in range(n):
@@ -213,43 +251,9 @@ def pleiades() -> Problem:
         "i = 1..7",
         "Hairer, Norsett & Wanner, Solving ODEs I, II.10; Test Set for IVP Solvers",
         rhs,
-        vector(
-            *(3.0, 3.0, -1.0, -3.0, 2.0, -2.0, 2.0),
-            *(3.0, -3.0, 2.0, 0.0, 0.0, -4.0, 4.0),
-            *(0.0, 0.0, 0.0, 0.0, 0.0, 1.75, -1.5),
-            *(0.0, 0.0, 0.0, -1.25, 1.0, 0.0, 0.0),
-        ),
+        vector(*_SEVEN_STARS),
         (0.0, 3.0),
-        vector(
-            0.37061391439705127,
-            3.237284092057233,
-            -3.2225590324183235,
-            0.6597091455775308,
-            0.342558170715658,
-            1.5621721014006311,
-            -0.7003092922212495,
-            -3.943437585517392,
-            -3.27138097397255,
-            5.225081843456544,
-            -2.5906124349774693,
-            1.1982136933922747,
-            -0.24296823449358235,
-            1.0914492404289797,
-            3.4170038063143147,
-            1.3545845016255011,
-            -2.5900655978107756,
-            2.025053734714241,
-            -1.155815100160449,
-            -0.8072988170223022,
-            0.5952396354208719,
-            -3.7412449612340084,
-            0.3773459685750629,
-            0.9386858869551079,
-            0.36679222272005696,
-            -0.3474046353808494,
-            2.344915448180937,
-            -1.947020434263292,
-        ),
+        vector(*_SEVEN_STARS_END),
         invariants={
             "energy": energy,
             "momentum in x": lambda y, m: sum(
@@ -261,6 +265,7 @@ def pleiades() -> Problem:
             ),
         },
         sets=("nonstiff", "mechanics"),
+        vector=whole_array,
     )
 
 

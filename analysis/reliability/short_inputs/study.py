@@ -48,7 +48,9 @@ and other methods of ours."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """error: the largest over all times looked at, in tolerances atol + rtol·max|y| of that time;
+    """The largest error of one solve.
+
+    error: the largest over all times looked at, in tolerances atol + rtol·max|y| of that time;
     infinite where the end was not reached. calls: of f, dense output left out."""
 
     error: float
@@ -67,8 +69,7 @@ def outcome(case: ShortInput, contender: Contender) -> Outcome:
     run = solver.adaptive(case.problem, contender.rtol, contender.atol)
     if run.end is None or run.dense is None:
         return Outcome(np.inf, run.calls)
-    inside: Any = run.dense
-    states = np.concatenate((inside.many(case.times[1:-1]).numpy(), run.end.numpy()[None]))
+    states = np.concatenate((run.states(case.times[1:-1]).numpy(), run.end.numpy()[None]))
     exact = case.exact[1:]
     tolerance = contender.atol + contender.rtol * np.abs(exact).max(1)
     with np.errstate(invalid="ignore"):
@@ -78,7 +79,9 @@ def outcome(case: ShortInput, contender: Contender) -> Outcome:
 
 @dataclass(frozen=True)
 class ShortInputs:
-    """rows: (name, kind and statement of the problem, an Outcome of every contender)."""
+    """The study.
+
+    rows: (name, kind and statement of the problem, an Outcome of every contender)."""
 
     contenders: tuple[Contender, ...]
     rows: tuple[tuple[str, str, str, tuple[Outcome, ...]], ...]

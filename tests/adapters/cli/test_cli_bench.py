@@ -112,7 +112,7 @@ def test_a_problem_without_reference_is_told(
     def broken(problem: Any) -> Any:
         raise ArithmeticError("two solves disagree")
 
-    monkeypatch.setattr(study_module, "_reference", broken)
+    monkeypatch.setattr(study_module, "reference_end", broken)
     figure = tmp_path / "w.png"
     bench("driven", *QUICK, "--methods", "tsit5", "--out", str(figure))
     out = capsys.readouterr().out
@@ -137,7 +137,7 @@ def test_a_problem_without_reference_is_told(
 def test_mistakes_are_named_before_any_work(
     words: list[str], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "_reference", lambda p: pytest.fail("worked"))
+    monkeypatch.setattr(study_module, "reference_end", lambda p: pytest.fail("worked"))
     with pytest.raises(ValueError, match=why):
         bench(*words)
 

@@ -25,7 +25,7 @@ from quadflow.analysis.images.distribution import frechet_distance
 from quadflow.analysis.images.evaluation import (
     TUNING_SEED,
     Evaluation,
-    Row,
+    Score,
     Subject,
     add_budget,
     draw,
@@ -70,7 +70,7 @@ def test_errors_are_those_to_the_closed_form() -> None:
     assert result.data_range == pytest.approx(float(wanted.max() - wanted.min()), rel=1e-4)
     assert len(result.rows) == 2 * 2 * 2 + 1
 
-    def error(row: Row, shift: float, noise: Tensor, labels: Tensor) -> float:
+    def error(row: Score, shift: float, noise: Tensor, labels: Tensor) -> float:
         got = sample(MODEL, noise, labels, method=row.method, nfe=row.nfe, shift=shift).x
         return float((got - TOY.flow(noise, 0.0, labels)).double().square().mean().sqrt())
 

@@ -14,17 +14,12 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from quadflow.analysis.cost.rows import cost_at, proportionality
-from quadflow.analysis.cost.work_precision import (
-    Limited,
-    Row,
-    WorkPrecision,
-    machine,
-    row_count,
-    work_precision,
-)
+from quadflow.analysis.cost.rows import Row, cost_at, proportionality
+from quadflow.analysis.cost.work_precision import WorkPrecision, row_count, work_precision
 from quadflow.analysis.problems.problem import Problem, get_problem
-from quadflow.analysis.solvers.solver import Run, Solver
+from quadflow.analysis.report.machine import machine
+from quadflow.analysis.solvers.counting import Counter
+from quadflow.analysis.solvers.run import Run, Solver
 
 TOLERANCES = (1e-2, 1e-4, 1e-6)
 
@@ -126,7 +121,7 @@ def test_errors_near_the_reference_are_flagged_and_take_no_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     end = decay().end
-    monkeypatch.setattr(study_module, "_reference", lambda p: (end, 1e-6, "a poor one"))
+    monkeypatch.setattr(study_module, "reference_end", lambda p: (end, 1e-6, "a poor one"))
     study = work_precision(Pretended("a").solver(), decay(), tolerances=TOLERANCES)
     assert [r.at_reference for r in study.rows] == [False, False, True]  # below 1e-5
     assert "at the reference's accuracy" in str(study) and "a poor one" in str(study)
@@ -137,14 +132,14 @@ def test_errors_near_the_reference_are_flagged_and_take_no_part(
 def test_a_problem_without_reference_is_reported_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    genuine = study_module._reference
+    genuine = study_module.reference_end
 
     def broken(problem: Problem) -> Any:
         if problem.name == "lost":
             raise ArithmeticError("two solves disagree")
         return genuine(problem)
 
-    monkeypatch.setattr(study_module, "_reference", broken)
+    monkeypatch.setattr(study_module, "reference_end", broken)
     ticks: list[int] = []
     study = work_precision(
         Pretended("a").solver(), [decay("lost"), decay()], tolerances=TOLERANCES,
@@ -199,23 +194,24 @@ def test_a_finished_problem_needs_no_reference(
 ) -> None:
     options: dict[str, Any] = {"tolerances": TOLERANCES, "save": tmp_path / "s.json"}
     before = work_precision(Pretended("a").solver(), decay(), **options)
-    monkeypatch.setattr(study_module, "_reference", lambda p: pytest.fail("worked out again"))
+    monkeypatch.setattr(study_module, "reference_end", lambda p: pytest.fail("worked out again"))
     assert work_precision(Pretended("a").solver(), decay(), **options) == before
 
 
 def test_a_limited_problem_is_the_same_problem() -> None:
     for name in ("driven", "brusselator"):  # written by components, and on whole arrays
         problem = get_problem(name)
-        limited = Limited(problem, 3)
+        counter = Counter(problem.dimension, 3)
+        limited = counter.in_problem(problem)
         y = torch.stack([problem.y0, 2 * problem.y0])
         time = torch.tensor(0.5, dtype=torch.float64)
-        assert torch.equal(limited.problem.f(time, y), problem.f(time, y))
-        limited.problem.f_numpy(0.5, problem.y0.numpy())
-        limited.problem.f_numpy(0.5, problem.y0.numpy())
-        assert not limited.over
+        assert torch.equal(limited.f(time, y), problem.f(time, y))
+        limited.f_numpy(0.5, problem.y0.numpy())
+        limited.f_numpy(0.5, problem.y0.numpy())
+        assert counter.calls == 3 and not counter.over
         with pytest.raises(RuntimeError, match="over the budget of 3 calls"):
-            limited.problem.f_numpy(0.5, problem.y0.numpy())
-        assert limited.over
+            limited.f_numpy(0.5, problem.y0.numpy())
+        assert counter.over
 
 
 # -- what they show -------------------------------------------------------------------------------

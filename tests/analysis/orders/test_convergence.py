@@ -17,9 +17,12 @@ from quadflow.adapters.cli.order import add_order
 from quadflow.analysis import get_problem
 from quadflow.analysis.exact.mp_backend import ImplicitCollocation
 from quadflow.analysis.orders.convergence import KINDS, OrderMeasurement, measured_order, window
-from quadflow.analysis.orders.error_kinds import Sample, make_kind, variational_gradient
+from quadflow.analysis.orders.error_kinds import make_kind
+from quadflow.analysis.orders.kind import Sample
+from quadflow.analysis.orders.whole_solves import variational_gradient
 from quadflow.analysis.problems.problem import Problem, vector
-from quadflow.analysis.solvers.solver import Run, Solver, as_solver
+from quadflow.analysis.solvers.run import Run, Solver
+from quadflow.analysis.solvers.solver import as_solver
 
 DRIVEN = get_problem("driven")
 LOBATTO4 = qf.collocation(qf.gauss_lobatto(4), 6, guess="extrapolated")
@@ -293,7 +296,7 @@ def test_round_trip_through_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no order measurement"):
         OrderMeasurement.load(tmp_path / "m.json")
     (tmp_path / "m.json").write_text("{}")
-    with pytest.raises(ValueError, match="'method' is missing"):
+    with pytest.raises(ValueError, match="'promised_order' is missing"):
         OrderMeasurement.load(tmp_path / "m.json")
 
 

@@ -61,10 +61,11 @@ def random_grid(seed: int):
     [(f, n) for f, info in FAMILIES.items() for n in range(max(2, info.minimum), 7)],
 )
 def test_sweeps_from_a_constant_guess(family: str, n: int) -> None:
-    """Global order min(K+1, d+1) for K = 0 ... 2n; d = n for odd n where symmetry adds one."""
+    """Global order min(K+1, d+1) for K = 0 ... d+1 and 2n: more sweeps than the rule is worth add
+    nothing; d = n for odd n where symmetry adds one."""
     rule = rule_of(family, n)
     d = rule.degree
-    for sweeps in range(2 * n + 1):
+    for sweeps in sorted({*range(min(d + 2, 2 * n)), 2 * n}):
         p = min(sweeps + 1, d + 1)
         method = qf.collocation(rule, sweeps)
         assert method.order == p
@@ -118,14 +119,14 @@ def test_sweeps_from_an_extrapolated_guess(family: str, n: int) -> None:
                     method, problem, (64, 128, 256) if p < 4 else (40, 60, 90), grid=grid
                 )
             else:
-                counts = (32, 64, 128) if n < 5 else (128, 256, 512)
+                counts = (24, 48, 96) if n < 5 else (128, 256, 512)
                 errors = [
                     error_mp(problem, family, n, sweeps, grid(problem.span, m), max(p - 1, sweeps))
                     for m in counts
                 ]
                 got = slope([1 / m for m in counts], errors, floor=1e-35)
                 # short steps: on long ones extrapolation amplifies rounding from step to step
-                assert_equal_to_mp(method, problem, family, n, grid(problem.span, 64))
+                assert_equal_to_mp(method, problem, family, n, grid(problem.span, 48))
             assert p - 0.5 < got < p + 0.6, f"{where}: {got:.2f}, not {p}"
 
 
@@ -170,7 +171,7 @@ def test_adams_on_uniform_grids(k: int, correction: str | None) -> None:
 def test_adams_on_random_grids(k: int, correction: str | None, seed: int) -> None:
     """The orders do not need equal steps: the interpolant knows where its anchors are."""
     p = k + (correction is not None)
-    steps = {1: (64, 128, 256, 512), 5: (48, 96, 192)}.get(p, (64, 128, 256, 512))
+    steps = (48, 96, 192) if p == 5 else (64, 128, 256)
     got = measured(qf.adams(k, correction), COUPLED, steps, grid=random_grid(seed), gate=0.5)
     assert p - 0.6 < got < p + 0.7
 
@@ -224,7 +225,7 @@ def test_dense_output_of_collocation(name: str) -> None:
     assert method.dense_order - 0.35 < got < method.dense_order + 0.45
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     a=st.floats(0.5, 1.5),
     b=st.floats(0.5, 1.5),

@@ -15,6 +15,7 @@ from mpmath import mp, mpf
 from scipy.integrate import solve_ivp
 
 from quadflow.adapters.cli.main import main
+from quadflow.analysis.problems.jacobians import by_complex_steps, by_differentiation
 from quadflow.analysis.problems.problem import (
     Problem,
     get_problem,
@@ -504,3 +505,20 @@ def test_problems_with_parameters_on_the_command_line(
     assert "0.9" in capsys.readouterr().out
     assert main(["problems", "--set", "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["kepler", "pleiades", "robertson"])
+def test_jacobians_for_numpy_are_the_problems_own(name: str) -> None:
+    problem = _MADE[name]
+    y = problem.y0 * 1.01
+    exact = problem.jacobian(0.3, y).numpy()
+    for make in (by_differentiation, by_complex_steps):
+        np.testing.assert_allclose(make(problem)(0.3, y.numpy()), exact, rtol=1e-12, atol=1e-12)
+
+
+def test_a_right_hand_side_that_is_not_analytic_is_differentiated() -> None:
+    kinked = dataclasses.replace(
+        _MADE["driven"], rhs=lambda t, y, m: tuple(abs(x) for x in y), end=None
+    )
+    y = np.full(kinked.dimension, -2.0)
+    np.testing.assert_array_equal(by_complex_steps(kinked)(0.0, y), -np.eye(kinked.dimension))

@@ -69,9 +69,8 @@ def test_table_figure_and_json(study: BlindSpots, tmp_path: Path) -> None:
     lines = str(study).splitlines()
     assert len(lines) == 4 and lines[0].split()[:2] == ["scheme", "order"]
     assert [round(float(x)) for x in lines[3].split()[-4:]] == [4, 1, 4, 1]
-    for suffix, start in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
-        study.plot(tmp_path / f"b.{suffix}")
-        assert (tmp_path / f"b.{suffix}").read_bytes().startswith(start)
+    study.plot(tmp_path / "b.png")
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
     figures = study.to_dict()["wrong node"]["nonlinear autonomous"]
     assert OrderMeasurement.from_dict(figures).agrees
 

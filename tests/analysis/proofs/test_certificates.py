@@ -24,7 +24,8 @@ from quadflow.analysis.exact.rules import exact_rule
 from quadflow.analysis.exact.runge_kutta import exact_runge_kutta, inertia
 from quadflow.analysis.exact.trees import all_trees
 from quadflow.analysis.proofs.certificates import certify, certify_solver
-from quadflow.analysis.solvers.solver import Solver, as_solver
+from quadflow.analysis.solvers.run import Solver
+from quadflow.analysis.solvers.solver import as_solver
 from quadflow.plans.registry import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
 from quadflow.rules.quadrature import FAMILIES
 from quadflow.rules.tableaus import DOPRI5, TSIT5

@@ -20,7 +20,7 @@ from quadflow.analysis.reliability.estimates import (
     reliability,
     reliability_text,
 )
-from quadflow.analysis.solvers.solver import Run, Solver
+from quadflow.analysis.solvers.run import Run, Solver
 
 DECAY = Problem(
     "decay", "y' = -y", "textbook", lambda t, y, m: (-y[0],),

@@ -13,14 +13,12 @@ import torch
 
 import quadflow as qf
 from quadflow.analysis import get_problem
-from quadflow.analysis.solvers.solver import (
-    Solver,
-    as_solver,
-    callable_solver,
-    quadflow_solver,
-    scipy_solver,
-    torchdiffeq_solver,
-)
+from quadflow.analysis.solvers.callables import callable_solver
+from quadflow.analysis.solvers.quadflow import quadflow_solver
+from quadflow.analysis.solvers.run import Solver
+from quadflow.analysis.solvers.scipy import scipy_solver
+from quadflow.analysis.solvers.solver import as_solver
+from quadflow.analysis.solvers.torchdiffeq import torchdiffeq_solver
 from quadflow.extras import MissingExtraError
 
 DRIVEN = get_problem("driven")
@@ -250,3 +248,16 @@ def test_diffrax() -> None:
     assert error(solver.adaptive(DRIVEN, 1e-8, 1e-8)) < 1e-6
     with pytest.raises(ValueError, match="did you mean 'Dopri5'"):
         as_solver("diffrax:Dopri55")
+
+
+def test_torchode() -> None:
+    pytest.importorskip("torchode")
+    solver = as_solver("torchode:Tsit5")
+    loose, tight = (solver.adaptive(DRIVEN, tol, tol) for tol in (1e-4, 1e-8))
+    assert error(tight) < 1e-5 and error(tight) < error(loose)
+    assert tight.nfe == tight.calls > loose.nfe
+    assert solver.fixed is None and solver.order == 5 and tight.dense is None
+    with pytest.raises(ValueError, match="no states between its steps"):
+        tight.states(np.array([0.5]))
+    with pytest.raises(ValueError, match="did you mean 'Tsit5'"):
+        as_solver("torchode:Tsit55")

@@ -14,7 +14,7 @@ from PIL import Image
 import quadflow as qf
 from quadflow.adapters.cli.methods import add_method_arguments, named_method
 from quadflow.adapters.cli.stability import add_stability
-from quadflow.analysis.report.figures import COLOURS
+from quadflow.analysis.report.panels import COLOURS
 from quadflow.analysis.stability import report as st
 from quadflow.analysis.stability.figures import order_star, stability_region, sweeps_regions
 from quadflow.rules.quadrature import QuadratureRule, gauss_legendre, gauss_lobatto, radau_right

@@ -1,8 +1,8 @@
 """What the benchmarks solve, with f written for every framework as its users would write it.
 
-torch: on states (..., d), so that several states go through one call; components are taken apart by
-one `unbind` where a formula has few of them, and vectorised where it has many. numpy: plain floats
-for a few components (numpy's scalars are slower), arrays for many. jax: like torch's, to be jitted.
+torch: on states (..., d), so that several states go through one call. numpy: plain floats for a few
+components (numpy's scalars are slower), arrays for many. jax: like torch's, to be jitted. All three
+are made from the formulas of the problem library.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from ..problems.problem import Problem, get_problem
-from ..references.reference import reference_end
+from ..references.reference import reference_end, relative_error
+from .problem import Problem, get_problem
 
 SCIENTIFIC = (
     "lotka-volterra", "kepler", "euler-body", "van-der-pol", "lorenz", "pleiades", "arenstorf",
 )  # fmt: skip
 """Names of the scientific problems, in the order of the tables."""
+
+MANY = 8
+"""Components from which on numpy is given whole arrays where a problem has a formula for them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Subject:
         return self.y0.numel() // self.y0.shape[-1]
 
     def error(self, reached: Any) -> float:
-        """Largest over the trajectories of max|reached - end| / max|end|; inf where not finite.
+        """Relative error of an end state, the worst trajectory's; inf where it is not finite.
 
         Raises:
             ValueError: the end is not known.
@@ -61,9 +64,7 @@ class Subject:
             raise ValueError(f"{self.name}: no end is known to compare with")
         if not isinstance(reached, Tensor):
             reached = torch.from_numpy(np.array(reached, dtype=np.float64))
-        states = reached.to(self.end).reshape(self.end.shape)
-        worst = (states - self.end).abs().amax(-1) / self.end.abs().amax(-1)
-        error = float(worst.max())
+        error = relative_error(reached.to(self.end).reshape(self.end.shape), self.end)
         return error if math.isfinite(error) else math.inf
 
 
@@ -87,15 +88,16 @@ def subject(name: str) -> Subject:
     """A scientific problem of the library by its name, with the library's reference end."""
     problem = get_problem(name)
     end, end_error, _ = reference_end(problem)
-    forms = _FORMS[name](problem) if name in _FORMS else _componentwise(problem)
-    return Subject(name, *forms, problem.y0, problem.span, end, end_error)
+    return Subject(name, *forms(problem), problem.y0, problem.span, end, end_error)
 
 
 Forms = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+"""torch_f, numpy_f and jax_f of a `Subject`."""
 
 
-def _componentwise(problem: Problem) -> Forms:
-    rhs = problem.rhs
+def forms(problem: Problem) -> Forms:
+    """The problem's right-hand side for every framework, from its formulas."""
+    rhs, whole = problem.rhs, problem.vector
 
     def torch_f(t: Any, y: Tensor) -> Tensor:
         return torch.stack(tuple(rhs(t, y.unbind(-1), torch)), -1)
@@ -106,42 +108,15 @@ def _componentwise(problem: Problem) -> Forms:
     def jax_f(t: Any, y: Any, jnp: Any) -> Any:
         return jnp.stack(rhs(t, y, jnp))
 
-    return torch_f, numpy_f, jax_f
+    if whole is None:
+        return torch_f, numpy_f, jax_f
+    on_arrays = _on_arrays(whole)
+    return on_arrays if problem.dimension >= MANY else (on_arrays[0], numpy_f, jax_f)
 
 
-def _kepler(problem: Problem) -> Forms:
-    def torch_f(t: Any, y: Tensor) -> Tensor:
-        place, speed = y.chunk(2, -1)
-        distance = torch.linalg.vector_norm(place, dim=-1, keepdim=True)
-        return torch.cat((speed, place / -(distance**3)), -1)
-
-    return torch_f, *_componentwise(problem)[1:]
-
-
-def _pleiades(problem: Problem) -> Forms:
-    # [..., k, i, j]: coordinate k of star j seen from star i; the diagonal of ones keeps a star's
-    # distance to itself from being divided by
-    mass, one = np.arange(1.0, 8.0), np.eye(7)
-    torch_mass, torch_one = torch.from_numpy(mass), torch.from_numpy(one)
-
-    def torch_f(t: Any, y: Tensor) -> Tensor:
-        place = y[..., :14].unflatten(-1, (2, 7))
-        gap = place.unsqueeze(-2) - place.unsqueeze(-1)
-        square = gap.square().sum(-3) + torch_one
-        pull = torch_mass / (square * square.sqrt())
-        return torch.cat((y[..., 14:], (gap * pull.unsqueeze(-3)).sum(-1).flatten(-2)), -1)
-
-    def array_f(t: Any, y: Any, m: Any = np) -> Any:
-        place = y[:14].reshape(2, 7)
-        gap = place[:, None, :] - place[:, :, None]
-        square = (gap * gap).sum(0) + one
-        pull = mass / (square * m.sqrt(square))
-        return m.concatenate((y[14:], (gap * pull).sum(-1).ravel()))
-
-    return torch_f, array_f, array_f
-
-
-_FORMS: dict[str, Callable[[Problem], Forms]] = {"kepler": _kepler, "pleiades": _pleiades}
+def _on_arrays(formula: Callable[[Any, Any, Any], Any]) -> Forms:
+    """formula(t, y, m) on arrays (..., d), m being torch, numpy or jax.numpy."""
+    return (lambda t, y: formula(t, y, torch)), (lambda t, y: formula(t, y, np)), formula
 
 
 @functools.cache
@@ -151,18 +126,18 @@ def ring(batch: int, *, end: float = 10.0, seed: int = 0) -> Subject:
     The end is that of scipy's DOP853 on all of them as one system at rtol 1e-13, its error the
     difference to rtol 1e-12.
     """
-    forms, y0 = ring_start(batch, seed=seed)
+    made, y0 = ring_start(batch, seed=seed)
 
     def solved(rtol: float) -> Tensor:
         got = solve_ivp(
-            lambda t, y: forms[1](t, y.reshape(batch, 8)).ravel(), (0.0, end), y0.numpy().ravel(),
+            lambda t, y: made[1](t, y.reshape(batch, 8)).ravel(), (0.0, end), y0.numpy().ravel(),
             method="DOP853", rtol=rtol, atol=1e-2 * rtol, t_eval=[end],
         )  # fmt: skip
         return torch.from_numpy(got.y[:, -1].reshape(batch, 8).copy())
 
-    tight, less = solved(1e-13), solved(1e-12)
-    error = float(((tight - less).abs().amax(-1) / tight.abs().amax(-1)).max())
-    return Subject(f"ring x {batch}", *forms, y0, (0.0, end), tight, error)
+    tight = solved(1e-13)
+    error = relative_error(solved(1e-12), tight)
+    return Subject(f"ring x {batch}", *made, y0, (0.0, end), tight, error)
 
 
 def ring_start(batch: int, *, seed: int = 0) -> tuple[Forms, Tensor]:
@@ -181,12 +156,9 @@ def ring_start(batch: int, *, seed: int = 0) -> tuple[Forms, Tensor]:
     coupling = 2 * eye - (np.roll(eye, 1, 0) + np.roll(eye, -1, 0)) / 2
     torch_coupling = torch.from_numpy(coupling)
 
-    def torch_f(t: Any, y: Tensor) -> Tensor:
-        q, p = y.chunk(2, -1)
-        return torch.cat((p, (1 - q * q) * p - q @ torch_coupling), -1)
-
-    def array_f(t: Any, y: Any, m: Any = np) -> Any:
+    def formula(t: Any, y: Any, m: Any) -> Any:
         q, p = y[..., :4], y[..., 4:]
-        return m.concatenate((p, (1 - q * q) * p - q @ coupling), axis=-1)
+        pull = q @ (torch_coupling if m is torch else coupling)
+        return m.concatenate((p, (1 - q * q) * p - pull), -1)
 
-    return (torch_f, array_f, array_f), torch.from_numpy(starts)
+    return _on_arrays(formula), torch.from_numpy(starts)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toyflow import Calls, Toy, seeded
 
 from quadflow.adapters import SAMPLERS, FlowField, Guidance, sample, time_grid
-from quadflow.analysis.images.rivals import RIVALS, TimedSideNet, run_sampler
+from quadflow.analysis.images.peers import PEERS, TimedSideNet, run_sampler
 from quadflow.analysis.images.trajectories import converged
 from quadflow.plans.registry import adams
 
@@ -88,7 +88,7 @@ def test_unipc_evaluates_on_the_shifted_grid(shift: float) -> None:
 @pytest.mark.parametrize("guidance", [None, GUIDED])
 @pytest.mark.parametrize("method", sorted(SAMPLERS))
 def test_our_samplers_are_run_as_they_are(method: str, guidance: Guidance | None) -> None:
-    assert method not in RIVALS
+    assert method not in PEERS
     net = random_sidenet(1)
     options = {"nfe": 4, "guidance": guidance, "convention": "sit", "shift": 1.5}
     model = reversed_time(MODEL)

@@ -12,12 +12,12 @@ from ...adapters import FlowField, Guidance, sample, time_grid
 from ...adapters.flow.field import Convention
 from ...extras import require
 
-RIVALS = ("unipc",)
+PEERS = ("unipc",)
 """unipc: UniPC (order 2, bh2) of diffusers."""
 
 
 @dataclass(frozen=True)
-class Run:
+class Sampling:
     """One sampling: x (B, ...) at the data end; nfe, a guided pair being one; rows that the network
     was evaluated on; seconds of it all, and of the SideNet within."""
 
@@ -63,18 +63,18 @@ def run_sampler(
     guidance: Guidance | None = None,
     convention: Convention | str = "repa",
     shift: float = 1.0,
-) -> Run:
-    """Any of our samplers or of `RIVALS`, with exactly nfe evaluations.
+) -> Sampling:
+    """Any of our samplers or of `PEERS`, with exactly nfe evaluations.
 
     Args: as of `quadflow.adapters.sample`.
 
     Raises:
-        MissingExtraError: a rival without its library. What `sample` raises.
+        MissingExtraError: a peer without its library. What `sample` raises.
     """
     timed = None if sidenet is None else TimedSideNet(sidenet)
     _finish(noise)
     start = time.perf_counter()
-    if method in RIVALS:
+    if method in PEERS:
         field = FlowField(model, convention, labels, guidance or Guidance())
         x = _unipc(field, noise, nfe, shift)
         evaluations, rows = field.evaluations, field.rows
@@ -88,7 +88,7 @@ def run_sampler(
     seconds = time.perf_counter() - start
     if evaluations != nfe:
         raise RuntimeError(f"{method} used {evaluations} evaluations, asked for {nfe}")
-    return Run(x, evaluations, rows, seconds, timed.seconds if timed else 0.0)
+    return Sampling(x, evaluations, rows, seconds, timed.seconds if timed else 0.0)
 
 
 def _unipc(field: FlowField, noise: Tensor, nfe: int, shift: float) -> Tensor:
