@@ -1,12 +1,11 @@
 """Rational functions with rational coefficients, and exact statements about real polynomials.
 
-Roots are counted by Sturm sequences and half-planes decided by Routh's scheme, in integers, so
-that "stable" is a theorem about the coefficients and not a reading of a plot.
+Roots are isolated by sympy and half-planes decided by Routh's scheme, so that
+"stable" is a theorem about the coefficients and not a reading of a plot.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+
+from quadflow.extras import require
 
 from .rules import Poly, poly_add, poly_mul, poly_scale, poly_value
 
@@ -26,6 +27,17 @@ def trimmed(p: Sequence[Fraction]) -> Poly:
     while length and not p[length - 1]:
         length -= 1
     return tuple(p[:length])
+
+
+def _dense(p: Sequence[Fraction]) -> Any:
+    """The polynomial as sympy's, over the rationals."""
+    sympy = require("sympy", "analysis")
+    numbers = [sympy.Rational(a.numerator, a.denominator) for a in reversed(p)]
+    return sympy.Poly(numbers or [0], sympy.Symbol("z"), domain="QQ")
+
+
+def _sparse(p: Any) -> Poly:
+    return trimmed([Fraction(int(a.p), int(a.q)) for a in reversed(p.all_coeffs())])
 
 
 def primitive(p: Sequence[Fraction]) -> Poly:
@@ -44,110 +56,29 @@ def derivative(p: Sequence[Fraction]) -> Poly:
     return tuple(a * k for k, a in enumerate(p))[1:]
 
 
-def divide(p: Sequence[Fraction], q: Sequence[Fraction]) -> tuple[Poly, Poly]:
-    """Quotient and remainder of p by q.
-
-    Raises:
-        ZeroDivisionError: q is zero.
-    """
-    q = trimmed(q)
-    if not q:
-        raise ZeroDivisionError("division by the zero polynomial")
-    rest = list(trimmed(p))
-    quotient = [Fraction(0)] * max(0, len(rest) - len(q) + 1)
-    for top in range(len(quotient) - 1, -1, -1):
-        factor = rest[top + len(q) - 1] / q[-1]
-        quotient[top] = factor
-        if factor:
-            for i, a in enumerate(q):
-                rest[top + i] -= factor * a
-    return trimmed(quotient), trimmed(rest[: len(q) - 1])
-
-
-def remainder(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
-    """A primitive positive multiple of p modulo q, in integers: much faster than `divide`."""
-    a, b = [int(x) for x in primitive(p)], [int(x) for x in primitive(q)]
-    lead = abs(b[-1])
-    while len(a) >= len(b):
-        factor, offset = a[-1] if b[-1] > 0 else -a[-1], len(a) - len(b)
-        a = [lead * x for x in a]
-        for i, x in enumerate(b):
-            a[offset + i] -= factor * x
-        while a and not a[-1]:
-            a.pop()
-        common = math.gcd(*a)
-        a = [x // common for x in a]
-    return tuple(Fraction(x) for x in a)
-
-
 def greatest_common_divisor(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
     """The primitive greatest common divisor; a constant where they have none but numbers."""
-    a, b = primitive(p), primitive(q)
-    while b:
-        a, b = b, remainder(a, b)
-    return a
+    return primitive(_sparse(_dense(p).gcd(_dense(q))))
 
 
 def square_free_factors(p: Sequence[Fraction]) -> list[tuple[Poly, int]]:
-    """Primitive polynomials without repeated roots, each with the multiplicity of its roots in p.
-
-    By Yun's square-free factorisation.
-    """
-    p = primitive(p)
-    factors: list[tuple[Poly, int]] = []
-    if len(p) < 2:
-        return factors
-    common = greatest_common_divisor(p, derivative(p))
-    left, multiplicity = divide(p, common)[0], 1
-    while len(left) > 1:
-        shared = greatest_common_divisor(left, common)
-        factor = divide(left, shared)[0]
-        if len(factor) > 1:
-            factors.append((primitive(factor), multiplicity))
-        left, common = shared, divide(common, shared)[0]
-        multiplicity += 1
-    return factors
+    """Primitive polynomials without repeated roots, with the multiplicity of their roots in p."""
+    return [(primitive(_sparse(factor)), k) for factor, k in _dense(p).sqf_list()[1]]
 
 
 def odd_part(p: Sequence[Fraction]) -> Poly:
     """The square-free polynomial with the roots of odd multiplicity: where p changes sign."""
-    product: Poly = (Fraction(1),)
+    product: Poly = (Fraction(1 if trimmed(p)[-1] > 0 else -1),)
     for factor, multiplicity in square_free_factors(p):
         if multiplicity % 2:
-            product = primitive(poly_mul(product, factor))
+            product = poly_mul(product, factor)
     return product
 
 
-def _sturm(p: Poly) -> list[Poly]:
-    chain = [primitive(p), primitive(derivative(p))]
-    while chain[-1]:
-        chain.append(poly_scale(remainder(chain[-2], chain[-1]), Fraction(-1)))
-    return chain[:-1]
-
-
-def _sign(p: Poly, x: Fraction) -> int:
-    """A number of the sign of p(x), for integer coefficients, in integers."""
-    value, power = 0, 1
-    for a in reversed(p):
-        value = value * x.numerator + a.numerator * power
-        power *= x.denominator
-    return value
-
-
-def _changes(chain: Sequence[Poly], x: Fraction | None) -> int:
-    """Sign changes of a Sturm chain at x; None is +infinity."""
-    values = [p[-1] if x is None else _sign(p, x) for p in chain]
-    signs = [v > 0 for v in values if v]
-    return sum(a != b for a, b in itertools.pairwise(signs))
-
-
 def positive_roots(p: Sequence[Fraction]) -> int:
-    """How many different roots a polynomial has in (0, infinity), exactly (Sturm)."""
+    """How many different roots a polynomial has in (0, infinity), exactly."""
     p = _without_zero_roots(p)
-    if len(p) < 2:
-        return 0
-    chain = _sturm(p)
-    return _changes(chain, Fraction(0)) - _changes(chain, None)
+    return len(_dense(p).intervals(inf=0)) if len(p) > 1 else 0
 
 
 def _without_zero_roots(p: Sequence[Fraction]) -> Poly:
@@ -173,32 +104,16 @@ def first_negative(p: Sequence[Fraction], digits: int = 16) -> Fraction | None:
         return None
     if p[0] < 0:
         return Fraction(0)
-    p = odd_part(p)
-    if positive_roots(p) == 0:
+    changes = odd_part(p)
+    if positive_roots(changes) == 0:
         return None
-    chain = _sturm(p)
-    # Cauchy's bound on the roots as a power of 2, then halving until the first one is alone
-    bound = 1 + max(abs(a / p[-1]) for a in p[:-1])
-    low, high = Fraction(0), Fraction(2 ** math.ceil(bound).bit_length())
-    at_zero = _changes(chain, low)
-    while at_zero - _changes(chain, high) != 1:
-        middle = (low + high) / 2
-        if at_zero - _changes(chain, middle) == 0:
-            low = middle
-        else:
-            high = middle
-    sign = _sign(p, low) > 0
-    while high - low > high * Fraction(1, 10**digits):
-        middle = (low + high) / 2
-        value = _sign(p, middle)
-        if not value:
-            return middle
-        if (value > 0) == sign:
-            low = middle
-        else:
-            high = middle
+    polynomial = _dense(changes)
+    (low, high), _ = polynomial.intervals(inf=0)[0]
+    while high - low > high / 10**digits:
+        low, high = polynomial.refine_root(low, high, steps=8)
+    low, high = (Fraction(int(x.p), int(x.q)) for x in (low, high))
     simple = ((low + high) / 2).limit_denominator(10**6)
-    return simple if not _sign(p, simple) else low
+    return simple if not poly_value(changes, simple) else low
 
 
 def all_roots_left(p: Sequence[Fraction]) -> bool:
@@ -270,8 +185,7 @@ class RationalFunction:
         if not q:
             raise ZeroDivisionError("a rational function needs a denominator that is not zero")
         if len(p) > 0 and len(q) > 1:
-            common = greatest_common_divisor(p, q)
-            p, q = divide(p, common)[0], divide(q, common)[0]
+            _, p, q = (_sparse(x) for x in _dense(p).cofactors(_dense(q)))
         lowest = next(a for a in q if a)
         return cls(poly_scale(p, 1 / lowest), poly_scale(q, 1 / lowest))
 
