@@ -24,9 +24,11 @@ from ..control.tolerances import ROUNDINGS
 from ..equations.velocity import StateLayout, Time, Velocity
 from ..errors import ToleranceWarning, VelocityError, nearest
 from ..loop.steps import AdaptiveSteps, Landing, Limits, adaptive_stepper
-from ..plans.registry import Method, SweepsMethod, get_method
+from ..plans.method import Method
+from ..plans.registry import get_method
 from ..plans.segment import Segment
 from ..plans.step import State, StepResult
+from ..plans.sweeps import SweepsMethod
 
 NODE_EVALUATIONS = ("loop", "broadcast")
 LEAST_RTOL = ROUNDINGS * float(np.finfo(np.float64).eps)

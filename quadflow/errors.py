@@ -6,29 +6,14 @@ import difflib
 import sys
 from collections.abc import Iterable
 from types import FrameType
-from typing import Any
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: object, choices: Iterable[str]) -> str:
     """Text for an error about an unknown name: the nearest of the known ones, then all of them."""
     known = sorted(choices)
     close = difflib.get_close_matches(str(word), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"{hint}known: {', '.join(known)}"
-
-
-def real_number(value: Any, name: str) -> float:
-    """An argument as a float.
-
-    Raises:
-        TypeError: it is no real number (text, complex, several numbers), named with its value.
-    """
-    try:
-        if isinstance(value, str):
-            raise ValueError("text")
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a real number, got {value!r}") from error
 
 
 def caller_level() -> int:

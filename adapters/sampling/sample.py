@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import nearest
-from ...plans.registry import Method, adams, anchors
+from ...plans.anchors import adams, anchors
+from ...plans.method import Method
 from ...rules.quadrature import QuadratureRule, gauss_legendre
 from ...solution import Statistics
 from ...solve import solve

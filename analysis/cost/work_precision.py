@@ -27,7 +27,7 @@ from torch import Tensor
 
 import quadflow as qf
 
-from ...plans.registry import Method
+from ...plans.method import Method
 from ...storage import read_json_object, write_json
 from ..orders.error_kinds import endpoint_error
 from ..problems.problem import Problem, get_problem

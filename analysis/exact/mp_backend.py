@@ -17,8 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import OracleInterpolant, PolynomialInterpolant
-from ...plans.registry import AnchorsMethod, Method, StagesMethod, SweepsMethod
+from ...plans.method import Method
+from ...plans.stages import StagesMethod
+from ...plans.sweeps import SweepsMethod
 from ...rules.quadrature import QuadratureRule
 from ...rules.tableaus import DOPRI5, Tableau
 from ..problems.problem import Problem

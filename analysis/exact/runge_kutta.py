@@ -15,7 +15,9 @@ from fractions import Fraction
 import numpy as np
 
 from ...errors import nearest
-from ...plans.registry import Method, StagesMethod, SweepsMethod
+from ...plans.method import Method
+from ...plans.stages import StagesMethod
+from ...plans.sweeps import SweepsMethod
 from ...rules.lagrange import barycentric_weights
 from ...rules.quadrature import QuadratureRule, gauss_lobatto, radau_left, radau_right
 from ...rules.tableaus import Tableau

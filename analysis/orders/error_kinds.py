@@ -23,9 +23,11 @@ from torch import Tensor
 
 from ...equations.velocity import StateLayout, Velocity
 from ...errors import nearest
+from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import Anchor, OracleInterpolant
-from ...plans.registry import AnchorsMethod, Method, SweepsMethod
+from ...plans.method import Method
 from ...plans.step import State, Stepper
+from ...plans.sweeps import SweepsMethod
 from ..exact.methods import look_back
 from ..exact.mp_backend import ImplicitCollocation, coefficients_limit, exact_states, mp_solve
 from ..exact.multiprecision import multiprecision

@@ -27,7 +27,7 @@ import quadflow as qf
 from ...control.control import StepController, rms_norm
 from ...errors import nearest
 from ...extras import require
-from ...plans.registry import Method
+from ...plans.method import Method
 from ..problems.problem import Problem
 
 PEERS = ("torchdiffeq", "scipy", "diffrax")

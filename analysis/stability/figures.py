@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...extras import require
-from ...plans.registry import collocation
+from ...plans.sweeps import collocation
 from ...rules.quadrature import QuadratureRule
 from ..exact.rational_functions import logarithm_series
 from ..report.figures import COLOURS, pyplot

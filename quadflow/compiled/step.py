@@ -26,7 +26,7 @@ from ..errors import CompileError
 from ..plans import attempt
 from ..plans.attempt import RuleTensors, Swept
 from ..plans.seen_times import SeenTimes
-from ..rules.tableaus import Tableau
+from ..rules.tableau import Tableau
 
 FUSED = 1024
 """Most entries of a state for which tensors that func joins (torch.stack) are computed in place,

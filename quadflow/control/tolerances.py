@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import real_number
 from ..equations.velocity import StateLayout
 from ..errors import ToleranceWarning, caller_level
 
@@ -87,3 +88,32 @@ def _at_least(value: Any, least: float) -> tuple[Any, float]:
     if not isinstance(value, (float, np.floating)) or not value > 0:
         return value, math.inf
     return max(value, least), float(value)
+
+
+def positive_tolerance(value: Any, name: str) -> Any:
+    """A tolerance as it is: a positive number, or a tensor of such.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    try:
+        if isinstance(value, Tensor) and (value.is_complex() or not value.numel()):
+            raise TypeError("no order, or nothing")
+        smallest = real_number(value.min() if isinstance(value, Tensor) else value, name)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a float or a tensor, got {value!r}") from error
+    if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return value
+
+
+def check_fits(tolerance: Any, name: str, y: Tensor) -> None:
+    """Refuse a tolerance that does not broadcast against the state."""
+    if not isinstance(tolerance, Tensor):
+        return
+    pairs = zip(reversed(tolerance.shape), reversed(y.shape), strict=False)
+    if tolerance.dim() > y.dim() or any(mine not in (1, its) for mine, its in pairs):
+        raise ValueError(
+            f"{name} has shape {tuple(tolerance.shape)}, which does not broadcast against the "
+            f"state's, {tuple(y.shape)}"
+        )

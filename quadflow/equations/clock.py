@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..errors import real_number
+from ..checks import real_number
 from .velocity import DetailedVelocity
 
 

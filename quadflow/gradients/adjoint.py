@@ -26,7 +26,6 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 
 from ..equations.velocity import Velocity
-from ..plans.registry import Method, SweepsMethod
 from ..solution import SolveError
 
 Parts = tuple[Tensor, ...]
@@ -281,16 +280,3 @@ def _like(part: Tensor, original: Tensor) -> Tensor:
     if original.is_complex():
         part = as_complex(part.to(original.real.dtype))
     return part.to(original.dtype)
-
-
-def has_exact_adjoint(method: Method) -> bool:
-    """Whether the adjoint equation, solved by the method backward over its own steps, gives the
-    exact gradient of what the method computed: collocation solved to convergence, on a rule that
-    is symmetric and symplectic (Gauss-Legendre)."""
-    if not isinstance(method, SweepsMethod) or not method.converged:
-        return False
-    a, b = method.rule.integration_matrix, method.rule.weights
-    symmetric = abs(a + a[::-1, ::-1] - b).max() < 1e-14
-    product = b[:, None] * a
-    symplectic = abs(product + product.T - b[:, None] * b).max() < 1e-14
-    return bool(symmetric and symplectic)

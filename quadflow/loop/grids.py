@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import monotone_times
+from ..checks import real_number
+from ..equations.times import monotone_times
 from ..equations.velocity import StateLayout
-from ..errors import real_number
 from .steps import Landing
 
 

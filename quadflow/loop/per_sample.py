@@ -18,9 +18,11 @@ from ..equations.probing import check_samples
 from ..host import worst
 from ..observe.events import Stop
 from ..plans.interpolants import Anchor
-from ..plans.registry import Method, StagesMethod, SweepsMethod
+from ..plans.method import Method
 from ..plans.segment import Segment
+from ..plans.stages import StagesMethod
 from ..plans.step import SamplesStep, State, Stepper, StepResult, Unfinished
+from ..plans.sweeps import SweepsMethod
 from .steps import (
     NEAR,
     Ended,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import real_number
 from ..control.tolerances import default_atol, default_rtol, held_atol, held_rtol
 from ..equations.velocity import StateLayout, Velocity
-from ..errors import real_number
 
 
 def solve_by_scipy(
