@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .errors import ToleranceWarning as ToleranceWarning
     from .errors import VelocityError as VelocityError
     from .loop.steps import Status as Status
-    from .observe.events import Event as Event
+    from .observe.events.event import Event as Event
     from .plans.adams import VariableOrderMethod as VariableOrderMethod
     from .plans.adams import adams_variable as adams_variable
     from .plans.anchors import AnchorsMethod as AnchorsMethod
@@ -74,7 +74,7 @@ __all__ = export(
             "CompileError EventWarning RoundingWarning StiffnessWarning ToleranceWarning "
             "VelocityError"
         ),
-        ".observe.events": "Event",
+        ".observe.events.event": "Event",
         ".plans.interpolants": (
             "Anchor Interpolant Interval IntervalVelocity OracleInterpolant PolynomialInterpolant"
         ),

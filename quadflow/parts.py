@@ -19,7 +19,7 @@ from .equations.velocity import Velocity
 from .loop.grids import fixed_grid, per_sample_grid, with_landings
 from .loop.per_sample import PerSampleSteps, check_method, per_sample_tolerance, sample_times
 from .loop.steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Steps, adaptive_stepper
-from .observe.events import EventTracker
+from .observe.events.tracker import EventTracker
 from .plans.anchors import AnchorsMethod
 from .plans.stages import StagesMethod
 from .plans.step import State, Stepper

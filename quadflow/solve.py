@@ -19,7 +19,8 @@ from .equations.velocity import StateLayout, Velocity
 from .host import worst
 from .loop.per_sample import PerSampleCollector
 from .loop.steps import Ended, Status, Steps
-from .observe.events import EventTracker, Stop
+from .observe.events.event import Stop
+from .observe.events.tracker import EventTracker
 from .parts import compiled_attempts, event_tracker, parts_of_samples, shared_parts
 from .plans.method import Method
 from .plans.segment import Segment

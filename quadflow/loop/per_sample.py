@@ -16,7 +16,7 @@ from ..control.time_rounding import TimeRounding
 from ..equations.clock import differentiated
 from ..equations.probing import check_samples
 from ..host import worst
-from ..observe.events import Stop
+from ..observe.events.event import Stop
 from ..plans.interpolants import Anchor
 from ..plans.method import Method
 from ..plans.segment import Segment

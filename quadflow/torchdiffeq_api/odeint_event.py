@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..equations.velocity import StateLayout
 from ..host import worst
-from ..observe.event_gradients import shift_of_zero
-from ..observe.events import event_of_any
+from ..observe.events.event import event_of_any
+from ..observe.events.gradients import shift_of_zero
 from .odeint import odeint
 from .until_event import start_time
 

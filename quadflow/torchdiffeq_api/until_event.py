@@ -12,7 +12,7 @@ from torch import Tensor
 from ..equations.clock import differentiated
 from ..equations.velocity import StateLayout
 from ..host import worst
-from ..observe.events import event_of_any
+from ..observe.events.event import event_of_any
 from ..solve import solve
 from .names import Kind
 from .options import MANY_STEPS, SolveArguments

@@ -20,7 +20,7 @@ def parts_for(degree: int) -> int:
     return max(LEAST_PARTS, degree + 2)
 
 
-class Plan:
+class LookPlan:
     """The looks of several events at one step.
 
     A lane is a part of the step between two looks of one event; lanes are in the order of the

@@ -10,8 +10,8 @@ import torch
 from numpy.polynomial import chebyshev
 from torch import Tensor
 
-from ..plans.segment import Segment, combine
-from ..plans.step import StepResult
+from ...plans.segment import Segment, combine
+from ...plans.step import StepResult
 
 Array = np.ndarray
 
