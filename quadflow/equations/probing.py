@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,14 +18,25 @@ from torch import Tensor
 from ..errors import VelocityError
 from ..host import worst
 
-if TYPE_CHECKING:
-    from .velocity import Velocity
-
 ROUNDINGS = 200
 """Roundings of its terms that a value may differ by, evaluated in another way."""
 
 
-def find_mode(velocity: Velocity, node_times: Tensor, states: Tensor) -> str:
+class Counted(Protocol):
+    """What is probed: a `Velocity`, which counts what it costs."""
+
+    nfe: int
+    calls: int
+    probe_nfe: int
+    span: tuple[float, float]
+    window: tuple[float, float] | None
+
+    def __call__(self, t: Any, y: Tensor) -> tuple[Tensor, Any]: ...
+
+    def evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor: ...
+
+
+def find_mode(velocity: Counted, node_times: Tensor, states: Tensor) -> str:
     """The fastest way of evaluating several nodes together that can be trusted.
 
     - "loop" where vmap fails or differs: vmap refuses a func that reads numbers out of its
@@ -45,7 +56,7 @@ def find_mode(velocity: Velocity, node_times: Tensor, states: Tensor) -> str:
     return mode
 
 
-def _trusted_mode(velocity: Velocity, node_times: Tensor, y: Tensor) -> str:
+def _trusted_mode(velocity: Counted, node_times: Tensor, y: Tensor) -> str:
     n = len(y)
 
     def evaluate(mode: str, times: Tensor, y: Tensor) -> Tensor:
@@ -95,7 +106,7 @@ def _trusted_mode(velocity: Velocity, node_times: Tensor, y: Tensor) -> str:
     return "broadcast"
 
 
-def spread_times(velocity: Velocity, n: int) -> Tensor:
+def spread_times(velocity: Counted, n: int) -> Tensor:
     """n different times (n,), float64 on the CPU, over the span, or over the part of it that func
     may be evaluated in."""
     start, end = velocity.span
@@ -137,7 +148,7 @@ def rounding(reference: Tensor) -> Tensor:
 
 
 def check_samples(
-    velocity: Velocity, t: np.ndarray, t_end: np.ndarray, y: Tensor, rtol: float
+    velocity: Counted, t: np.ndarray, t_end: np.ndarray, y: Tensor, rtol: float
 ) -> None:
     """Refuse a func whose velocity of one sample depends on another sample, or on its time.
 
