@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ...errors import nearest
+from ...checks import check_choice
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
@@ -152,8 +152,7 @@ def implicit_method(family: str, n: int) -> ImplicitMethod:
     Raises:
         ValueError: an unknown family (the nearest are named), or n that it does not have.
     """
-    if family not in IMPLICIT:
-        raise ValueError(f"family={family!r} is unknown: {nearest(family, IMPLICIT)}")
+    check_choice(family, IMPLICIT, "family")
     return ImplicitMethod(family, IMPLICIT[family][0](n))
 
 

@@ -21,8 +21,8 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from torch import Tensor
 
+from ...checks import check_choice
 from ...equations.velocity import StateLayout, Velocity
-from ...errors import nearest
 from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import Anchor, OracleInterpolant
 from ...plans.method import Method
@@ -119,8 +119,7 @@ def make_kind(of: str, solver: Solver, problem: Problem) -> Kind:
     Raises:
         ValueError: unknown name. UnavailableError: not to be had here.
     """
-    if of not in KINDS:
-        raise ValueError(f"of={of!r} is unknown: {nearest(of, KINDS)}")
+    check_choice(of, KINDS, "of")
     if solver.fixed is None:
         raise UnavailableError(f"{solver.name} cannot be told its steps")
     makers = {
@@ -482,8 +481,7 @@ def make_mp_kind(
         ValueError: unknown name, a problem without exact solution.
         UnavailableError: not to be had in extended precision.
     """
-    if of not in KINDS:
-        raise ValueError(f"of={of!r} is unknown: {nearest(of, KINDS)}")
+    check_choice(of, KINDS, "of")
     if of not in MP_KINDS:
         raise UnavailableError(f"of={of!r} is measured in float64 only")
     mp = multiprecision()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..checks import check_choice
 from ..errors import nearest
 from ..rules.gauss import gauss_legendre, gauss_lobatto, radau_right
 from ..rules.tableau import Tableau
@@ -121,8 +122,7 @@ def get_method(method: str | Method) -> Method:
         return method
     if not isinstance(method, str):
         raise TypeError(f"method must be a name or a Method, got {type(method).__name__}")
-    if method not in _REGISTRY:
-        raise ValueError(f"method={method!r} is unknown: {nearest(method, _REGISTRY)}")
+    check_choice(method, _REGISTRY, "method")
     return _REGISTRY[method]()
 
 
