@@ -17,8 +17,8 @@ def nearest(word: object, choices: Iterable[str]) -> str:
 
 
 def caller_level() -> int:
-    """The stacklevel of a warning, raised by the function that calls this, at which stands the
-    first caller from outside the library."""
+    """The stacklevel at which a warning names the first caller from outside the library; for a
+    warning raised by the function that calls this."""
     level, frame = 1, sys._getframe(1)
     package = __name__.partition(".")[0]
     while frame.f_back is not None and _inside(frame, package):

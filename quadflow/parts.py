@@ -123,7 +123,8 @@ def shared_parts(given: Arguments) -> Parts:
 def _landings(
     given: Arguments, times: list[float], sign: float, clock: Clock | None
 ) -> list[Landing]:
-    """Where steps must end, the last requested time included, in the direction of the solve."""
+    """The times that steps must end on, the last requested one included, in the direction of the
+    solve."""
     restarts: dict[float, bool] = {}
     for name, points, restart in (
         ("land_on", given.land_on, False),

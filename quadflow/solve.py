@@ -111,7 +111,7 @@ def solve(
         land_on: times that steps end on; those outside the span are left out.
         perturb: in fixed steps, evaluate func just inside every step, not at its very ends.
         callback: callback(t, y) after every accepted step.
-        attempt_callback, reject_callback: called as callback(t, y, h) before every try of a step,
+        attempt_callback, reject_callback: called as callback(t, y, h) before every trial step and
             after every rejected one, with its start and its signed size.
         accumulation_dtype: dtype in which states are kept and added up between the steps; func and
             the solution have y0's.

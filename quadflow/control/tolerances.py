@@ -32,8 +32,8 @@ def default_atol(layout: StateLayout) -> float:
 
 
 def least_rtol(layout: StateLayout) -> float:
-    """100 roundings of the dtype in which states are added up, and no less than one of func's
-    values: where these are rounded more coarsely, adding up averages them."""
+    """100 roundings of the dtype in which states are added up, and no less than one rounding of
+    func's values: where these are rounded more coarsely, adding up averages the roundings."""
     own, of_func = (torch.finfo(dtype).eps for dtype in (layout.dtype, layout.func_dtype))
     return max(ROUNDINGS * own, of_func)
 
@@ -44,9 +44,11 @@ def least_atol(layout: StateLayout) -> float:
 
 
 def held_rtol(value: Any, layout: StateLayout, name: str = "rtol") -> Any:
-    """A relative tolerance, raised to what the state's dtype holds with a `ToleranceWarning`: a
-    number, a tensor (entry by entry; comes back in the state's real dtype) or a tuple or list of
-    these."""
+    """A relative tolerance, raised (with a `ToleranceWarning`) to what the state's dtype holds.
+
+    value: a number, a tensor (raised entry by entry; it comes back in the state's real dtype), or a
+    tuple or list of these.
+    """
     return _raised(value, least_rtol(layout), layout, name)
 
 
@@ -73,8 +75,8 @@ def _raised(value: Any, least: float, layout: StateLayout, name: str) -> Any:
 
 
 def _at_least(value: Any, least: float) -> tuple[Any, float]:
-    """The value, raised, and the least number in it; what is no tolerance as it is, which others
-    refuse."""
+    """The value raised to `least`, and the smallest number in it. What is no tolerance comes back
+    as it is, to be refused elsewhere."""
     if isinstance(value, (tuple, list)):
         parts = [_at_least(part, least) for part in value]
         raised = [part for part, _ in parts]

@@ -139,8 +139,9 @@ def far_away(y: Tensor) -> float:
 
 
 def rounding(reference: Tensor) -> Tensor:
-    """What rounding may do to each entry of values (n, *shape) at n states: to its own size, and
-    (where large terms cancel) to the size of those terms, which moving by 1 % shows: (*shape)."""
+    """Bound (*shape) on what rounding does to values (n, *shape) at n states within 1 % of one
+    another: relative to the values and, where large terms cancel, to the size of those terms, which
+    the differences between the states show."""
     spread = (reference - reference[0]).abs().amax(0)
     size = reference.abs().amax(0) + 100 * spread
     bound: Tensor = ROUNDINGS * torch.finfo(reference.dtype).eps * size
@@ -240,10 +241,10 @@ def _mixed_samples(
     bound = (share * size).reshape(-1, *(1,) * (reference.dim() - 1))
     groups, far = _groups(len(y)), far_away(y)
     # a little, then past any threshold: above, below, and out of the numbers, late in the span
-    tries = [(group, y + (y - states), 0.6180339887498949) for group in groups]
+    moves_of = [(group, y + (y - states), 0.6180339887498949) for group in groups]
     for group, place in zip(groups[:1] + groups[::-1], (far, -far, math.nan), strict=False):
-        tries.append((group, torch.full_like(y, place), 1.0))
-    for group, away, part in tries:
+        moves_of.append((group, torch.full_like(y, place), 1.0))
+    for group, away, part in moves_of:
         moves = torch.from_numpy(group).to(y.device).reshape(column)
         when = times(np.where(group, t + part * (end - t), t))
         value = evaluate(when, torch.where(moves, away, states))

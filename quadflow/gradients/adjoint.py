@@ -124,11 +124,12 @@ class _Adjoint(torch.autograd.Function):
 
 
 def _own_shares(params: Sequence[Tensor], by_params: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients in the parameters as autograd adds them up where some are made of others, as
-    weights that a network made are of the network's own parameters.
+    """The gradients to give to autograd, where some parameters are computed from others (as weights
+    that a network makes are from the network's own parameters).
 
-    by_params: the whole gradient in each, by way of other parameters too. What autograd hands on
-    from one parameter to those that it is made of is taken off theirs.
+    Autograd itself hands on the gradient of a parameter to those that it was computed from; that
+    share is taken off theirs. by_params: the whole gradient in each, by way of other parameters
+    too.
     """
     shares = list(by_params)
     made = [p for p in params if not p.is_leaf]
@@ -141,7 +142,7 @@ def _own_shares(params: Sequence[Tensor], by_params: Sequence[Tensor]) -> list[T
         [i for i, edge in enumerate(edges) if edge in reached]
         for reached in (_edges_behind([p]) for p in params)
     ]
-    # one that is made of another is made of all that this one is made of: more than those
+    # one that is computed from another has all of that one's sources, and more
     for last in sorted(range(len(params)), key=lambda i: -len(sources[i])):
         if sources[last]:
             made_of = [params[i] for i in sources[last]]
@@ -276,7 +277,7 @@ def as_complex(part: Tensor) -> Tensor:
 
 
 def _like(part: Tensor, original: Tensor) -> Tensor:
-    """The tensor that `_as_real` made the part of, of original's dtype."""
+    """The inverse of `_as_real`: the part in original's dtype."""
     if original.is_complex():
         part = as_complex(part.to(original.real.dtype))
     return part.to(original.dtype)

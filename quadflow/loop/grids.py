@@ -20,7 +20,7 @@ from .steps import Landing
 def per_sample_grid(
     grid: Tensor, ends: Sequence[float], sign: float, layout: StateLayout
 ) -> Iterable[float]:
-    """The ends of the steps of a grid (N+1, *per sample), the last one as the float that it is.
+    """The ends of the steps of a grid (N+1, *per sample): tensors, and the last one as a float.
 
     Args:
         grid: real; grid[i] broadcasts against the state.

@@ -25,14 +25,15 @@ from ..plans.step import StepResult
 ON_STIFF = ("warn", "stop", "ignore")
 
 FEW_TIMES = 2000.0
-"""L times what is left of the span. Below, stability alone asks an explicit Runge-Kutta method for
-no more than some hundred steps, and an implicit method gains little."""
+"""The least product of L and what is left of the span at which steps are looked at. Below it,
+stability alone asks an explicit Runge-Kutta method for no more than some hundred steps, and an
+implicit method gains little."""
 
 EVERY = 10
 """Accepted steps between two estimates while nothing looks stiff."""
 
 WINDOW, ENOUGH = 40, 0.9
-"""Accepted steps over which h·L over its limit must be so much on average."""
+"""How many accepted steps are averaged, and the least mean of h·L over its limit that counts."""
 
 
 class StiffnessMonitor:
@@ -61,7 +62,7 @@ class StiffnessMonitor:
         self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
 
     def expect(self, size: float, left: float) -> None:
-        """A step of this size is about to be tried, with `left` of the span before it."""
+        """A trial step of this size comes next, with `left` of the span before it."""
         self._due = False
         if self.on_stiff == "ignore" or self.message:
             return

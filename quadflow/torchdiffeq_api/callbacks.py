@@ -43,19 +43,19 @@ def callbacks_of(func: Any, y0: Any, kind: Kind, name: str) -> dict[str, Any]:
         )
         callback(start, state, size)
 
-    tried: list[tuple[float, Any, float]] = []
+    last: list[tuple[float, Any, float]] = []
     hooks: dict[str, Any] = {}
     if step is not None or accept is not None:
 
-        def attempt(t0: float, state: Any, h: float) -> None:
-            tried[:] = [(t0, state, h)]
+        def trial(t0: float, state: Any, h: float) -> None:
+            last[:] = [(t0, state, h)]
             if step is not None:
                 told(step, t0, state, h)
 
-        hooks["attempt_callback"] = attempt
+        hooks["attempt_callback"] = trial
     if accept is not None:
-        # what was accepted is what was tried last
-        hooks["callback"] = lambda t, y: told(accept, *tried[-1])
+        # what was accepted is the last trial
+        hooks["callback"] = lambda t, y: told(accept, *last[-1])
     if reject is not None:
         hooks["reject_callback"] = lambda t0, state, h: told(reject, t0, state, h)
     return hooks

@@ -112,7 +112,7 @@ def as_events(events: Any) -> list[Event]:
 
 @dataclass(frozen=True)
 class Stop:
-    """Where terminal events end a solve.
+    """The end of a solve at a terminal event.
 
     t: a float for shared steps; a float64 array (B,) for steps of every sample, NaN for those that
     go on. y, time: in shared steps the state there, and t as a tensor (1,) that is differentiable,

@@ -24,10 +24,10 @@ from .bracketing import bracketed_zeros
 Array = np.ndarray
 
 MOST_PARTS = 320
-"""More samples are not taken of a function, however badly its polynomial fits."""
+"""The most parts that a function is sampled in, however badly its polynomial fits."""
 
 _FINE = 4
-"""Parts between two samples, in which the polynomial is searched for where it turns: eight for the
+"""Parts between two samples in which turning points of the polynomial are searched: eight for the
 shortest wave that it may hold."""
 
 _ROUNDING = 64 * 2.0**-52
@@ -55,12 +55,12 @@ def _tables(n: int) -> tuple[Array, Array, Array]:
 
 @dataclass(frozen=True)
 class Doubts:
-    """Where samples may have missed zeros.
+    """Zeros that samples may have missed.
 
-    columns: of every turning point that comes to zero or near it, the index of its column; places:
-    where in [0, 1]. unresolved: columns of which more samples are wanted. tail: of every column the
-    size of the last coefficients, by which polynomial and function may differ. changes: how often
-    the samples' sign changes in it.
+    columns, places: the turning points that come to zero or near it, each the index of its column
+    and its place in [0, 1]. The others have an entry for every column: unresolved, whether more
+    samples are wanted; tail, the size of the last coefficients, by which polynomial and function
+    may differ; changes, how often the samples' sign changes.
     """
 
     columns: Array

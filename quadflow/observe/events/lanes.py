@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .bracketing import bracketed_zeros
-from .interval import Array, Interval
+from .dense_step import Array, DenseStep
 from .rounding import slope_at_start
 from .values import EventValues
 
 BEHIND = 2.0**-10
-"""Where the sign behind an exact zero is looked at, as a part of the interval that it starts."""
+"""Where the sign behind an exact zero is looked at, as a part of the lane that it starts."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Lanes:
         first = np.array([own[0] for own in of_event])
         return cls(event_of, low, high, before, after, good & (high > low), of_event, first)
 
-    def step_behind_zeros(self, values: EventValues, interval: Interval) -> None:
+    def leave_zeros(self, values: EventValues, step: DenseStep) -> None:
         """Move the starts of lanes that start at zero just behind it."""
         zero = self.there & (self.before == 0)
         which = np.flatnonzero(zero.any(1))
@@ -56,7 +56,7 @@ class Lanes:
         low, before, after = self.low.copy(), self.before.copy(), self.after[which]
         zero, width, events = zero[which], (self.high - low)[which], self.event_of[which]
         start, part = low[which], np.full(width.shape, BEHIND)
-        value = values.at(interval, events, start + part * width, zero)
+        value = values.at(step, events, start + part * width, zero)
         # by the parabola through it: where g left the other way and has come back already
         with np.errstate(all="ignore"):
             slope = slope_at_start(BEHIND, np.zeros_like(value), value, after)
@@ -64,14 +64,14 @@ class Lanes:
         left = zero & (slope * value < 0) & (back > 0) & (back < BEHIND)
         if left.any():
             part = np.where(left, back / 2, part)
-            nearer = values.at(interval, events, start + part * width, left)
+            nearer = values.at(step, events, start + part * width, left)
             left &= np.sign(nearer) == np.sign(slope)
             value, part = np.where(left, nearer, value), np.where(left, part, BEHIND)
         low[which] = np.where(zero, start + part * width, start)
         before[which] = np.where(zero, value, before[which])
         self.low, self.before = low, before
 
-    def zeros(self, values: EventValues, interval: Interval, found: Array) -> Array:
+    def zeros(self, values: EventValues, step: DenseStep, found: Array) -> Array:
         """The zeros (lanes, B) of the lanes where there is one (`found`), else NaN."""
         low, high, before, after = self.low, self.high, self.before, self.after
         places = np.where(found, high, np.nan)
@@ -81,7 +81,7 @@ class Lanes:
         which = np.flatnonzero(flat.any(1))
         if which.size:
             just_before = (high - BEHIND * (high - low))[which]
-            resting = values.at(interval, self.event_of[which], just_before, flat[which]) == 0
+            resting = values.at(step, self.event_of[which], just_before, flat[which]) == 0
             flat[which] &= resting
             inside |= flat
         which = np.flatnonzero(inside.any(1))
@@ -93,9 +93,7 @@ class Lanes:
         def value(moments: Array, searched: Array) -> Array:
             some = searched.any(1)
             got = np.zeros_like(moments)
-            got[some] = values.at(
-                interval, self.event_of[which[some]], moments[some], searched[some]
-            )
+            got[some] = values.at(step, self.event_of[which[some]], moments[some], searched[some])
             return np.where(flat[which] & (got == 0), behind, got)
 
         zeros = bracketed_zeros(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .dense_step import Array, DenseStep
 from .hidden_zeros import Doubts, chebyshev_points, doubts
-from .interval import Array, Interval
 from .plan import LEAST_PARTS, LookPlan, parts_for
 from .rounding import crosses, ends_at_zero, roundings
 from .values import EventValues
@@ -51,19 +51,19 @@ class Looks:
         self._g = np.where(near, 0.0, own)
         return own
 
-    def look(self, interval: Interval) -> tuple[list[Array], list[Array]] | None:
+    def look(self, step: DenseStep) -> tuple[list[Array], list[Array]] | None:
         """Looks (P, B) of every event at a step and its values there; None where no sign changes,
         and none is in doubt."""
-        state = interval.result.state.y
+        state = step.result.state.y
         self._steps += 1
-        self._values.kept = (interval.result.previous.y, state)
+        self._values.kept = (step.result.previous.y, state)
         with torch.no_grad():
             self._size = torch.maximum(self._size, state.detach().abs())
-        plan = self._plan(interval)
-        after, started = self._sampled(interval, plan), self._g
+        plan = self._plan(step)
+        after, started = self._sampled(step, plan), self._g
         before = np.concatenate((after[:1], after[:-1]))
         before[plan.first] = started
-        good = interval.good
+        good = step.good
         self._g = np.where(good, after[plan.last], started)
         in_doubt: Doubts | None = None
         if plan.automatic.size:
@@ -84,25 +84,25 @@ class Looks:
         if in_doubt is not None:
             for k, i in enumerate(plan.automatic.tolist()):
                 own = slice(k * width, (k + 1) * width)
-                points[i], values[i] = self._closer(interval, i, columns[:, own])
+                points[i], values[i] = self._closer(step, i, columns[:, own])
         return points, values
 
-    def _plan(self, interval: Interval) -> LookPlan:
-        automatic = parts_for(interval.degree) if None in self._parts else LEAST_PARTS
+    def _plan(self, step: DenseStep) -> LookPlan:
+        automatic = parts_for(step.degree) if None in self._parts else LEAST_PARTS
         if automatic not in self._plans:
             self._plans[automatic] = LookPlan(self._parts, automatic)
         return self._plans[automatic]
 
-    def _sampled(self, interval: Interval, plan: LookPlan) -> Array:
+    def _sampled(self, step: DenseStep, plan: LookPlan) -> Array:
         """Values at the ends of the plan's lanes, (lanes, B), in one host synchronisation."""
         values = self._values
-        ends = interval.good & (interval.t1 == self._end)
+        ends = step.good & (step.t1 == self._end)
         if plan.inner:
-            _ = interval.segment  # in the caller's grad mode
+            _ = step.segment  # in the caller's grad mode
         with torch.no_grad():
-            y1 = interval.result.state.y
-            states = chain(interval.states(plan.inner) if plan.inner else (), (y1,))
-            times = values.times(interval.times(plan.thetas))
+            y1 = step.result.state.y
+            states = chain(step.states(plan.inner) if plan.inner else (), (y1,))
+            times = values.times(step.times(plan.thetas))
             found = [
                 values.value(i, t, state)
                 for t, state, events in zip(times, states, plan.events_at, strict=True)
@@ -112,13 +112,13 @@ class Looks:
             if ends.any():
                 size = self._size
                 if plan.inner:
-                    size = torch.maximum(size, interval.largest_move())
-                farthest = np.maximum(np.abs(self._begin), np.abs(interval.t1))
-                found += values.moved(interval.t1, y1, size, roundings(self._steps), farthest)
+                    size = torch.maximum(size, step.largest_move())
+                farthest = np.maximum(np.abs(self._begin), np.abs(step.t1))
+                found += values.moved(step.t1, y1, size, roundings(self._steps), farthest)
             numbers = values.numbers(found)
         after = numbers[:count][plan.order]
         if not np.isfinite(after).all():
-            after = self._held(after, interval, plan)
+            after = self._held(after, step, plan)
         if ends.any():
             value, alone = after[plan.last], (plan.first == plan.last)[:, None]
             before = np.where(alone, self._g, after[plan.last - 1])
@@ -128,7 +128,7 @@ class Looks:
             after[plan.last] = np.where(zero, 0.0, value)
         return after
 
-    def _held(self, after: Array, interval: Interval, plan: LookPlan) -> Array:
+    def _held(self, after: Array, step: DenseStep, plan: LookPlan) -> Array:
         """Values of which those of a state that is not finite, within the step, are those of the
         look before: dense output may be infinite where the ends of a step are not.
 
@@ -141,9 +141,9 @@ class Looks:
 
         def at(lane: int) -> tuple[Array, Tensor]:
             theta = np.full(width, ends[lane])
-            return interval.times(theta), interval.state(theta)
+            return step.times(theta), step.state(theta)
 
-        self._values.refuse_nan(after, interval.good, at, events.tolist())
+        self._values.refuse_nan(after, step.good, at, events.tolist())
         known = after.copy()
         for lane in np.flatnonzero(~np.isfinite(after).all(1) & (ends < 1)).tolist():
             state = at(lane)[1].detach().reshape(width, -1)
@@ -152,7 +152,7 @@ class Looks:
             known[lane] = np.where(finite, known[lane], before)
         return known
 
-    def _closer(self, interval: Interval, i: int, values: Array) -> tuple[Array, Array]:
+    def _closer(self, step: DenseStep, i: int, values: Array) -> tuple[Array, Array]:
         """Looks (P, B) of an automatic event and its values there, with more of them where zeros
         may hide between those (parts + 1, B) that there are."""
         n, found, width = len(values) - 1, doubts(values), self._values.width
@@ -161,8 +161,8 @@ class Looks:
             between = np.repeat(chebyshev_points(n)[1::2, None], width, 1)
             finer = np.empty((n + 1, width))
             finer[::2] = values
-            got = self._values.at(interval, [i] * (n // 2), between)
-            finer[1::2] = np.where(interval.good, got, 1.0)
+            got = self._values.at(step, [i] * (n // 2), between)
+            finer[1::2] = np.where(step.good, got, 1.0)
             values = finer
             found = doubts(values, found)
         points = np.repeat(chebyshev_points(n)[:, None], width, 1)
@@ -175,7 +175,7 @@ class Looks:
             row[sample] += 1
         asked = ~np.isnan(turns)
         turns = np.where(asked, turns, 1.0)
-        got = self._values.at(interval, [i] * len(turns), turns, asked)
+        got = self._values.at(step, [i] * len(turns), turns, asked)
         points = np.concatenate((points, turns))
         values = np.concatenate((values, np.where(asked, got, values[-1])))
         order = np.argsort(points, axis=0, kind="stable")

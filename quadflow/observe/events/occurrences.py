@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...equations.clock import Clock, differentiated
+from .dense_step import Array, DenseStep
 from .gradients import shift_of_zero
-from .interval import Array, Interval
 from .values import EventValues
 
 
@@ -43,21 +43,21 @@ class Occurrences:
         self._values, self._clock = values, clock
         self.found: list[list[Occurrence]] = [[] for _ in values.events]
 
-    def keep(self, i: int, interval: Interval, place: Array, is_start: bool = False) -> None:
+    def keep(self, i: int, step: DenseStep, place: Array, is_start: bool = False) -> None:
         """Record event i at θ of `place` (B,), NaN where there is none."""
         values = self._values
         hit = ~np.isnan(place)
         place = np.where(hit, place, 1.0)
-        times = interval.times(place)
+        times = step.times(place)
         moment = values.moment(times)
         if not is_start and (place != 1).any():
-            _ = interval.segment
-        y = interval.result.previous.y if is_start else interval.state(place)
+            _ = step.segment
+        y = step.result.previous.y if is_start else step.state(place)
         tau = torch.tensor(times).to(values.layout.device)
         if not is_start:
             value = values.value(i, self._through_clock(moment), y)
             if differentiated(value):
-                tau, y = self._moved(i, interval, place, tau, y, value, hit)
+                tau, y = self._moved(i, step, place, tau, y, value, hit)
         tau = self._through_clock(tau)
         if values.samples is None:
             y = y.unsqueeze(0)
@@ -68,15 +68,15 @@ class Occurrences:
         self.found[i].append(Occurrence(rows, tau, y, float(times[0])))
 
     def _moved(
-        self, i: int, interval: Interval, place: Array, tau: Tensor, y: Tensor, value: Tensor,
+        self, i: int, step: DenseStep, place: Array, tau: Tensor, y: Tensor, value: Tensor,
         hit: Array,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Time and state of an event, unchanged in value, with the derivative of the time."""
         values = self._values
-        _ = interval.segment
+        _ = step.segment
         with torch.no_grad():
-            velocity = interval.velocity(place)
-        moment = values.moment(interval.times(place))
+            velocity = step.velocity(place)
+        moment = values.moment(step.times(place))
         time = torch.full_like(tau[0], moment) if isinstance(moment, float) else moment
         shift = shift_of_zero(
             lambda t, x: values.value(i, t, x), value, time, y, velocity, torch.tensor(hit)

@@ -23,8 +23,8 @@ from torch import Tensor
 from ...equations.clock import Clock
 from ...equations.velocity import StateLayout
 from ...plans.step import StepResult
+from .dense_step import DenseStep
 from .event import Stop, as_events
-from .interval import Interval
 from .looks import Looks
 from .occurrences import Occurrences
 from .values import EventValues
@@ -82,11 +82,11 @@ class EventTracker:
         """
         if not self._events:
             return None
-        interval = Interval(result, self._t, self._values.samples)
-        looked = self._looks.look(interval)
-        final = None if looked is None else self._zeros.record(interval, *looked, self._fresh)
-        self._fresh &= ~interval.good
-        self._t = np.where(interval.good, interval.t1, interval.t0)
+        taken = DenseStep(result, self._t, self._values.samples)
+        looked = self._looks.look(taken)
+        final = None if looked is None else self._zeros.record(taken, *looked, self._fresh)
+        self._fresh &= ~taken.good
+        self._t = np.where(taken.good, taken.t1, taken.t0)
         if final is None or np.isnan(final).all():
             return None
         if self._values.samples is not None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from ...equations.ownership import Outputs, Untouched
 from ...equations.probing import mixed_samples
 from ...equations.velocity import StateLayout
+from .dense_step import Array, DenseStep
 from .event import Event, FirstChange
-from .interval import Array, Interval
 from .rounding import moved_by_rounding
 
 
@@ -77,7 +77,7 @@ class EventValues:
 
     def at(
         self,
-        interval: Interval,
+        step: DenseStep,
         events: Sequence[int] | Array,
         thetas: Array,
         asked: Array | None = None,
@@ -88,18 +88,18 @@ class EventValues:
             ValueError: NaN, of a finite state and where `asked`.
         """
         if (thetas != 1).any():
-            _ = interval.segment  # in the caller's grad mode
+            _ = step.segment  # in the caller's grad mode
         events = [int(i) for i in events]
         with torch.no_grad():
             values = self.numbers(
                 [
-                    self.value(i, self.moment(interval.times(row)), interval.state(row))
+                    self.value(i, self.moment(step.times(row)), step.state(row))
                     for i, row in zip(events, thetas, strict=True)
                 ]
             )
         self.refuse_nan(
-            values, interval.good if asked is None else asked,
-            lambda k: (interval.times(thetas[k]), interval.state(thetas[k])), events,
+            values, step.good if asked is None else asked,
+            lambda k: (step.times(thetas[k]), step.state(thetas[k])), events,
         )  # fmt: skip
         return values
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from ...errors import EventWarning, caller_level
-from .interval import Array, Interval
+from .dense_step import Array, DenseStep
 from .lanes import BEHIND, Lanes
 from .occurrences import Occurrences
 from .rounding import NEAR, NEAR_START, is_lost, slope_at_start
@@ -35,7 +35,7 @@ class Zeros:
         self._warned = False
 
     def record(
-        self, interval: Interval, points: list[Array], values: list[Array], fresh: Array
+        self, step: DenseStep, points: list[Array], values: list[Array], fresh: Array
     ) -> Array | None:
         """Find and record the zeros between looks (P, B) of every event, of those values.
 
@@ -44,19 +44,19 @@ class Zeros:
         Returns:
             The end of the solve (B,), NaN where there is none; None where there is none at all.
         """
-        lanes = Lanes.between(points, values, interval.good)
+        lanes = Lanes.between(points, values, step.good)
         started = lanes.before[lanes.first]
-        lanes.step_behind_zeros(self._values, interval)
+        lanes.leave_zeros(self._values, step)
         before, after, event_of = lanes.before, lanes.after, lanes.event_of
         directions = self._directions[event_of]
         rising, falling = (before < 0) & (after >= 0), (before > 0) & (after <= 0)
         found = lanes.there & ((rising & (directions >= 0)) | (falling & (directions <= 0)))
-        places = lanes.zeros(self._values, interval, found)
-        times = np.maximum(np.abs(interval.t0), np.abs(interval.t1))
-        length = np.abs(interval.t1 - interval.t0)
+        places = lanes.zeros(self._values, step, found)
+        times = np.maximum(np.abs(step.t0), np.abs(step.t1))
+        length = np.abs(step.t1 - step.t0)
         with np.errstate(divide="ignore"):
             rounding = self._values.eps + np.spacing(times) / length
-        at_end = (interval.t1 == self._end) & (places >= 1 - NEAR * rounding)
+        at_end = (step.t1 == self._end) & (places >= 1 - NEAR * rounding)
         places = np.where(at_end, 1.0, places)
         lost = found & fresh & (places <= NEAR_START * rounding)
         lost &= ~self._values.may_end_at_start[event_of]
@@ -69,18 +69,18 @@ class Zeros:
             leaving[i] = np.where(lost[lane], np.where(rising[lane], 1, -1), leaving[i])
         crossed = np.logical_or.reduceat(lost, first)
         at_start = (started == 0) | crossed
-        at_start &= interval.good & fresh
+        at_start &= step.good & fresh
         at_start &= (self._directions == 0) | (leaving == self._directions)
         if at_start.any():
-            self._warn_of_lost(interval, at_start, leaving, crossed, lanes)
+            self._warn_of_lost(step, at_start, leaving, crossed, lanes)
         places, end = self._ended(places, lanes.of_event, NEAR * rounding)
         for i, own in enumerate(lanes.of_event):
             if at_start[i].any():
                 at_zero = np.where(at_start[i], 0.0, np.nan)
-                self._occurrences.keep(i, interval, at_zero, is_start=True)
+                self._occurrences.keep(i, step, at_zero, is_start=True)
             for lane in own[~np.isnan(places[own]).all(1)]:
-                self._occurrences.keep(i, interval, places[lane])
-        return None if np.isnan(end).all() else interval.times(end)
+                self._occurrences.keep(i, step, places[lane])
+        return None if np.isnan(end).all() else step.times(end)
 
     def _ended(self, places: Array, lanes_of: list[Array], near: Array) -> tuple[Array, Array]:
         """Zeros without those after the end of the solve, and that end (B,), NaN where none is."""
@@ -98,7 +98,7 @@ class Zeros:
         return places, np.where(np.isfinite(end), end, np.nan)
 
     def _warn_of_lost(
-        self, interval: Interval, at_start: Array, leaving: Array, crossed: Array, lanes: Lanes
+        self, step: DenseStep, at_start: Array, leaving: Array, crossed: Array, lanes: Lanes
     ) -> None:
         """Warn, once, of a terminal event whose zero at the start should have ended the solve.
 
@@ -112,7 +112,7 @@ class Zeros:
             if not at_start[i].any():
                 continue
             part = high[i : i + 1] * BEHIND
-            value = self._values.at(interval, [i], part, at_start[i : i + 1])[0]
+            value = self._values.at(step, [i], part, at_start[i : i + 1])[0]
             slope = slope_at_start(BEHIND, self._started[i], value, after[i])
             lost = at_start[i] & is_lost(event.direction, leaving[i], crossed[i], slope, after[i])
             if not lost.any():
