@@ -166,7 +166,7 @@ class GaussCollocation(_Collocation):
 
     Args:
         nodes: their number, 2 to 8; None lets the tolerance choose
-            (`quadflow.plans.registry.nodes_for_tolerance`). Others: see `QuadflowSolver`.
+            (`quadflow.plans.sweeps.nodes_for_tolerance`). Others: see `QuadflowSolver`.
     """
 
     method = "gauss"

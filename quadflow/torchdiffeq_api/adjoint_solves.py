@@ -12,7 +12,8 @@ from torch import Tensor
 from ..control.control import rms_norm
 from ..control.tolerances import held_atol, held_rtol
 from ..equations.velocity import StateLayout
-from ..gradients.adjoint import Augmented, Parts, SolveBackward, SolveForward, as_complex
+from ..gradients.adjoint import SolveBackward, SolveForward
+from ..gradients.augmented import Augmented, Parts, as_complex
 from ..plans.method import Method
 from ..solve import solve
 from .callbacks import CALLBACKS
