@@ -12,13 +12,7 @@ from torch import Tensor
 
 from .checks import check_booleans, check_callable, check_choice
 from .control.control import Norm, StepController
-from .control.tolerances import (
-    default_atol,
-    default_rtol,
-    held_atol,
-    held_rtol,
-    positive_tolerance,
-)
+from .control.tolerances import default_atol, default_rtol, held, positive_tolerance
 from .equations.clock import Clock, with_graph
 from .equations.ownership import Untouched
 from .equations.velocity import StateLayout, check_function
@@ -116,7 +110,7 @@ class Arguments:
         rtol = default_rtol(layout) if rtol is None else positive_tolerance(rtol, "rtol")
         atol = default_atol(layout) if atol is None else positive_tolerance(atol, "atol")
         if self.step_size is None and self.grid is None:
-            rtol, atol = held_rtol(rtol, layout), held_atol(atol, layout)
+            rtol, atol = held(rtol, atol, layout)
         self.rtol, self.atol = rtol, atol
 
     def bound(self, clock: Clock | None) -> Any:

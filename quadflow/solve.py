@@ -21,6 +21,7 @@ from .loop.per_sample import PerSampleCollector
 from .loop.steps import Ended, Status, Steps
 from .observe.events.event import Stop
 from .observe.events.tracker import EventTracker
+from .observe.progress import ProgressBar
 from .parts import compiled_attempts, event_tracker, parts_of_samples, shared_parts
 from .plans.method import Method
 from .plans.segment import Segment
@@ -164,18 +165,11 @@ def solve(
     # an event may lie anywhere
     steps.wants_dense = collector.wants_dense if tracker is None else lambda t0, t1: True
     steps.stepper.compiled = compiled_attempts(given, parts)
+    bar = ProgressBar(times[0], times[-1]) if progress else None
     return _finish(
         steps, collector, tracker, callback, given.layout, parts.velocity, given.chosen.name,
-        given.began, throw, _bar(progress, times[0], times[-1]),
+        given.began, throw, bar,
     )  # fmt: skip
-
-
-def _bar(progress: bool, t0: Any, t1: Any) -> Any:
-    if not progress:
-        return None
-    from .observe.progress import ProgressBar
-
-    return ProgressBar(t0, t1)
 
 
 def _finish(

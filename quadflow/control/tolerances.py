@@ -43,18 +43,16 @@ def least_atol(layout: StateLayout) -> float:
     return torch.finfo(layout.dtype).tiny
 
 
-def held_rtol(value: Any, layout: StateLayout, name: str = "rtol") -> Any:
-    """A relative tolerance, raised (with a `ToleranceWarning`) to what the state's dtype holds.
+def held(rtol: Any, atol: Any, layout: StateLayout, prefix: str = "") -> tuple[Any, Any]:
+    """Tolerances raised (with a `ToleranceWarning`) to what the state's dtype holds.
 
-    value: a number, a tensor (raised entry by entry; it comes back in the state's real dtype), or a
-    tuple or list of these.
+    rtol, atol: a number, a tensor (raised entry by entry; it comes back in the state's real dtype),
+    or a tuple or list of these; what is none of them comes back as it is. prefix: of their names.
     """
-    return _raised(value, least_rtol(layout), layout, name)
-
-
-def held_atol(value: Any, layout: StateLayout, name: str = "atol") -> Any:
-    """`held_rtol` of an absolute tolerance."""
-    return _raised(value, least_atol(layout), layout, name)
+    return (
+        _raised(rtol, least_rtol(layout), layout, f"{prefix}rtol"),
+        _raised(atol, least_atol(layout), layout, f"{prefix}atol"),
+    )
 
 
 def _raised(value: Any, least: float, layout: StateLayout, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,3 +75,10 @@ class Method:
 def widest_gap(nodes: np.ndarray) -> float:
     """The longest part of a step, from 0 to 1, between two nodes or a node and an end."""
     return float(np.diff(np.unique([0.0, *nodes, 1.0])).max())
+
+
+def reach(growth: Callable[[np.ndarray], np.ndarray]) -> float:
+    """The last x, of 0.02, 0.04, … 12, up to which the growth over a step does not exceed 1."""
+    x = np.arange(0.0, 12.0, 0.02)
+    above = growth(x) > 1 + 1e-6
+    return float(x[max(0, int(above.argmax()) - 1)] if above.any() else x[-1])

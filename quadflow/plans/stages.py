@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..rules.tableau import Tableau
-from .method import Method, widest_gap
-from .stability import reach
+from .method import Method, reach, widest_gap
 
 
 @dataclass(frozen=True, eq=False, repr=False)

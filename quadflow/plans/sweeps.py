@@ -12,8 +12,7 @@ import numpy as np
 from ..checks import integer_from, is_integer
 from ..rules.lagrange import lagrange_matrix
 from ..rules.rule import QuadratureRule
-from .method import FLOAT64, Method, widest_gap
-from .stability import reach
+from .method import FLOAT64, Method, reach, widest_gap
 
 MOST_NODES = 8
 """The most nodes of one sweep from an extrapolated guess, see `nodes_for_tolerance`."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..control.control import rms_norm
-from ..control.tolerances import held_atol, held_rtol
+from ..control.tolerances import held
 from ..equations.velocity import StateLayout
 from ..gradients.adjoint import SolveBackward, SolveForward
 from ..gradients.augmented import Augmented, Parts, as_complex
@@ -85,8 +85,7 @@ def continuous_backward(
     options = dict(options)
     kind = torchdiffeq_method(method, {k: x for k, x in options.items() if k != "norm"})[2]
     if kind in (Kind.ADAPTIVE, Kind.SCIPY):
-        rtol = held_rtol(rtol, layout, "adjoint_rtol")
-        atol = held_atol(atol, layout, "adjoint_atol")
+        rtol, atol = held(rtol, atol, layout, "adjoint_")
     tolerances = {
         name: _augmented_tolerance(value, y0, layout, count, name)
         for name, value in (("rtol", rtol), ("atol", atol))

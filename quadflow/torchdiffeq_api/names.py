@@ -52,19 +52,9 @@ TORCHDIFFEQ_METHODS: tuple[str, ...] = (*_ADAPTIVE, *_FIXED, *_ADAMS, _SCIPY)
 _MAX_ORDER, _LEAST_ORDER = 12, 4
 
 _OF_ADAPTIVE = (
-    "first_step",
-    "min_step",
-    "max_step",
-    "max_num_steps",
-    "safety",
-    "ifactor",
-    "dfactor",
-    "norm",
-    "dtype",
-    "step_t",
-    "jump_t",
-    "grid_points",
-)
+    "first_step", "min_step", "max_step", "max_num_steps", "safety", "ifactor", "dfactor", "norm",
+    "dtype", "step_t", "jump_t", "grid_points",
+)  # fmt: skip
 _OF_FIXED = ("step_size", "grid_constructor", "interp", "perturb")
 _OF_EITHER = ("eps", "node_evaluation")
 _OF_ADAMS = ("max_order", "max_iters")

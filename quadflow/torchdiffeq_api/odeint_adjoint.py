@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..control.tolerances import held_atol, held_rtol
+from ..control.tolerances import held
 from ..equations.clock import with_graph
 from ..equations.velocity import StateLayout, Velocity
 from ..errors import caller_level
@@ -95,7 +95,7 @@ def odeint_adjoint(
     solved = GraphAtFirst(func) if watched else func
     if named.kind in (Kind.ADAPTIVE, Kind.SCIPY):
         # here, and not in either solve, so that it is said once
-        rtol, atol = held_rtol(rtol, layout), held_atol(atol, layout)
+        rtol, atol = held(rtol, atol, layout)
     own = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, event_fn)
     if named.has_exact_adjoint and all(given is None for given in own):
         found = solve_arguments(func, y0, fixed_t, named, rtol=rtol, atol=atol, options=options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..checks import check_callable, real_number
 from ..control.control import StepController
+from ..equations.times import points_in_time
 from ..plans.method import Method
 from .callbacks import callbacks_of
 from .names import Kind, NamedMethod
@@ -19,6 +19,15 @@ from .tolerances import solver_norm, solver_tolerance
 
 MANY_STEPS = 2**31 - 1
 """torchdiffeq's default of max_num_steps."""
+
+
+_STEPS = {
+    "first_step": "initial_step",
+    "min_step": "min_step",
+    "max_step": "max_step",
+    "max_num_steps": "max_steps",
+}
+_FACTORS = {"safety": "safety", "ifactor": "max_factor", "dfactor": "min_factor"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ def solve_arguments(
 ) -> SolveArguments:
     """What `solve` is called with for torchdiffeq's arguments: solve(func, y0, t, **keywords).
 
-    named: the method. Other arguments and errors are those of `odeint`;
-    "scipy_solver" is refused, as `solve` has no part in it.
+    named: the method. Other arguments and errors are those of `odeint`; "scipy_solver" is refused,
+    as `solve` has no part in it.
     """
     name, chosen, kind = named
     given = given_options(options)
@@ -76,21 +85,10 @@ def _adaptive(given: Mapping[str, Any], y0: Any, chosen: Method) -> dict[str, An
         "max_steps": MANY_STEPS,
         "norm": solver_norm(given.get("norm"), y0),
     }
-    for theirs, ours in (
-        ("first_step", "initial_step"),
-        ("min_step", "min_step"),
-        ("max_step", "max_step"),
-        ("max_num_steps", "max_steps"),
-    ):
-        if theirs in given:
-            keywords[ours] = given[theirs]
-    limits: dict[str, Any] = {
+    keywords.update({ours: given[theirs] for theirs, ours in _STEPS.items() if theirs in given})
+    limits = {
         ours: real_number(given[theirs], f"options[{theirs!r}]")
-        for theirs, ours in (
-            ("safety", "safety"),
-            ("ifactor", "max_factor"),
-            ("dfactor", "min_factor"),
-        )
+        for theirs, ours in _FACTORS.items()
         if theirs in given
     }
     if limits:
@@ -101,16 +99,15 @@ def _adaptive(given: Mapping[str, Any], y0: Any, chosen: Method) -> dict[str, An
         raise TypeError(f"options['dtype'] must be a real floating dtype, got {dtype!r}")
     if "eps" in given and "grid_points" not in given:
         raise ValueError("options['eps'] is a distance from grid_points, of which there are none")
-    land = _stops(given, "step_t")
-    jumps = [*_stops(given, "jump_t"), *_stops(given, "grid_points")]
-    repeated = [when for when, count in _counts([*land, *jumps]) if count > 1]
+    land, *jumps = (
+        points_in_time(given.get(name, ()), f"options[{name!r}]")
+        for name in ("step_t", "jump_t", "grid_points")
+    )
+    together = [*land, *jumps[0], *jumps[1]]
+    repeated = sorted({when for when in together if together.count(when) > 1})
     if repeated:
         raise ValueError(f"times given twice in step_t, jump_t, grid_points: {repeated}")
-    if land:
-        keywords["land_on"] = land
-    if jumps:
-        keywords["breakpoints"] = jumps
-    return keywords
+    return {**keywords, "land_on": land, "breakpoints": jumps[0] + jumps[1]}
 
 
 def _fixed(func: Any, y0: Any, t: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,24 +127,3 @@ def _fixed(func: Any, y0: Any, t: Any, given: Mapping[str, Any]) -> dict[str, An
     if given.get("perturb", False) or real_number(given.get("eps", 0.0), "options['eps']") != 0:
         keywords["perturb"] = True
     return keywords
-
-
-def _stops(given: Mapping[str, Any], name: str) -> list[float]:
-    """The times options[name]; `solve` leaves out those outside the span."""
-    value = given.get(name)
-    if value is None:
-        return []
-    try:
-        points = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"options[{name!r}] must be a 1-d tensor of times, got {value!r}"
-        ) from error
-    if points.dim() != 1 or points.is_complex():
-        raise ValueError(f"options[{name!r}] must be a 1-d tensor of times, got {value!r}")
-    stops: list[float] = points.detach().to(torch.float64).tolist()
-    return stops
-
-
-def _counts(values: list[float]) -> list[tuple[float, int]]:
-    return [(value, len(list(group))) for value, group in itertools.groupby(sorted(values))]
