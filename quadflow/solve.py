@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .arguments import Arguments, on_state
+from .assembly import assembly_of_samples, compiled_attempts, event_tracker, shared_assembly
 from .control.control import Norm, StepController, rms_norm
 from .equations.clock import Clock
 from .equations.velocity import StateLayout, Velocity
@@ -22,7 +23,6 @@ from .loop.steps import Ended, Status, Steps
 from .observe.events.event import Stop
 from .observe.events.tracker import EventTracker
 from .observe.progress import ProgressBar
-from .parts import compiled_attempts, event_tracker, parts_of_samples, shared_parts
 from .plans.method import Method
 from .plans.segment import Segment
 from .plans.step import StepResult
@@ -153,7 +153,7 @@ def solve(
         StiffnessWarning: see on_stiff.
     """
     given = Arguments(**locals())
-    parts = parts_of_samples(given) if batch_dims else shared_parts(given)
+    parts = assembly_of_samples(given) if batch_dims else shared_assembly(given)
     steps, times, y = parts.steps, parts.times, parts.y
     collector: _Collector | PerSampleCollector
     if batch_dims:

@@ -86,7 +86,7 @@ def _adaptive(given: Mapping[str, Any], y0: Any, chosen: Method) -> dict[str, An
         "norm": solver_norm(given.get("norm"), y0),
     }
     keywords.update({ours: given[theirs] for theirs, ours in _STEPS.items() if theirs in given})
-    limits = {
+    limits: dict[str, Any] = {
         ours: real_number(given[theirs], f"options[{theirs!r}]")
         for theirs, ours in _FACTORS.items()
         if theirs in given

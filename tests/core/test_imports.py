@@ -161,7 +161,7 @@ def room(name: str) -> int:
         return len(ROOMS)
     if inner[1] in ROOMS:
         return ROOMS.index(inner[1])
-    return len(ROOMS) if inner[1] in ("arguments", "parts", "solve", "solution") else -1
+    return len(ROOMS) if inner[1] in ("arguments", "assembly", "solve", "solution") else -1
 
 
 def test_rooms_of_the_core_stand_on_those_before() -> None:

@@ -1,4 +1,4 @@
-"""The parts of a solve, made from its arguments."""
+"""The parts of a solve, put together from its arguments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .plans.step import State, Stepper
 from .plans.sweeps import SweepsMethod
 
 
-class Parts(NamedTuple):
+class Assembly(NamedTuple):
     """What a solve is made of.
 
     times: requested, floats (T,); an array (T, B) where every sample has its own. sign: 1 where
@@ -46,8 +46,8 @@ class Parts(NamedTuple):
 # -- steps of every sample -----------------------------------------------------------------------
 
 
-def parts_of_samples(given: Arguments) -> Parts:
-    """Every sample has times and adaptive steps of its own.
+def assembly_of_samples(given: Arguments) -> Assembly:
+    """The parts of a solve in which every sample has times and adaptive steps of its own.
 
     Raises:
         TypeError, ValueError: a bad argument, or one that is not available then.
@@ -65,7 +65,7 @@ def parts_of_samples(given: Arguments) -> Parts:
     velocity = Velocity(given.bound(None), layout, span, given.node_evaluation)
     stepper = adaptive_stepper(given.chosen, velocity, tolerance)
     steps = PerSampleSteps(stepper, y, times, tolerance, given.step_control, given.limits)
-    return Parts(steps, velocity, times, steps.sign, y, tolerance)
+    return Assembly(steps, velocity, times, steps.sign, y, tolerance)
 
 
 def _refuse_unavailable(given: Arguments) -> None:
@@ -84,8 +84,8 @@ def _refuse_unavailable(given: Arguments) -> None:
 # -- steps that the whole state shares -----------------------------------------------------------
 
 
-def shared_parts(given: Arguments) -> Parts:
-    """The whole state shares the steps, which are fixed or adaptive.
+def shared_assembly(given: Arguments) -> Assembly:
+    """The parts of a solve whose steps, fixed or adaptive, the whole state shares.
 
     Raises:
         TypeError, ValueError: a bad argument, or some that exclude one another.
@@ -111,13 +111,13 @@ def shared_parts(given: Arguments) -> Parts:
             adaptive_stepper(given.chosen, velocity, tolerance), state, landings, tolerance,
             given.step_control, given.limits, hooks=hooks, on_stiff=given.on_stiff,
         )  # fmt: skip
-        return Parts(steps, velocity, times, sign, state.y, tolerance, clock)
+        return Assembly(steps, velocity, times, sign, state.y, tolerance, clock)
     steps = FixedSteps(
         Stepper(given.chosen, velocity), state, fixed, perturb=given.perturb, hooks=hooks,
         landings=[] if _has_sample_grid(given) else landings,
         max_steps=given.limits.max_steps if math.isinf(times[-1]) else math.inf,
     )  # fmt: skip
-    return Parts(steps, velocity, times, sign, state.y, None, clock)
+    return Assembly(steps, velocity, times, sign, state.y, None, clock)
 
 
 def _landings(
@@ -193,7 +193,7 @@ def _check_choice(given: Arguments, is_fixed: bool) -> None:
 # -- what both have ------------------------------------------------------------------------------
 
 
-def event_tracker(given: Arguments, parts: Parts) -> EventTracker | None:
+def event_tracker(given: Arguments, parts: Assembly) -> EventTracker | None:
     """What finds the events, if there are any, with the values at the start taken."""
     if given.events is None:
         return None
@@ -204,7 +204,7 @@ def event_tracker(given: Arguments, parts: Parts) -> EventTracker | None:
     return tracker
 
 
-def compiled_attempts(given: Arguments, parts: Parts) -> CompiledAttempts | None:
+def compiled_attempts(given: Arguments, parts: Assembly) -> CompiledAttempts | None:
     """The compiled steps, if they are asked for.
 
     Raises:
