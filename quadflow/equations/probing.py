@@ -107,8 +107,9 @@ def _trusted_mode(velocity: Counted, node_times: Tensor, y: Tensor) -> str:
 
 
 def spread_times(velocity: Counted, n: int) -> Tensor:
-    """n different times (n,), float64 on the CPU, over the span, or over the part of it that func
-    may be evaluated in."""
+    """n different times (n,), float64 on the CPU, spread over the span, or over the part of it that
+    func may be evaluated in.
+    """
     start, end = velocity.span
     if not math.isfinite(end):  # an event ends the solve
         end = start + math.copysign(1.0, end)
@@ -198,8 +199,11 @@ def mixed_samples(
 
 
 def _groups(count: int) -> list[np.ndarray]:
-    """Groups of samples to move, bool (B,). Each of two samples is moved without the other for
-    almost any pair, for neighbours and for the two halves of a batch in both directions."""
+    """Groups of samples to move, bool (B,).
+
+    For almost any pair of samples there is a group that holds one without the other; for
+    neighbours, and for the two halves of a batch, in both directions.
+    """
     index = np.arange(count)
     scattered = (index * 0.7548776662466927) % 1.0 < 0.5
     groups = [index % 2 == 0, index % 2 == 1, index < count // 2, scattered]
@@ -211,7 +215,9 @@ def _mixed_samples(
     call: Callable[[Tensor, Tensor], Tensor], t: np.ndarray, t_end: np.ndarray, y: Tensor,
     rtol: float,
 ) -> tuple[int, list[int]] | None:  # fmt: skip
-    """A sample that changed where others were moved, and some of those; None where none did."""
+    """A sample whose value changed where others were moved, and some of those; None where no value
+    did.
+    """
     column = (-1, *(1,) * (y.dim() - 1))
     end = np.where(np.isfinite(t_end), t_end, t + np.sign(t_end))
 

@@ -10,7 +10,17 @@ from torch import Tensor
 
 
 def monotone_times(t: Any, name: str, open_ended: bool = False) -> list[float]:
-    """At least two times in order, as floats; with open_ended the last may be infinite."""
+    """At least two times in order, as floats.
+
+    Args:
+        t: a sequence of numbers, an array or a tensor.
+        name: of the argument, for messages.
+        open_ended: whether the last time may be infinite.
+
+    Raises:
+        TypeError: no real numbers. ValueError: not finite, not strictly monotone, fewer than two,
+            or (all but "t") a tensor that requires grad.
+    """
     if isinstance(t, Tensor):
         if t.requires_grad and name != "t":
             raise ValueError(f"{name} requires grad: gradients are in t alone, detach {name}")
@@ -41,7 +51,11 @@ def monotone_times(t: Any, name: str, open_ended: bool = False) -> list[float]:
 
 
 def points_in_time(given: Any, name: str) -> list[float]:
-    """Times of breakpoints or landings."""
+    """Times in any order, none or more, as floats: of breakpoints or landings.
+
+    Raises:
+        TypeError: no real numbers. ValueError: NaN, or more than one axis.
+    """
     try:
         array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
         if array.dtype.kind not in "biuf" and array.size:

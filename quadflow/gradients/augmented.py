@@ -87,8 +87,9 @@ class Augmented:
     def _pulled_back(
         self, v: Tensor, wanted: Sequence[Tensor], adjoint: Tensor
     ) -> Sequence[Tensor | None]:
-        """The gradients of adjoint·v. Nothing of the graph is freed, for func may share some of it
-        between its evaluations (weights made before the solve); what is this one's goes with v."""
+        """The gradients of adjoint·v. The graph is not freed, for func may share some of it between
+        its evaluations (weights made before the solve); the part of this one goes with v.
+        """
         try:
             return torch.autograd.grad(
                 v, wanted, adjoint, retain_graph=self._retains, allow_unused=True

@@ -37,18 +37,18 @@ WINDOW, ENOUGH = 40, 0.9
 
 
 class StiffnessMonitor:
-    """Watches the steps of one adaptive solve; numbers reach it with the error ratios' own read.
+    """Watches the steps of one adaptive solve; its numbers are read together with the error ratios.
 
     Args:
         on_stiff: "warn", "stop" or "ignore"; "ignore" looks at nothing.
 
-    It looks at every tenth accepted step, at every one once h·L is half its limit (in sweeps: and
-    the solution itself slow, see `Method.stiff_margins`), and at none while what is left of the
-    span is too short for stiffness to matter (`FEW_TIMES`).
+    It looks at every tenth accepted step, and at every one once h·L is half its limit (and, where
+    the method has `stiff_margins`, the solution itself slow). It looks at none while what is left
+    of the span is too short for stiffness to matter (`FEW_TIMES`).
 
     Attributes:
-        message: what to tell the user, once the problem is found to be stiff. stiff_at: the time
-            then.
+        message: what to tell the user, once the problem is found to be stiff.
+        stiff_at: the time then.
     """
 
     def __init__(self, method: Method, tolerance: Tolerance, on_stiff: str) -> None:
@@ -72,8 +72,9 @@ class StiffnessMonitor:
         self._due = limit is not None and left * limit >= FEW_TIMES * size
 
     def wants_sweep(self, result: StepResult) -> bool:
-        """Whether one more sweep of an accepted step is asked for, to see two evaluations of f at
-        the same nodes: where an estimate is due that nothing else can give."""
+        """Whether an accepted step is to be swept once more, so that f is seen twice at the same
+        nodes: where an estimate is due that nothing else can give.
+        """
         return (
             self._due
             and self._since + 1 >= EVERY
@@ -123,7 +124,11 @@ class StiffnessMonitor:
         self._numbers = numbers
 
     def accept(self, result: StepResult, end: float) -> bool:
-        """The step was accepted: whether the problem now counts as stiff, for the first time."""
+        """Note an accepted step. Returns whether the problem now counts as stiff, for the first
+        time.
+
+        end: where the solve will end.
+        """
         self._since += 1
         if not self._numbers:
             return False

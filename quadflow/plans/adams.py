@@ -17,9 +17,12 @@ from .variable_order import MAX_ORDER, OrderControl
 class VariableOrderMethod(Method):
     """The plan *anchors* with PECE, its number of anchors chosen anew for every interval.
 
-    control: chooses order and step size; order k (k anchors predict, k+1 correct) goes from 1 to
-    control.max_order. `order` is None: the order is chosen together with the steps, so there is
-    none at fixed steps, which the method does not take. error_order is that of the lowest k.
+    `order` is None: the order is chosen together with the steps, so there is none at fixed steps,
+    which the method does not take. error_order is that of the lowest order.
+
+    Attributes:
+        control: chooses order and step size; order k (k anchors predict, k+1 correct) goes from 1
+            to control.max_order.
     """
 
     takes_fixed_steps: ClassVar[bool] = False
@@ -42,7 +45,7 @@ class VariableOrderMethod(Method):
 
 
 def adams_limit(k: int) -> float:
-    """h·L above which steps of variable order count as limited by stability, on average.
+    """The mean of h·L above which steps of order k count as limited by stability.
 
     In a stiff problem the order wanders through all of 1 … 12 and the steps with it; over 40 steps
     h·L is then 1.4 to 2.6 times the larger of its limit and 0.3, and at most 1.3 times elsewhere.

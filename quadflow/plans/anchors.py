@@ -17,13 +17,21 @@ PECE_LIMITS = (2.0, 2.4, 1.93, 1.41, 1.03, 0.77, 0.58, 0.43, 0.33, 0.26, 0.21, 0
 class AnchorsMethod(Method):
     """The plan *anchors*: f at the start of an interval, and at its end when it is corrected.
 
-    The interpolant predicts the interval from the anchors so far. correction: None keeps the
-    prediction (Euler, Adams-Bashforth); "PEC" evaluates f at the predicted end, corrects with that
-    anchor and reuses it as the start of the next interval (one evaluation an interval); "PECE"
-    evaluates again at the corrected end. startup: how the first k-1 intervals are done: "rising"
-    uses the anchors there are; "dopri5" takes Runge-Kutta steps, which keeps the order of k >= 3.
-    forward_last: leave out evaluation and correction in the last interval of a fixed grid, so that
-    PEC over N intervals costs N evaluations.
+    The interpolant predicts the interval from the anchors so far.
+
+    Attributes:
+        rule: integrates the interpolant.
+        interpolant: the velocity between anchors.
+        correction: None keeps the prediction (Euler, Adams-Bashforth). "PEC" evaluates f at the
+            predicted end, corrects with that anchor and reuses it as the start of the next interval
+            (one evaluation an interval). "PECE" evaluates again at the corrected end.
+        startup: how the first k-1 intervals are done. "rising" uses the anchors there are;
+            "dopri5" takes Runge-Kutta steps, which keeps the order of k >= 3.
+        forward_last: leave out evaluation and correction in the last interval of a fixed grid, so
+            that PEC over N intervals costs N evaluations.
+
+    Raises:
+        ValueError: an unknown correction or startup, or forward_last without a correction.
     """
 
     rule: QuadratureRule

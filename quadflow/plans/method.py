@@ -16,11 +16,15 @@ FLOAT64 = 2.0**-52
 class Method:
     """What `solve` needs to know of a method; each plan has a class of its own.
 
-    name: as in the registry. order: global order p, error O(h^p) at fixed steps; None where none
-    is claimed. dense_order: the same for the solution between the steps. error_order: q, the error
-    estimate being O(h^q); None without an estimate (fixed steps only). max_growth: largest factor
-    between successive adaptive steps. takes_fixed_steps: False where the steps are chosen with
-    something else, such as the order.
+    Attributes:
+        name: as in the registry.
+        order: global order p, error O(h^p) at fixed steps; None where none is claimed.
+        dense_order: the same for the solution between the steps.
+        error_order: q, the error estimate being O(h^q); None without an estimate (fixed steps
+            only).
+        max_growth: largest factor between the sizes of successive adaptive steps.
+        takes_fixed_steps: False where step sizes are chosen together with something else, such as
+            the order.
     """
 
     takes_fixed_steps: ClassVar[bool] = True
@@ -32,8 +36,11 @@ class Method:
     max_growth: float
 
     def for_tolerance(self, rtol: float, eps: float = FLOAT64) -> Method:
-        """The method that an adaptive solve takes at this relative tolerance, where func's values
-        are rounded to eps: itself."""
+        """The method that an adaptive solve takes at this relative tolerance: itself, unless its
+        size is to be chosen.
+
+        eps: relative rounding of func's values.
+        """
         return self
 
     @property
@@ -44,7 +51,7 @@ class Method:
 
     @property
     def stability_limit(self) -> float | None:
-        """How far the stability region reaches on the negative real axis, at equal steps.
+        """The reach of the stability region on the negative real axis, at equal steps.
 
         None where it is not known, or f is never evaluated at two states to compare.
         """
@@ -52,20 +59,22 @@ class Method:
 
     @property
     def stiff_margins(self) -> tuple[float, float] | None:
-        """How a stiff problem is told from one whose solution merely is fast: how many times faster
-        than the solution turns the stiff part must be, and how many tolerances a step may move the
-        state by and still be at rest.
+        """Two factors that tell a stiff problem from one whose solution itself is fast: how many
+        times faster than the solution turns the stiff part must be; and how many tolerances a step
+        may move the state by and still be at rest.
 
-        A state at rest moves by the noise of the stiff part, which turns without end. For plans
-        whose stability limits are so small that loose tolerances meet them on any problem, and for
-        those that may take a jump of f in time for a change with the state; None for the others.
+        A state at rest moves by the noise of the stiff part, which turns without end. Two kinds of
+        plans need the factors: those whose stability limits are so small that loose tolerances meet
+        them on any problem, and those that may take a jump of f in time for a change with the
+        state. None for the others.
         """
         return None
 
     @property
     def has_exact_adjoint(self) -> bool:
-        """Whether the adjoint equation, solved by the method backward over its own steps, gives the
-        exact gradient of what the method computed."""
+        """Whether the adjoint equation gives the exact gradient of what the method computed, where
+        the method solves it backward over its own steps.
+        """
         return False
 
     def __repr__(self) -> str:

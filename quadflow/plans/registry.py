@@ -62,7 +62,7 @@ def unregister(name: str) -> None:
     """Take a method of one's own out of the registry again.
 
     Raises:
-        ValueError: there is none of this name, or the library has it of itself.
+        ValueError: there is none of this name, or it belongs to the library.
     """
     if name in _BUILT_IN or name not in _REGISTRY:
         own = [known for known in _REGISTRY if known not in _BUILT_IN]

@@ -13,7 +13,11 @@ from .method import Method, reach, widest_gap
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StagesMethod(Method):
-    """The plan *stages*: node velocities built one after another (explicit Runge-Kutta)."""
+    """The plan *stages*: node velocities built one after another (explicit Runge-Kutta).
+
+    Attributes:
+        tableau: its numbers.
+    """
 
     tableau: Tableau
 

@@ -28,14 +28,19 @@ _ROUNDING = 15.0
 class SweepsMethod(Method):
     """The plan *sweeps*: all nodes at once, `sweeps` times (explicit collocation, Picard).
 
-    guess: "constant" starts every interval from f at its start, "extrapolated" from the velocity
-    polynomial of the last interval (the first interval then gets order - 1 sweeps from constant).
-    converged: repeat until the sweeps move the states by rounding alone, at most `sweeps` times,
-    which solves the implicit collocation equations by fixed-point iteration (one host
-    synchronisation a sweep).
-    most_sweeps: an adaptive step whose estimate is too large by little is swept again, up to so
-    many times in all. family: a function of n that makes the rule; where it is given, an adaptive
-    solve takes the number of nodes from the tolerance (`nodes_for_tolerance`).
+    Attributes:
+        rule: its nodes are where f is evaluated.
+        sweeps: how often.
+        guess: what the first sweep starts from. "constant": f at the start of the interval.
+            "extrapolated": the velocity polynomial of the last interval; the first interval then
+            gets order - 1 sweeps from a constant guess.
+        converged: repeat until the sweeps move the states by rounding alone, at most `sweeps`
+            times: the implicit collocation equations solved by fixed-point iteration (one host
+            synchronisation a sweep).
+        most_sweeps: the most sweeps of an adaptive step, which is swept again where its estimate is
+            too large by little.
+        family: a function of n that makes the rule; where it is given, an adaptive solve takes the
+            number of nodes from the tolerance (`nodes_for_tolerance`).
     """
 
     rule: QuadratureRule
@@ -72,7 +77,7 @@ class SweepsMethod(Method):
         """The same on the number of nodes that suits the tolerance, if it is to be chosen.
 
         Raises:
-            ValueError: an extrapolated guess over so many nodes would be rounding alone.
+            ValueError: over so many nodes an extrapolated guess would be rounding alone.
         """
         if self.family is not None:
             return _suited(self, nodes_for_tolerance(rtol, eps))
@@ -90,7 +95,7 @@ class SweepsMethod(Method):
         """The same on n nodes of its family, 2 to 8, whatever the tolerance.
 
         Raises:
-            ValueError: there is no family, or another n.
+            ValueError: there is no family, or n is none of these.
         """
         if self.family is None:
             raise ValueError(f"method {self.name!r} has no family of rules to take {n} nodes of")
@@ -106,14 +111,19 @@ class SweepsMethod(Method):
 
 @functools.lru_cache(maxsize=64)
 def _suited(method: SweepsMethod, n: int) -> SweepsMethod:
-    """Made once, so that what is worked out for a method is found again in the next solve."""
+    """`on_nodes` under the method's own name; made once, so that what is worked out for a method is
+    found again in the next solve.
+    """
     return replace(method.on_nodes(n), name=method.name, family=method.family)
 
 
 def _drowns(n: int, rtol: float, eps: float) -> bool:
-    """Whether the rounding of an extrapolated guess drowns the estimate: in a step, which is about
-    rtol^(1/(n+1)) long, it is more than 15 tolerances. Where it is, fewer nodes need fewer calls:
-    measured on five problems, in float64 from 1e-9 to 1e-13 and in float32 from 1e-3 to 1e-6."""
+    """Whether the rounding of an extrapolated guess drowns the error estimate.
+
+    It does where it is more than 15 tolerances in a step, which is about rtol^(1/(n+1)) long: fewer
+    nodes then need fewer calls. Measured on five problems, in float64 from 1e-9 to 1e-13 and in
+    float32 from 1e-3 to 1e-6.
+    """
     return AMPLIFICATION**n * eps * rtol ** (1 / (n + 1)) > _ROUNDING * rtol
 
 
@@ -121,10 +131,13 @@ def nodes_for_tolerance(rtol: float, eps: float = FLOAT64) -> int:
     """Number of nodes for one sweep from an extrapolated guess: 5 + digits/2, within [4, 8], and
     fewer where the guess would drown in rounding.
 
-    rtol: positive. eps: relative rounding of func's values. The guess over an interval as long as
-    the last one misses what falls like the n-th power of that length, so n grows with the digits
-    wanted; the slope is that of the least cost measured on seven problems. Extrapolation amplifies
-    rounding by (3 + 2√2)^n, which is 1e6 for n = 8.
+    Args:
+        rtol: positive.
+        eps: relative rounding of func's values.
+
+    What the guess misses over an interval as long as the last one falls like the n-th power of that
+    length, so n grows with the digits wanted; the slope is that of the least cost measured on seven
+    problems. Extrapolation amplifies rounding by (3 + 2√2)^n, which is 1e6 for n = 8.
     """
     n = min(MOST_NODES, max(4, 5 + math.floor(-math.log10(rtol) / 2 + 1e-9)))
     while n > 4 and _drowns(n, rtol, eps):
@@ -197,12 +210,18 @@ def collocation(
 
 
 def adaptive_collocation(family: Callable[[int], QuadratureRule]) -> SweepsMethod:
-    """One sweep, up to three where one does not suffice; four nodes where steps are fixed."""
+    """Collocation whose number of nodes follows the tolerance, with one sweep, up to three where
+    one does not suffice. Four nodes where steps are fixed.
+
+    family: a function of n that makes the rule.
+    """
     return replace(collocation(family(4), 1, guess="extrapolated", most_sweeps=3), family=family)
 
 
 def _spectral_radius(method: SweepsMethod, z: np.ndarray) -> np.ndarray:
-    """Spectral radius (len(z),) of one interval on y' = λy, z = hλ, in (h V, y)."""
+    """Growth over one interval on y' = λy, for z = hλ (m,): the spectral radius (m,) of the map of
+    (h V, y), V the node velocities.
+    """
     rule = method.rule
     n = rule.n
     nodes = np.zeros((len(z), n, n + 1))  # h times the node velocities, of the last (h V, y)

@@ -42,7 +42,7 @@ def _cosine_node(numerator: int, denominator: int) -> Decimal:
     too_few="it contains both end points; use midpoint_rule() for a one-point rule",
 )
 def clenshaw_curtis(n: int) -> Sequence[Decimal]:
-    """Clenshaw-Curtis rule on 2 to 128 Chebyshev extreme points n; degree n - 1, or n for odd n.
+    """Clenshaw-Curtis rule on n Chebyshev extreme points, 2 to 128; degree n - 1, or n for odd n.
 
     The nodes are ``(1 - cos(pi i / (n - 1))) / 2``, both end points among them.
 
@@ -57,7 +57,7 @@ def clenshaw_curtis(n: int) -> Sequence[Decimal]:
 
 @family("fejer-1", minimum=1, degree=even_or_odd)
 def fejer_first(n: int) -> Sequence[Decimal]:
-    """Fejér's first rule, on 1 to 128 Chebyshev zeros n; degree n - 1, or n for odd n.
+    """Fejér's first rule, on n Chebyshev zeros, 1 to 128; degree n - 1, or n for odd n.
 
     The nodes are ``(1 - cos(pi (2i + 1) / (2n))) / 2``, none of them an end point.
 
@@ -72,8 +72,8 @@ def fejer_first(n: int) -> Sequence[Decimal]:
 
 @family("fejer-2", minimum=1, degree=even_or_odd)
 def fejer_second(n: int) -> Sequence[Decimal]:
-    """Fejér's second rule, on 1 to 128 inner Chebyshev extreme points n; degree n - 1, or n
-    for odd n.
+    """Fejér's second rule, on n inner Chebyshev extreme points, 1 to 128; degree n - 1, or n for
+    odd n.
 
     The nodes are ``(1 - cos(pi i / (n + 1))) / 2`` for i = 1..n, none of them an end point.
 

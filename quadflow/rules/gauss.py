@@ -20,7 +20,7 @@ from .families import family
 
 @family("gauss-legendre", minimum=1, degree=lambda n: 2 * n - 1)
 def gauss_legendre(n: int) -> Sequence[Decimal]:
-    """Gauss-Legendre rule with 1 to 128 nodes n, none at an end; degree 2n - 1, the highest.
+    """Gauss-Legendre rule with n nodes, 1 to 128, none at an end; degree 2n - 1, the highest.
 
     The nodes are the zeros of the shifted Legendre polynomial P_n.
 
@@ -41,7 +41,7 @@ def gauss_legendre(n: int) -> Sequence[Decimal]:
     too_few="it contains both end points; use gauss_legendre(1) for a one-point rule",
 )
 def gauss_lobatto(n: int) -> Sequence[Decimal]:
-    """Gauss-Lobatto rule with 2 to 128 nodes n, both end points among them; degree 2n - 3.
+    """Gauss-Lobatto rule with n nodes, 2 to 128, both end points among them; degree 2n - 3.
 
     The inner nodes are the zeros of P'_{n-1}.
 
@@ -76,7 +76,7 @@ def _radau(n: int) -> list[Decimal]:
 
 @family("radau-left", minimum=1, degree=lambda n: 2 * n - 2)
 def radau_left(n: int) -> Sequence[Decimal]:
-    """Radau rule with 1 to 128 nodes n, 0 among them (Radau I); degree 2n - 2.
+    """Radau rule with n nodes, 1 to 128, the end point 0 among them (Radau I); degree 2n - 2.
 
     It is the mirror image of `radau_right`.
 
@@ -91,7 +91,7 @@ def radau_left(n: int) -> Sequence[Decimal]:
 
 @family("radau-right", minimum=1, degree=lambda n: 2 * n - 2)
 def radau_right(n: int) -> Sequence[Decimal]:
-    """Radau rule with 1 to 128 nodes n, 1 among them (Radau II); degree 2n - 2.
+    """Radau rule with n nodes, 1 to 128, the end point 1 among them (Radau II); degree 2n - 2.
 
     The nodes are the zeros of P_n - P_{n-1}. The integration matrix is the tableau of Radau IIA.
 

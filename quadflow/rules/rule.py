@@ -32,7 +32,8 @@ def legendre_table(points: Array, degree: int) -> Array:
 
 
 def moment_tolerance(weights: Array, degree: int) -> float:
-    """More than rounding of nodes and weights can do to a Legendre moment of this degree."""
+    """The error of a Legendre moment of this degree that rounding of nodes and weights stays
+    below."""
     return 8.0 * _EPS * (weights.size + degree) * max(1.0, float(np.abs(weights).sum()))
 
 
@@ -48,7 +49,8 @@ def read_only(values: ArrayLike, what: str) -> Array:
 
 
 def check_nodes(nodes: Array, owner: str) -> None:
-    """Finite, strictly ascending and in [0, 1]; the message names the first offender."""
+    """Refuse nodes that are not finite, strictly ascending and in [0, 1], naming the first
+    (ValueError)."""
     for i, value in enumerate(nodes.tolist()):
         if not np.isfinite(value):
             raise ValueError(f"{owner}: node {i} is {value!r}, not finite")

@@ -29,19 +29,26 @@ class Tableau:
 
     Numbers may be given as lists, tuples or arrays; they are kept as here, copied and read-only.
 
-    a: s rows of i numbers each (row i is stage i). b: weights (s,). order: p.
-    errors: rows of weights (e, s or s+1) whose velocity combinations estimate the local error; one
-    row is the usual embedded difference, two rows are Hairer's combined estimate of DOP853
-    (fifth-order row first). A column s+1 is the velocity at the end of the step, which then is kept
-    as one more stage, the same as the first of the next step.
-    error_order: q, the local error estimate being O(h^q). dense: coefficients (m, degree) with
-    y(t0 + θh) = y0 + h Σ_j (Σ_i dense[j, i] θ^(i+1)) v_j; rows past s are the end velocity and then
-    the velocities of `extra` stages, (c, row of a) each, evaluated only when a time inside the step
-    is wanted; an end velocity without a row has the weight zero. Without dense it is cubic Hermite
-    interpolation of states and velocities at the ends of the step. dense_order: q of the error
-    O(h^q) of the solution between the steps, over the whole span: min(p, local order of the
-    interpolant), since its own error does not accumulate; that of the cubic is min(4, p).
-    first_same_as_last: stage s is f at the end of the step.
+    Args:
+        a: s rows, row i of i numbers: the weights of the earlier stages in stage i.
+        b: weights (s,).
+        order: p.
+        dense: coefficients (m, degree) with
+            y(t0 + θh) = y0 + h Σ_j (Σ_i dense[j, i] θ^(i+1)) v_j.
+            Rows past s are the end velocity and then the velocities of `extra` stages; an end
+            velocity without a row has the weight zero. The default is cubic Hermite interpolation
+            of states and velocities at the ends of the step.
+        dense_order: q of the error O(h^q) of the solution between the steps, over the whole span:
+            min(p, local order of the interpolant), since its own error does not accumulate; that of
+            the cubic is min(4, p).
+        errors: rows of weights (e, s or s+1) whose velocity combinations estimate the local error.
+            One row is the usual embedded difference, two rows are Hairer's combined estimate of
+            DOP853 (fifth-order row first). A column s+1 is the velocity at the end of the step,
+            which then is kept as one more stage, the same as the first of the next step.
+        error_order: q, the local error estimate being O(h^q).
+        extra: stages for the interpolant, (c, row of a) each, evaluated only when a time inside the
+            step is wanted.
+        first_same_as_last: whether stage s is f at the end of the step.
 
     Raises:
         TypeError: an argument that is no number, or no rows of numbers.
@@ -104,29 +111,31 @@ class Tableau:
 
     @functools.cached_property
     def c(self) -> np.ndarray:
-        """Nodes (s,): the row sums of a; exactly 1 at a step's end, which f is not to be past."""
+        """Nodes (s,): the row sums of a; exactly 1 at the end of a step, past which f is not
+        evaluated."""
         sums = np.array([math.fsum(row) for row in self.a])
         return np.where(np.abs(sums - 1) < 1e-14, 1.0, sums)
 
     @functools.cached_property
     def matrix(self) -> np.ndarray:
-        """a with its zeros, (s, s)."""
+        """The matrix (s, s) of a, with its zeros."""
         s = len(self.a)
         return np.array([[*row, *[0.0] * (s - len(row))] for row in self.a])
 
     @functools.cached_property
     def numbers(self) -> tuple[list[float], list[float], list[list[float]]]:
-        """c, b and errors as Python's numbers, which a step multiplies tensors with."""
+        """c, b and errors as Python's numbers, by which a step multiplies tensors."""
         return self.c.tolist(), self.b.tolist(), [row.tolist() for row in self.errors]
 
     @functools.cached_property
     def probe(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Weights (s,) of the stage velocities, and those (s,) that make h times the matching
-        difference of the stage states, to see how f changes with the state; None without any.
+        """How a step sees f change with the state: weights (s,) of the stage velocities, and
+        weights (s,) that make h times the matching difference of the stage states; None where it
+        cannot.
 
-        The difference of the last two stages where both are at the end of the step (Hairer &
-        Wanner, Solving ODEs II, section IV.2), else the highest divided difference over the stages
-        of a method with four, of which little is left of f's change with time.
+        It is the difference of the last two stages where both are at the end of the step (Hairer &
+        Wanner, Solving ODEs II, section IV.2). Else it is the highest divided difference over the
+        stages of a method with four, which holds little of f's change with time.
         """
         s, c = len(self.a), self.c
         if not self.first_same_as_last:
@@ -142,13 +151,13 @@ class Tableau:
 
     @functools.cached_property
     def misses(self) -> list[list[float]]:
-        """Weights (of all velocities that the interpolant is made of) whose combinations, times h,
-        tell by how much it misses what the step knows; none where it is made of the step's own
-        stages, which the error estimate has judged.
+        """Rows of weights that tell by how much the interpolant misses what the step knows: h times
+        these sums over all velocities that it is made of. No rows where it is made of the step's
+        own stages, which the error estimate has judged.
 
-        At every extra node: the state at which f was evaluated there less the interpolant. Both are
-        right where f is smooth. For the velocity at the end where that is no stage: the cubic with
-        it less the parabola without it (both meet y0, v0 and y1), where they differ most.
+        At every extra node: the state at which f was evaluated there, less the interpolant; both
+        are right where f is smooth. For the velocity at the end, where that is no stage: the cubic
+        with it less the parabola without it (both meet y0, v0 and y1), where they differ most.
         """
         rows: list[np.ndarray] = []
         width = len(self.dense)

@@ -21,7 +21,7 @@ def _items(value: Any, name: str) -> list[Any]:
 
 
 def numbers(value: Any, name: str, axes: int = 1) -> np.ndarray:
-    """A copy of an argument as float64, of so many axes."""
+    """A copy of an argument as float64, with this number of axes."""
     try:
         given = np.asarray(value)
         if given.dtype.kind not in "fiuO" or not all(
@@ -93,7 +93,8 @@ def estimate_rows(errors: Any, s: int, fsal: bool) -> list[np.ndarray]:
 
 
 def extra_stages(extra: Any, known: int) -> tuple[tuple[float, tuple[float, ...]], ...]:
-    """known: velocities before the first of them."""
+    """The extra stages as (node, row of a). known: how many velocities there are before the
+    first."""
     stages = []
     for i, item in enumerate(_items(extra, "extra")):
         pair = _items(item, f"extra[{i}]")
@@ -117,7 +118,7 @@ def extra_stages(extra: Any, known: int) -> tuple[tuple[float, tuple[float, ...]
 def interpolant(
     dense: Any, dense_order: Any, order: int, b: np.ndarray, extra: int, first_same_as_last: bool
 ) -> tuple[np.ndarray, int]:
-    """Coefficients, a row for every velocity there is, and their order."""
+    """Coefficients, one row for every velocity there is, and the order of the interpolant."""
     q = None if dense_order is None else positive_integer(dense_order, "dense_order")
     if dense is None:
         if extra:

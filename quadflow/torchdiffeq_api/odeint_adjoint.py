@@ -121,7 +121,8 @@ def odeint_adjoint(
 
 
 def _no_options(options: Mapping[str, Any] | None, *methods: Any) -> Mapping[str, Any]:
-    """Those of a backward solve by another method than the forward one, where none are given."""
+    """The options of a backward solve by another method than the forward one, where none are
+    given."""
     if options:
         raise ValueError(
             f"adjoint_method={methods[1]!r} is not method={methods[0]!r}: options cannot be "

@@ -14,7 +14,7 @@ from ..equations.velocity import StateLayout
 
 
 def requested_times(t: Any) -> list[float]:
-    """The times as floats; `solve` looks at their order and at whether they are finite."""
+    """The times as floats; their order, and whether they are finite, is left to `solve`."""
     if isinstance(t, Tensor):
         if not t.is_floating_point():
             raise TypeError(f"t must be a floating tensor, got {t.dtype}")
@@ -30,7 +30,9 @@ def requested_times(t: Any) -> list[float]:
 
 
 def solver_tolerance(value: Any, y0: Any, name: str) -> Any:
-    """A tolerance as `solve` takes it: one for every tensor of a tuple is spread over the state."""
+    """A tolerance as `solve` takes it: where there is one for every tensor of a tuple, it is spread
+    over the state.
+    """
     each: Iterable[Any]
     if isinstance(value, Tensor):
         if value.requires_grad:
@@ -53,7 +55,9 @@ def solver_tolerance(value: Any, y0: Any, name: str) -> Any:
 
 
 def solver_norm(norm: Callable[[Any], Any] | None, y0: Any) -> Norm:
-    """The norm on the solver's state: of a tuple it gets the tuple, by default the largest RMS."""
+    """The norm on the solver's state. The user's norm gets the user's tuple; the default is the
+    largest RMS of its tensors.
+    """
     if norm is not None:
         check_callable(norm, "options['norm']")
     if not isinstance(y0, tuple):

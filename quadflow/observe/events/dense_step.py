@@ -95,8 +95,9 @@ class DenseStep:
         return combine([self._column(row, velocities[0]) for row in values], velocities)
 
     def largest_move(self) -> Tensor:
-        """|h v| of each entry, the largest of the velocities v that the step is made of, as far as
-        they are finite."""
+        """The size |h v| by which each entry moves at most: v is the largest, entry by entry, of
+        the velocities that the step is made of, as far as they are finite.
+        """
         segment = self.segment
         largest = functools.reduce(torch.maximum, (v.abs() for v in segment.velocities))
         return (largest * abs(segment.t1 - segment.t0)).nan_to_num(0.0, 0.0).to(segment.y0.real)

@@ -18,17 +18,18 @@ from .gradients import EventFunction
 class Event:
     """A zero of g along the solution.
 
-    function: g(t, y) -> 0-dimensional real tensor; t and y as func gets them. With batch_dims=1
-        (B,), one number a sample, each of its own sample alone.
-    terminal: True ends the solve at the first zero, an integer m >= 1 at the m-th. A zero at the
-        very start does not count.
-    direction: 1 for zeros where g rises in the direction of the solve, -1 where it falls, 0 for
-        both.
-    subintervals: None looks at every step in as many places as its polynomial needs, ten or more,
-        and more closely where these do not settle whether there are zeros between them. An integer
-        cuts every step into so many equal parts and looks for changes of sign alone; two zeros in
-        one part go unseen. With 1 nothing is looked at but the ends of the steps, and dense output
-        is made only in steps with a zero.
+    Args:
+        function: g(t, y) -> 0-dimensional real tensor; t and y as func gets them. With
+            batch_dims=1 (B,), one number a sample, each of its own sample alone.
+        terminal: True ends the solve at the first zero, an integer m >= 1 at the m-th. A zero at
+            the very start does not count.
+        direction: 1 for zeros where g rises in the direction of the solve, -1 where it falls, 0 for
+            both.
+        subintervals: None looks at every step in as many places as its polynomial needs, ten or
+            more, and more closely where these do not settle whether there are zeros between them.
+            An integer cuts every step into so many equal parts and looks for changes of sign alone;
+            two zeros in one part go unseen. With 1 only the ends of the steps are looked at, and
+            dense output is made only in steps with a zero.
 
     Raises:
         TypeError, ValueError: an argument that is none of these.
@@ -55,8 +56,9 @@ class Event:
 
 
 class FirstChange(Event):
-    """An event whose zeros within rounding of the start are no zeros at the start: the solve ends
-    there, as by torchdiffeq's contract."""
+    """An event for which a zero within rounding of the start is no zero at the start: it ends the
+    solve, as by torchdiffeq's contract.
+    """
 
 
 def event_of_any(event_fn: Callable[..., Tensor], t0: Tensor, y0: Any) -> Event:
@@ -82,7 +84,7 @@ def event_of_any(event_fn: Callable[..., Tensor], t0: Tensor, y0: Any) -> Event:
 
 
 def as_events(events: Any) -> list[Event]:
-    """Events of what a user gives: an Event, a function, or a sequence of these.
+    """The events that a user gives: an Event, a function, or a sequence of these.
 
     A plain function may carry scipy's attributes `terminal` and `direction`.
 

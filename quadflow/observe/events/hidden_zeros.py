@@ -46,7 +46,8 @@ def chebyshev_points(n: int) -> Array:
 @functools.lru_cache(maxsize=64)
 def _tables(n: int) -> tuple[Array, Array, Array]:
     """Matrices (…, n+1) from samples to Chebyshev coefficients, and to the polynomial and its
-    derivative at _FINE n + 1 points: the Chebyshev points of so many."""
+    derivative at the _FINE n + 1 finer Chebyshev points.
+    """
     to_coefficients = np.linalg.inv(chebyshev.chebvander(2 * chebyshev_points(n) - 1, n))
     fine = chebyshev.chebvander(2 * chebyshev_points(_FINE * n) - 1, n)
     slopes = fine[:, :n] @ chebyshev.chebder(to_coefficients)
@@ -71,12 +72,14 @@ class Doubts:
 
 
 def doubts(values: Array, before: Doubts | None = None) -> Doubts | None:
-    """What may be hidden between samples (n+1, columns) at `chebyshev_points(n)`; None: nothing.
+    """Zeros that may be hidden between samples (n+1, columns) at `chebyshev_points(n)`; None where
+    there are none.
 
-    before: what half as many samples left in doubt, None for the first ones. More samples are
-    wanted where zeros may be hidden, and the tail either is so large that the polynomial says
-    nothing, or not small. But not where doubling them neither has found zeros nor made the tail
-    fall: rounding, kinks and jumps stay as they are.
+    before: what half as many samples left in doubt, None for the first ones.
+
+    More samples are wanted where zeros may be hidden, and the tail either is so large that the
+    polynomial says nothing, or not small. They are not wanted where doubling them has neither found
+    zeros nor made the tail fall: rounding, kinks and jumps stay as they are.
     """
     low, high = values.min(0), values.max(0)
     n = len(values) - 1

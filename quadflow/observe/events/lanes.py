@@ -19,9 +19,11 @@ BEHIND = 2.0**-10
 class Lanes:
     """Parts of a step between two looks of one event, in the order of the events and of time.
 
-    event_of: of every lane its event (lanes,). low, high: its ends θ; before, after: the values
-    there; there: whether there is such a part at all; all (lanes, B). of_event: of every event its
-    lanes. first: the first of these (events,).
+    Attributes:
+        event_of: the event of every lane (lanes,).
+        low, high: the ends θ of every lane (lanes, B). before, after: the values there.
+        there: whether there is such a part at all (lanes, B).
+        of_event: the lanes of every event. first: the first of these (events,).
     """
 
     event_of: Array
