@@ -11,6 +11,7 @@ from typing import Any
 from ..checks import check_choice
 from ..errors import nearest
 from ..rules.gauss import gauss_legendre, gauss_lobatto, radau_right
+from ..rules.rule import QuadratureRule
 from ..rules.tableau import Tableau
 from ..rules.tableaus import TABLEAUS
 from .adams import adams_variable
@@ -126,6 +127,10 @@ def get_method(method: str | Method) -> Method:
     return _REGISTRY[method]()
 
 
+def _extrapolated(maker: Callable[[int], QuadratureRule], n: int) -> Method:
+    return collocation(maker(n), guess="extrapolated")
+
+
 def _register_all() -> None:
     for name, tableau in TABLEAUS.items():
         register(name, functools.partial(stages, tableau))
@@ -142,10 +147,7 @@ def _register_all() -> None:
         ("radau", radau_right, (2, 3, 5)),
     ):
         for n in sizes:
-            make = functools.partial(
-                lambda maker, n: collocation(maker(n), guess="extrapolated"), maker, n
-            )
-            register(f"{family}{n}", make)
+            register(f"{family}{n}", functools.partial(_extrapolated, maker, n))
     for name, maker in (("gauss", gauss_legendre), ("lobatto", gauss_lobatto)):
         register(name, functools.partial(adaptive_collocation, maker))
 
