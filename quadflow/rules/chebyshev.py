@@ -1,7 +1,7 @@
 """Rules on Chebyshev points: Clenshaw-Curtis and Fejér, all of whose weights are positive.
 
-References
-----------
+Sources:
+
 P. J. Davis, P. Rabinowitz, *Methods of Numerical Integration*, 2nd ed., 1984, chapter 2.
 
 L. N. Trefethen, "Is Gauss quadrature better than Clenshaw-Curtis?", SIAM Review 50 (2008).

@@ -1,7 +1,7 @@
 """Gauss's rules: of the highest degree with no end, one end or both ends among the nodes.
 
-References
-----------
+Sources:
+
 P. J. Davis, P. Rabinowitz, *Methods of Numerical Integration*, 2nd ed., 1984, chapter 2.
 
 E. Hairer, S. P. Nørsett, G. Wanner, *Solving Ordinary Differential Equations I*, section II.7.

@@ -1,7 +1,7 @@
 """The Lagrange basis on any nodes, in float64: what one step of a multistep method calls.
 
-References
-----------
+Sources:
+
 J.-P. Berrut, L. N. Trefethen, "Barycentric Lagrange interpolation", SIAM Review 46 (2004).
 
 N. J. Higham, "The numerical stability of barycentric Lagrange interpolation", IMA Journal of
