@@ -19,14 +19,17 @@ from numpy.typing import ArrayLike
 from scipy.integrate import DenseOutput, OdeSolver
 from torch import Tensor
 
+from ..checks import check_choice
 from ..control.control import StepController, Tolerance
 from ..control.tolerances import ROUNDINGS
 from ..equations.velocity import StateLayout, Time, Velocity
-from ..errors import ToleranceWarning, VelocityError, nearest
+from ..errors import ToleranceWarning, VelocityError
 from ..loop.steps import AdaptiveSteps, Landing, Limits, adaptive_stepper
-from ..plans.registry import Method, SweepsMethod, get_method
+from ..plans.method import Method
+from ..plans.registry import get_method
 from ..plans.segment import Segment
 from ..plans.step import State, StepResult
+from ..plans.sweeps import SweepsMethod
 
 NODE_EVALUATIONS = ("loop", "broadcast")
 LEAST_RTOL = ROUNDINGS * float(np.finfo(np.float64).eps)
@@ -99,11 +102,7 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
             raise ValueError(f"t0 must be finite, got {t0}")
         if math.isnan(end):
             raise ValueError(f"t_bound must be a number, got {t_bound}")
-        if node_evaluation not in NODE_EVALUATIONS:
-            raise ValueError(
-                f"node_evaluation={node_evaluation!r} is unknown: "
-                f"{nearest(node_evaluation, NODE_EVALUATIONS)}"
-            )
+        check_choice(node_evaluation, NODE_EVALUATIONS, "node_evaluation")
         if first_step is not None and not 0 < first_step <= abs(end - start):
             raise ValueError(
                 f"first_step must be positive and at most |t_bound - t0| = {abs(end - start)}, "
@@ -167,7 +166,7 @@ class GaussCollocation(_Collocation):
 
     Args:
         nodes: their number, 2 to 8; None lets the tolerance choose
-            (`quadflow.plans.registry.nodes_for_tolerance`). Others: see `QuadflowSolver`.
+            (`quadflow.plans.sweeps.nodes_for_tolerance`). Others: see `QuadflowSolver`.
     """
 
     method = "gauss"

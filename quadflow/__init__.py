@@ -15,27 +15,27 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .errors import ToleranceWarning as ToleranceWarning
     from .errors import VelocityError as VelocityError
     from .loop.steps import Status as Status
-    from .observe.events import Event as Event
+    from .observe.events.event import Event as Event
+    from .plans.adams import VariableOrderMethod as VariableOrderMethod
+    from .plans.adams import adams_variable as adams_variable
+    from .plans.anchors import AnchorsMethod as AnchorsMethod
+    from .plans.anchors import adams as adams
+    from .plans.anchors import anchors as anchors
     from .plans.interpolants import Anchor as Anchor
     from .plans.interpolants import Interpolant as Interpolant
     from .plans.interpolants import Interval as Interval
     from .plans.interpolants import IntervalVelocity as IntervalVelocity
     from .plans.interpolants import OracleInterpolant as OracleInterpolant
     from .plans.interpolants import PolynomialInterpolant as PolynomialInterpolant
-    from .plans.registry import AnchorsMethod as AnchorsMethod
-    from .plans.registry import Method as Method
-    from .plans.registry import StagesMethod as StagesMethod
-    from .plans.registry import SweepsMethod as SweepsMethod
-    from .plans.registry import VariableOrderMethod as VariableOrderMethod
-    from .plans.registry import adams as adams
-    from .plans.registry import adams_variable as adams_variable
-    from .plans.registry import anchors as anchors
-    from .plans.registry import collocation as collocation
+    from .plans.method import Method as Method
     from .plans.registry import get_method as get_method
     from .plans.registry import methods as methods
     from .plans.registry import register as register
-    from .plans.registry import stages as stages
     from .plans.registry import unregister as unregister
+    from .plans.stages import StagesMethod as StagesMethod
+    from .plans.stages import stages as stages
+    from .plans.sweeps import SweepsMethod as SweepsMethod
+    from .plans.sweeps import collocation as collocation
     from .plans.variable_order import OrderControl as OrderControl
     from .rules.quadrature import NegativeWeightsWarning as NegativeWeightsWarning
     from .rules.quadrature import QuadratureRule as QuadratureRule
@@ -60,8 +60,8 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .solve import solve as solve
     from .torchdiffeq_api.odeint import odeint as odeint
     from .torchdiffeq_api.odeint import odeint_dense as odeint_dense
-    from .torchdiffeq_api.odeint import odeint_event as odeint_event
     from .torchdiffeq_api.odeint_adjoint import odeint_adjoint as odeint_adjoint
+    from .torchdiffeq_api.odeint_event import odeint_event as odeint_event
 
 __version__ = "0.1.0"
 
@@ -74,15 +74,18 @@ __all__ = export(
             "CompileError EventWarning RoundingWarning StiffnessWarning ToleranceWarning "
             "VelocityError"
         ),
-        ".observe.events": "Event",
+        ".observe.events.event": "Event",
         ".plans.interpolants": (
             "Anchor Interpolant Interval IntervalVelocity OracleInterpolant PolynomialInterpolant"
         ),
-        ".plans.registry": (
-            "AnchorsMethod Method StagesMethod SweepsMethod VariableOrderMethod adams "
-            "adams_variable anchors collocation get_method methods register stages unregister"
-        ),
-        ".torchdiffeq_api.odeint": "odeint odeint_dense odeint_event",
+        ".plans.adams": "VariableOrderMethod adams_variable",
+        ".plans.anchors": "AnchorsMethod adams anchors",
+        ".plans.method": "Method",
+        ".plans.registry": "get_method methods register unregister",
+        ".plans.stages": "StagesMethod stages",
+        ".plans.sweeps": "SweepsMethod collocation",
+        ".torchdiffeq_api.odeint": "odeint odeint_dense",
+        ".torchdiffeq_api.odeint_event": "odeint_event",
         ".rules.quadrature": (
             "NegativeWeightsWarning QuadratureRule boole clenshaw_curtis fejer gauss_legendre "
             "gauss_lobatto midpoint_rule newton_cotes radau_left radau_right rule_from_nodes "

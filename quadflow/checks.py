@@ -1,98 +1,94 @@
-"""Arguments of `solve`, checked: each is refused by its own name, with its value."""
+"""Checks of arguments: each is refused by its own name, with its value.
+
+What is checked on tensors stands with what it belongs to: times in `equations.times`, tolerances in
+`control.tolerances`.
+"""
 
 from __future__ import annotations
 
-import math
+import operator
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .errors import real_number
+from .errors import nearest
 
 
-def monotone_times(t: Any, name: str, open_ended: bool = False) -> list[float]:
-    """At least two times in order, as floats; with open_ended the last may be infinite."""
-    if isinstance(t, Tensor):
-        if t.requires_grad and name != "t":
-            raise ValueError(f"{name} requires grad: gradients are in t alone, detach {name}")
-        if t.is_complex():
-            raise TypeError(f"{name} must be real, got dtype {t.dtype}")
-        t = t.detach().to(torch.float64).tolist()
+def real_number(value: Any, name: str) -> float:
+    """An argument as a float.
+
+    Raises:
+        TypeError: it is no real number (text, bool, complex, several numbers).
+    """
     try:
-        array = np.asarray(t, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a sequence of real times, got {t!r}") from error
-    if array.ndim != 1 or len(array) < 2:
-        raise ValueError(f"{name} must hold at least two times, got shape {array.shape}")
-    finite = np.isfinite(array)
-    if open_ended and abs(array[-1]) == np.inf:
-        finite[-1] = True  # an event ends the solve
-    if not finite.all():
-        bad = int(np.argmin(finite))
-        raise ValueError(f"{name}[{bad}]={array[bad]} is not finite")
-    steps = np.diff(array) * (1.0 if array[-1] > array[0] else -1.0)
-    if not (steps > 0).all():
-        bad = int(np.argmin(steps > 0))
-        raise ValueError(
-            f"{name} must be strictly increasing or strictly decreasing; "
-            f"{name}[{bad}]={array[bad]} is followed by {array[bad + 1]}"
-        )
-    times: list[float] = array.tolist()
-    return times
+        if isinstance(value, (str, bool, np.bool_)):
+            raise ValueError("no number")
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a real number, got {value!r}") from error
 
 
-def points_in_time(given: Any, name: str) -> list[float]:
-    """Times of breakpoints or landings."""
+def as_integer(value: Any, name: str) -> int:
+    """An argument as an int; NumPy's integers are taken, bool and float are not.
+
+    Raises:
+        TypeError: it is no integer.
+    """
     try:
-        array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
-        if array.dtype.kind not in "biuf" and array.size:
-            raise TypeError(f"dtype {array.dtype}")
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be a one-dimensional sequence of times, got {given!r}"
-        ) from error
-    if array.ndim != 1 or (array.size and np.isnan(array).any()):
-        raise ValueError(f"{name} must be a one-dimensional sequence of times, got {given!r}")
-    points: list[float] = array.astype(np.float64).tolist()
-    return points
-
-
-def positive(value: Any, name: str) -> Any:
-    """A tolerance as it is: a positive number, or a tensor of such."""
-    try:
-        if isinstance(value, Tensor) and (value.is_complex() or not value.numel()):
-            raise TypeError("no order, or nothing")
-        smallest = real_number(value.min() if isinstance(value, Tensor) else value, name)
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError("a bool")
+        return operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{name} must be a float or a tensor, got {value!r}") from error
-    if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
-    return value
+        raise TypeError(
+            f"{name} must be an integer, got {value!r} ({type(value).__name__})"
+        ) from error
 
 
-def check_fits(tolerance: Any, name: str, y: Tensor) -> None:
-    """Refuse a tolerance that does not broadcast against the state."""
-    if not isinstance(tolerance, Tensor):
-        return
-    pairs = zip(reversed(tolerance.shape), reversed(y.shape), strict=False)
-    if tolerance.dim() > y.dim() or any(mine not in (1, its) for mine, its in pairs):
-        raise ValueError(
-            f"{name} has shape {tuple(tolerance.shape)}, which does not broadcast against the "
-            f"state's, {tuple(y.shape)}"
-        )
+def is_integer(value: Any, least: int) -> bool:
+    """Whether a value is an integer (Python's or NumPy's, and no bool) and no less than `least`."""
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return integer and bool(value >= least)
+
+
+def integer_from(least: int, value: Any, name: str, otherwise: str = "") -> int:
+    """An argument as an int >= least. otherwise: what else it may be, for the message.
+
+    Raises:
+        ValueError: it is no integer, or a smaller one.
+    """
+    if not is_integer(value, least):
+        raise ValueError(f"{name} must be an integer >= {least}{otherwise}, got {value!r}")
+    return int(value)
+
+
+def check_choice(value: Any, choices: Collection[str], name: str) -> None:
+    """Refuse what is none of the choices, naming the nearest of them.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown: {nearest(value, choices)}")
 
 
 def check_booleans(**given: Any) -> None:
-    """Refuse what is neither True nor False."""
+    """Refuse what is neither True nor False.
+
+    Raises:
+        TypeError: one of the arguments is neither.
+    """
     for name, value in given.items():
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
-def check_callables(**given: Any) -> None:
-    """Refuse what cannot be called; None is no callback, but no norm either."""
-    for name, value in given.items():
-        if not callable(value) and (value is not None or name == "norm"):
-            raise TypeError(f"{name} must be callable, got {value!r}")
+def check_callable(value: Any, name: str, signature: str = "") -> None:
+    """Refuse what cannot be called. signature: how it will be called, for the message.
+
+    Raises:
+        TypeError: it cannot be.
+    """
+    if not callable(value):
+        how = f" as {signature}" if signature else ""
+        raise TypeError(f"{name} must be callable{how}, got {value!r}")

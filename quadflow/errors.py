@@ -6,10 +6,9 @@ import difflib
 import sys
 from collections.abc import Iterable
 from types import FrameType
-from typing import Any
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: object, choices: Iterable[str]) -> str:
     """Text for an error about an unknown name: the nearest of the known ones, then all of them."""
     known = sorted(choices)
     close = difflib.get_close_matches(str(word), known, n=3, cutoff=0.5)
@@ -17,23 +16,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(known)}"
 
 
-def real_number(value: Any, name: str) -> float:
-    """An argument as a float.
-
-    Raises:
-        TypeError: it is no real number (text, complex, several numbers), named with its value.
-    """
-    try:
-        if isinstance(value, str):
-            raise ValueError("text")
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a real number, got {value!r}") from error
-
-
 def caller_level() -> int:
-    """The stacklevel of a warning, raised by the function that calls this, at which stands the
-    first caller from outside the library."""
+    """The stacklevel at which a warning names the first caller from outside the library; for a
+    warning raised by the function that calls this."""
     level, frame = 1, sys._getframe(1)
     package = __name__.partition(".")[0]
     while frame.f_back is not None and _inside(frame, package):

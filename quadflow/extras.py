@@ -27,8 +27,9 @@ def progress(
 ) -> Any:
     """A tqdm bar of `total` steps (None: not known) on standard error.
 
-    extra: the extra that brings tqdm to who calls this, for the error where it is missing. layout:
-    further arguments of tqdm.
+    Args:
+        extra: the extra that brings tqdm to the caller, for the error where it is missing.
+        layout: further arguments of tqdm.
     """
     tqdm = require("tqdm", extra).tqdm
     return tqdm(total=total, desc=description, dynamic_ncols=True, **layout)

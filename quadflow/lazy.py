@@ -12,8 +12,10 @@ from typing import Any
 def export(package: str, names: Mapping[str, str]) -> list[str]:
     """Make `package` find its names by itself; returns them sorted, for `__all__`.
 
-    package: the package's `__name__`; names: module (relative, such as ".loop.steps") -> the names
-    that the package takes from it, in one string with spaces between.
+    Args:
+        package: the package's `__name__`.
+        names: from module (relative, such as ".loop.steps") to the names that the package takes
+            from it, in one string with spaces between.
     """
     module = sys.modules[package]
     module.__class__ = LazyPackage

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class _Place(NamedTuple):
-    """Where a tensor is: which stack, which row of it."""
+    """The place of a tensor: its stack, and its row there."""
 
     stack: int
     row: int
@@ -19,10 +19,11 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Packed:
-    """A value whose tensors lie in a few others, without their graphs.
+    """A value whose tensors lie in a few others, without their graphs: a thousand small tensors
+    would take many times the space of one.
 
-    value: with a `_Place` for every tensor. stacks: (k, *shape) each, the distinct tensors of one
-    shape, dtype and device. A thousand small tensors would take many times the space of one.
+    value: as it was, with a `_Place` for every tensor. stacks: (k, *shape) each, the distinct
+    tensors of one shape, dtype and device.
     """
 
     value: Any
@@ -41,9 +42,9 @@ class Packed:
 
 
 def _as_array(stack: Tensor) -> Any:
-    """A tensor of the CPU as an array (and its dtype), whose bytes travel themselves: between
-    processes torch sends where its tensors lie, which is lost where the sender ends before the
-    receiver looks."""
+    """A tensor of the CPU as an array (and its dtype), so that its bytes themselves travel: between
+    processes torch sends the place of its tensors in memory, which is lost where the sender ends
+    before the receiver looks."""
     if stack.device.type != "cpu":
         return stack
     plain = stack.view(torch.int16) if stack.dtype is torch.bfloat16 else stack
@@ -78,7 +79,7 @@ def pack(value: Any) -> Packed:
 
 
 def _rebuilt(value: Any, kind: type, change: Any) -> Any:
-    """A copy of the value in which whatever is of this kind is changed."""
+    """A copy of the value, with `change` made to whatever in it is of this kind."""
     if isinstance(value, kind):
         return change(value)
     if type(value) in (list, tuple):

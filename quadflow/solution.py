@@ -22,12 +22,17 @@ from .packing import Packed, pack
 class Statistics:
     """What a solve cost.
 
-    nfe: velocity evaluations, each of one state (n nodes evaluated together are n). calls:
-    sequential calls of func. probe_nfe: the part of nfe that node_evaluation="auto" spent on
-    finding its mode. accepted, rejected: steps. refined: further sweeps of steps whose estimate was
-    too large after the first. wall_time: seconds. node_evaluation: the mode in use ("auto" where no
-    nodes were evaluated together). method: name. stiff_at: the time at which the problem was found
-    to be stiff, see on_stiff of `solve`; None where it was not, or nothing looked.
+    Attributes:
+        method: name.
+        nfe: velocity evaluations, each of one state (n nodes evaluated together are n).
+        calls: sequential calls of func.
+        probe_nfe: the part of nfe that node_evaluation="auto" spent on finding its mode.
+        accepted, rejected: steps.
+        refined: further sweeps of steps whose estimate was too large after the first.
+        wall_time: seconds.
+        node_evaluation: the mode in use ("auto" where no nodes were evaluated together).
+        stiff_at: the time at which the problem was found to be stiff, see on_stiff of `solve`; None
+            where it was not, or nothing looked.
     """
 
     method: str
@@ -59,18 +64,24 @@ class SolveError(RuntimeError):
 class Solution:
     """What `solve` returns.
 
-    t: float64 tensor (T,) of the requested times that were reached. y: the states there, (T,
-    *shape), a tuple or dict of such tensors like y0; where a terminal event ended the solve, its
-    time and state come last, both differentiable, as the event moves; the times before carry the
-    graph of the requested ones. stats: `Statistics`.
-    status, message: how it ended. steps: times of all accepted steps, the first time included (a
-    list of floats; tensors where the grid gives every sample its own); the first and the last
-    alone with record_steps=False. t_events, y_events: for every event its times (k,) and the states
-    there, see `events`; empty without events. With batch_dims=1 a list of B such for every event.
-    With batch_dims=1: t is (T, B), y holds NaN where a sample did not get, statuses and messages
-    say how each sample ended (None otherwise), steps is empty.
-    Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t a
+    Attributes:
+        t: the requested times that were reached, float64 (T,); (T, B) with batch_dims=1. They carry
+            the graph of the requested ones.
+        y: the states there, (T, *shape), a tuple or dict of such tensors like y0. With batch_dims=1
+            NaN where a sample did not get. Where a terminal event ended the solve, its time and
+            state come last in t and y, both differentiable, as the event moves.
+        stats: `Statistics`.
+        status, message: how the solve ended.
+        steps: times of all accepted steps, the first time included (floats; tensors where the grid
+            gives every sample its own); the first and the last alone with record_steps=False; empty
+            with batch_dims=1.
+        t_events, y_events: for every event its times (k,) and the states there, see `events` of
+            `solve`; with batch_dims=1 a list of B such for every event. Empty without events.
+        statuses, messages: with batch_dims=1 how each sample ended; None otherwise.
+
+    Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t is a
     number or a 1-d sequence within the solved span; returns (*shape) or (len(t), *shape).
+
     Pickled (also by torch.save and on the way to another process) or copied by copy.deepcopy it is
     the same to the last bit, dense output included, but without the graph that tensors may carry:
     what is differentiated stays in its process. copy.copy shares the tensors, graph and all.

@@ -1,65 +1,32 @@
-"""The one solve loop."""
+"""`solve`: its parts put together, and the loop over the steps."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import (
-    check_booleans,
-    check_callables,
-    check_fits,
-    monotone_times,
-    points_in_time,
-    positive,
-)
-from .compiled.step import CompiledAttempts
-from .control.control import Norm, StepController, Tolerance, rms_norm
-from .control.tolerances import default_atol, default_rtol, held_atol, held_rtol
-from .equations.clock import Clock, differentiated, with_graph
-from .equations.ownership import Untouched
-from .equations.velocity import StateLayout, Velocity, check_function
+from .arguments import Arguments, on_state
+from .assembly import assembly_of_samples, compiled_attempts, event_tracker, shared_assembly
+from .control.control import Norm, StepController, rms_norm
+from .equations.clock import Clock
+from .equations.velocity import StateLayout, Velocity
 from .host import worst
-from .loop.grids import fixed_grid, per_sample_grid, with_landings
-from .loop.per_sample import (
-    PerSampleCollector,
-    PerSampleSteps,
-    check_method,
-    per_sample_tolerance,
-    sample_times,
-)
-from .loop.steps import (
-    AdaptiveSteps,
-    Ended,
-    FixedSteps,
-    Hooks,
-    Landing,
-    Limits,
-    Status,
-    Steps,
-    adaptive_stepper,
-)
-from .observe.events import EventTracker, Stop
-from .observe.stiffness import check_action
-from .plans.registry import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
+from .loop.per_sample import PerSampleCollector
+from .loop.steps import Ended, Status, Steps
+from .observe.events.event import Stop
+from .observe.events.tracker import EventTracker
+from .observe.progress import ProgressBar
+from .plans.method import Method
 from .plans.segment import Segment
-from .plans.step import State, Stepper, StepResult
+from .plans.step import StepResult
 from .solution import Solution, SolveError, Statistics
-
-DEFAULT_METHOD = "adams"
-"""Of adaptive steps that the whole state shares: the method whose cost is never far from the best
-one's, in calls and in evaluations of func (`quadflow.analysis.benchmarks.default_method`)."""
-
-DEFAULT_RUNGE_KUTTA = "dopri5"
-"""Where `DEFAULT_METHOD` cannot be taken: fixed steps, a controller of one's own, samples with
-steps of their own."""
 
 
 def solve(
@@ -145,7 +112,7 @@ def solve(
         land_on: times that steps end on; those outside the span are left out.
         perturb: in fixed steps, evaluate func just inside every step, not at its very ends.
         callback: callback(t, y) after every accepted step.
-        attempt_callback, reject_callback: called as callback(t, y, h) before every try of a step,
+        attempt_callback, reject_callback: called as callback(t, y, h) before every trial step and
             after every rejected one, with its start and its signed size.
         accumulation_dtype: dtype in which states are kept and added up between the steps; func and
             the solution have y0's.
@@ -185,145 +152,24 @@ def solve(
             "Far from t = 0".
         StiffnessWarning: see on_stiff.
     """
-    began = time.perf_counter()
-    if batch_dims not in (0, 1) or isinstance(batch_dims, bool):
-        raise ValueError(f"batch_dims must be 0 or 1, got {batch_dims!r}")
-    check_action(on_stiff)
-    layout = StateLayout(y0, accumulation_dtype, batch_dims)
-    if method is None:
-        asked = (step_size, grid, controller, batch_dims or None)
-        method = DEFAULT_METHOD if all(x is None for x in asked) else DEFAULT_RUNGE_KUTTA
-    chosen = get_method(method)
-    rtol = default_rtol(layout) if rtol is None else positive(rtol, "rtol")
-    atol = default_atol(layout) if atol is None else positive(atol, "atol")
-    if step_size is None and grid is None:
-        rtol, atol = held_rtol(rtol, layout), held_atol(atol, layout)
-    limits = Limits(initial_step, min_step, max_step, max_steps)
-    check_callables(
-        norm=norm, callback=callback, attempt_callback=attempt_callback,
-        reject_callback=reject_callback,
-    )  # fmt: skip
-    check_booleans(
-        dense_output=dense_output, perturb=perturb, record_steps=record_steps, progress=progress,
-        throw=throw,
-    )  # fmt: skip
-    if controller is not None and not isinstance(controller, StepController):
-        raise TypeError(f"controller must be a StepController, got {controller!r}")
-    if controller is None:
-        controller = StepController(max_factor=chosen.max_growth)
-    steps: Steps
+    given = Arguments(**locals())
+    parts = assembly_of_samples(given) if batch_dims else shared_assembly(given)
+    steps, times, y = parts.steps, parts.times, parts.y
     collector: _Collector | PerSampleCollector
-    times: Any
-    t = with_graph(t)
-    fixed: Iterable[float] | None = None
-    clock: Clock | None = None
     if batch_dims:
-        unused = {
-            "step_size": step_size, "grid": grid, "perturb": perturb or None,
-            "breakpoints": points_in_time(breakpoints, "breakpoints") or None,
-            "land_on": points_in_time(land_on, "land_on") or None,
-            "attempt_callback": attempt_callback, "reject_callback": reject_callback,
-            "on_stiff='stop'": True if on_stiff == "stop" else None,
-        }  # fmt: skip
-        for name, value in unused.items():
-            if value is not None:
-                raise ValueError(f"{name} is not available with batch_dims=1")
-        check_method(chosen)
-        times = sample_times(t, layout.batch[0], open_ended=events is not None)
-        y_start = layout.start(y0)
-        rtol, atol = (per_sample_tolerance(x, y_start) for x in (rtol, atol))
-        check_fits(rtol, "rtol", y_start)
-        check_fits(atol, "atol", y_start)
-        tolerance = Tolerance(rtol, atol, norm, per_sample=True)
-        span = (float(times.min()), float(times.max()))
-        velocity = Velocity(_bound(func, args, None), layout, span, node_evaluation)
-        steps = PerSampleSteps(
-            adaptive_stepper(chosen, velocity, tolerance), y_start, times, tolerance,
-            controller, limits,
-        )  # fmt: skip
-        collector = PerSampleCollector(times, steps.sign, y_start, dense_output)
-        tracker = _tracker(events, layout, times[0], y_start, times[-1])
+        collector = PerSampleCollector(times, parts.sign, y, dense_output)
     else:
-        clock = Clock(t) if isinstance(t, Tensor) and differentiated(t) else None
-        times = monotone_times(t, "t", open_ended=events is not None)
-        sign = 1.0 if times[-1] > times[0] else -1.0
-        velocity = Velocity(
-            _bound(func, args, clock), layout, (times[0], times[-1]), node_evaluation
-        )
-        tolerance = Tolerance(rtol, atol, norm)
-        landings = _landings(times, sign, breakpoints, land_on, clock)
-        hooks = Hooks(
-            _on_state(attempt_callback, "attempt_callback", layout),
-            _on_state(reject_callback, "reject_callback", layout),
-        )
-        if isinstance(grid, Tensor) and grid.dim() > 1:
-            if not isinstance(chosen, AnchorsMethod) or chosen.startup != "rising":
-                raise ValueError(
-                    f"grid has shape {tuple(grid.shape)}, times for every sample: method "
-                    f"{chosen.name!r} cannot; take one of the anchors plan with startup='rising'"
-                )
-            if dense_output or step_size is not None or events is not None or len(landings) > 1:
-                raise ValueError(
-                    "a grid of per-sample times excludes step_size, dense_output, events, "
-                    "breakpoints, land_on and a t that requires grad"
-                )
-            if clock is not None or perturb:
-                raise ValueError("a grid of per-sample times excludes perturb and gradients in t")
-            fixed = per_sample_grid(grid, times, sign, layout)
-            landings = []
-        else:
-            fixed = fixed_grid(times, sign, step_size, grid)
-            if fixed is not None and len(landings) > 1:
-                fixed = with_landings(fixed, landings, sign)
-        if fixed is None and chosen.error_order is None:
-            raise ValueError(
-                f"method {chosen.name!r} has no error estimate, so it cannot choose its steps: "
-                "give step_size or grid, or take an adaptive method such as 'dopri5'"
-            )
-        if fixed is None and perturb:
-            raise ValueError("perturb=True belongs to fixed steps: give step_size or grid")
-        if fixed is not None and on_stiff == "stop":
-            raise ValueError(
-                "on_stiff='stop' belongs to adaptive steps: leave out step_size and grid"
-            )
-
-        state = State(times[0], layout.start(y0))
-        check_fits(rtol, "rtol", state.y)
-        check_fits(atol, "atol", state.y)
-        if fixed is not None:
-            cap = limits.max_steps if math.isinf(times[-1]) else math.inf
-            steps = FixedSteps(
-                Stepper(chosen, velocity), state, fixed, landings=landings, perturb=perturb,
-                max_steps=cap, hooks=hooks,
-            )  # fmt: skip
-        else:
-            steps = AdaptiveSteps(
-                adaptive_stepper(chosen, velocity, tolerance), state, landings, tolerance,
-                controller, limits, hooks=hooks, on_stiff=on_stiff,
-            )  # fmt: skip
-        collector = _Collector(
-            times, sign, state.y, dense_output, record_steps or dense_output, clock
-        )
-        tracker = _tracker(events, layout, state.t, state.y, times[-1], clock)
+        record = record_steps or dense_output
+        collector = _Collector(times, parts.sign, y, dense_output, record, parts.clock)
+    tracker = event_tracker(given, parts)
     # an event may lie anywhere
     steps.wants_dense = collector.wants_dense if tracker is None else lambda t0, t1: True
-    told = (callback, attempt_callback, reject_callback, events)
-    steps.stepper.compiled = _compiled(
-        compile, steps.stepper.method, func, args, clock, velocity,
-        tolerance if fixed is None else None, all(one is None for one in told),
-    )  # fmt: skip
+    steps.stepper.compiled = compiled_attempts(given, parts)
+    bar = ProgressBar(times[0], times[-1]) if progress else None
     return _finish(
-        steps, collector, tracker, callback, layout, velocity, chosen.name, began, throw,
-        _bar(progress, times[0], times[-1]),
+        steps, collector, tracker, callback, given.layout, parts.velocity, given.chosen.name,
+        given.began, throw, bar,
     )  # fmt: skip
-
-
-def _bar(progress: bool, t0: Any, t1: Any) -> Any:
-    if not progress:
-        return None
-    from .observe.progress import ProgressBar
-
-    return ProgressBar(t0, t1)
 
 
 def _finish(
@@ -339,7 +185,7 @@ def _finish(
     bar: Any,
 ) -> Solution:
     """The loop over the steps, and the solution of what they reached."""
-    told = None if callback is None else _on_state(callback, "callback", layout)
+    told = None if callback is None else on_state(callback, "callback", layout)
     with bar or contextlib.nullcontext():
         while True:
             try:
@@ -387,113 +233,6 @@ def _finish(
     if throw and not solution.success:
         raise SolveError(message, solution)
     return solution
-
-
-def _compiled(
-    compile: bool | Mapping[str, Any],
-    method: Method,
-    func: Any,
-    args: tuple[Any, ...],
-    clock: Clock | None,
-    velocity: Velocity,
-    tolerance: Tolerance | None,
-    alone: bool,
-) -> CompiledAttempts | None:
-    """The compiled steps, if asked for; alone: no code of the user's runs between the steps."""
-    if compile is False:
-        return None
-    if not isinstance(method, (StagesMethod, SweepsMethod)):
-        raise ValueError(
-            f"compile: method {method.name!r} looks back on a varying number of anchors and has no "
-            "compiled step; take a Runge-Kutta method such as method='dopri8' or a collocation "
-            "method such as method='gauss'"
-        )
-    if isinstance(method, SweepsMethod):
-        if method.converged:
-            raise ValueError(
-                f"compile: method {method.name!r} sweeps until it has converged, which a compiled "
-                "step cannot decide; give the number of sweeps"
-            )
-        if velocity.layout.batch:
-            raise ValueError(
-                f"compile: method {method.name!r} sweeps every sample on its own with "
-                "batch_dims=1, which is not compiled; take a Runge-Kutta method such as 'dopri5', "
-                "or batch_dims=0"
-            )
-    if clock is not None:
-        raise ValueError("compile: t requires grad; detach t, or leave out compile")
-    if torch._C._functorch.maybe_current_level() is not None:
-        raise ValueError("compile: not inside a transform of torch.func (vmap, grad); leave it out")
-    return CompiledAttempts(func, args, velocity, tolerance, compile, alone)
-
-
-def _bound(func: Any, args: Any, clock: Clock | None) -> Any:
-    """func as the evaluator calls it: with its further arguments, in the clock's time."""
-    check_function(func)
-    if not isinstance(args, (tuple, list)):
-        raise TypeError(f"args must be a tuple of func's further arguments, got {args!r}")
-    if args:
-        if not callable(func):  # a DetailedVelocity
-            raise TypeError(f"func must be callable as func(t, y, *args), got {func!r}")
-        inner, further = func, tuple(args)
-
-        def func(t: Any, y: Any) -> Any:
-            return inner(t, y, *further)
-
-    return func if clock is None else clock.wrap(func)
-
-
-def _on_state(callback: Callable[..., Any] | None, name: str, layout: StateLayout) -> Any:
-    """The callback as the solver calls it, with its own state in the place of the user's."""
-    if callback is None:
-        return None
-    told, guard = callback, Untouched(name, ValueError)
-
-    def on_state(t: Any, y: Tensor, *others: float) -> None:
-        seen = layout.seen(y)
-        seen = y.clone() if seen is y else seen
-        mark = guard.before(seen)
-        told(t, layout.split(seen), *others)
-        guard.after(seen, mark)
-
-    return on_state
-
-
-def _tracker(
-    events: Any,
-    layout: StateLayout,
-    t0: Any,
-    y0: Tensor,
-    t_end: Any,
-    clock: Clock | None = None,
-) -> EventTracker | None:
-    if events is None:
-        return None
-    tracker = EventTracker(events, layout, layout.batch[0] if layout.batch else None, clock)
-    tracker.start(t0, y0, t_end)
-    return tracker
-
-
-def _landings(
-    times: list[float], sign: float, breakpoints: Any, land_on: Any, clock: Clock | None
-) -> list[Landing]:
-    """Where steps must end, the last requested time included, in the direction of the solve."""
-    restarts: dict[float, bool] = {}
-    for name, given, restart in (("land_on", land_on, False), ("breakpoints", breakpoints, True)):
-        for point in points_in_time(given, name):
-            if sign * times[0] < sign * point < sign * times[-1]:
-                restarts[point] = restart or restarts.get(point, False)
-    if clock is not None:
-        restarts.update(dict.fromkeys(times[1:-1], True))
-    ends = [*sorted(restarts, key=lambda point: sign * point), times[-1]]
-
-    def entering(end: float) -> Callable[[], None] | None:
-        if clock is None:
-            return None
-        index = next(i for i, when in enumerate(times[1:]) if sign * end <= sign * when)
-        return lambda: clock.enter(index)
-
-    return [Landing(end, restarts.get(end, False), entering(end)) for end in ends]
 
 
 class _Collector:

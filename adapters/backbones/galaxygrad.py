@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...errors import nearest
+from ...checks import check_choice
 from ...extras import MissingExtraError
 from .checkpoints import CheckpointError, load_into
 from .equinox_files import name_leaves, read_leaves
@@ -240,8 +240,7 @@ def galaxygrad_file(name: str) -> Path:
         ValueError: unknown name.
         MissingExtraError: the package is not installed.
     """
-    if name not in GALAXYGRAD:
-        raise ValueError(f"name={name!r} is unknown: {nearest(name, GALAXYGRAD)}")
+    check_choice(name, GALAXYGRAD, "name")
     spec = find_spec("galaxygrad")
     folders = None if spec is None else spec.submodule_search_locations
     if not folders:
@@ -272,8 +271,7 @@ def load_galaxygrad(
         MissingExtraError: no path given and the package is not installed.
         CheckpointError: missing or damaged file, or weights of another network.
     """
-    if name not in GALAXYGRAD:
-        raise ValueError(f"name={name!r} is unknown: {nearest(name, GALAXYGRAD)}")
+    check_choice(name, GALAXYGRAD, "name")
     config = ScoreNetConfig(size=int(name.rpartition("-")[2]))
     net = load_scorenet(path or galaxygrad_file(name), config)
     return GalaxyField(net, longest).to(device).eval()

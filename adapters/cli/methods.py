@@ -9,7 +9,7 @@ from typing import Any
 import quadflow
 
 from ...errors import nearest
-from ...plans.registry import Method
+from ...plans.method import Method
 from ...rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
 
 ALIASES = {"radau-iia": "radau-right", "lobatto-iiia": "gauss-lobatto"}

@@ -46,14 +46,9 @@ def _subject(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _order(arguments: argparse.Namespace) -> None:
-    from ...analysis.orders.convergence import (
-        KINDS,
-        default_budget,
-        measured_order,
-        order_figures,
-        window_length,
-    )
+    from ...analysis.orders.convergence import KINDS, default_budget, measured_order, window_length
     from ...analysis.orders.error_kinds import MP_KINDS
+    from ...analysis.orders.measurement import order_figures
     from ...analysis.problems.problem import parse_problem
 
     out = json = None

@@ -30,7 +30,7 @@ def _subject(arguments: argparse.Namespace) -> Any:
     family = arguments.method
     if family not in ADJOINTS:
         return named_method(arguments)
-    from ...analysis.stability.report import implicit_method
+    from ...analysis.exact.runge_kutta import implicit_method
 
     why = f"{family} is no collocation on a rule, on which sweeps could be made"
     refuse_rule_arguments(arguments, why, "sweeps", "guess")

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checks import check_choice
 from ...equations.ownership import Outputs, Untouched
 from ...equations.velocity import Time
-from ...errors import nearest
 
 Call = Callable[[Any, Tensor, Tensor, Tensor | None, Mapping[str, Any]], Any]
 """(model, x, t, labels, extras) -> the model's raw output."""
@@ -96,10 +96,7 @@ def resolve_convention(convention: Convention | str) -> Convention:
     """A convention, or the one of this name in `CONVENTIONS`."""
     if isinstance(convention, Convention):
         return convention
-    if convention not in CONVENTIONS:
-        raise ValueError(
-            f"convention={convention!r} is unknown: {nearest(convention, CONVENTIONS)}"
-        )
+    check_choice(convention, CONVENTIONS, "convention")
     return CONVENTIONS[convention]
 
 

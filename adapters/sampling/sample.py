@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import nearest
-from ...plans.registry import Method, adams, anchors
+from ...checks import check_choice, integer_from
+from ...plans.anchors import adams, anchors
+from ...plans.method import Method
 from ...rules.quadrature import QuadratureRule, gauss_legendre
 from ...solution import Statistics
 from ...solve import solve
@@ -174,8 +175,7 @@ def time_grid(
 
     Source: Esser et al. 2024, eq. 23.
     """
-    if isinstance(intervals, bool) or not isinstance(intervals, int) or intervals < 1:
-        raise ValueError(f"intervals must be an integer >= 1, got {intervals!r}")
+    integer_from(1, intervals, "intervals")
     if not 0 < shift < float("inf"):
         raise ValueError(f"shift must be positive and finite, got {shift}")
     if not all(0 <= s <= 1 for s in sigmas) or sigmas[0] == sigmas[1]:
@@ -239,10 +239,9 @@ def sample(
             what `FlowField` and `solve` raise.
         SolveError: the samples are not finite.
     """
-    if isinstance(method, str) and method not in SAMPLERS:
-        raise ValueError(f"method={method!r} is unknown: {nearest(method, SAMPLERS)}")
-    if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
-        raise ValueError(f"nfe must be an integer >= 1, got {nfe!r}")
+    if isinstance(method, str):
+        check_choice(method, SAMPLERS, "method")
+    integer_from(1, nfe, "nfe")
     _check_state(noise, "noise" if sigmas[0] == 1 else "x")
     flow = FlowField(
         model, convention, labels, guidance or Guidance(), extras or {},

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...plans.anchors import AnchorsMethod, anchors
 from ...plans.interpolants import Anchor, Interpolant, Interval
-from ...plans.registry import AnchorsMethod, anchors
 from ...rules.quadrature import QuadratureRule, gauss_legendre, gauss_lobatto
 from ..backbones.embedding import LabelEmbedder, ScalarEmbedder
 from ..flow.field import FlowField

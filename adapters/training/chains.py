@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ...plans.registry import adams
+from ...plans.anchors import adams
 from ...solve import solve
 from ..data.datasets import Images
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention

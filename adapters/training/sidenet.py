@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...equations.velocity import StateLayout, Velocity
-from ...plans.registry import anchors
+from ...plans.anchors import anchors
 from ...plans.step import State, Stepper
 from ...rules.quadrature import gauss_legendre
 from ..backbones.checkpoints import save_weights

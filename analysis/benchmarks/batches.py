@@ -16,7 +16,8 @@ from typing import Any
 
 from ..cost.equal_error import compare
 from ..problems.subjects import Subject, ring
-from ..solvers.solver import Solver, other_solvers, quadflow_solvers
+from ..solvers.run import Solver
+from ..solvers.solver import other_solvers, quadflow_solvers
 from .report import (
     PEER_KINDS,
     Record,

@@ -32,7 +32,8 @@ from ..problems.subjects import Subject, ring_start, subject, torch_subject
 from ..report.panels import Panels, styles, tidy_log
 from ..solvers.counting import Counter
 from ..solvers.quadflow import quadflow_solver
-from ..solvers.solver import Solver, missing
+from ..solvers.run import Solver
+from ..solvers.solver import missing
 from ..solvers.torchdiffeq import torchdiffeq_solver
 from .report import Record, left_out, milliseconds, run, table
 

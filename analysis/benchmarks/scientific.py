@@ -18,7 +18,8 @@ from ..cost.equal_error import compare
 from ..cost.rows import geometric_mean
 from ..cost.timing import interleaved
 from ..problems.subjects import SCIENTIFIC, subject
-from ..solvers.solver import Solver, other_solvers, quadflow_solvers
+from ..solvers.run import Solver
+from ..solvers.solver import other_solvers, quadflow_solvers
 from .report import (
     PEER_KINDS,
     Record,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...plans.registry import Method
+from ...plans.method import Method
 from ..problems.problem import Problem, get_problem
 from ..solvers.run import Run, Solver
 from ..solvers.solver import as_solver

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import check_choice
 from ...errors import nearest
 from ..orders.lines import fitted_line
 from ..report.records import picked, written
@@ -90,8 +91,7 @@ class Row:
 
 def check_cost(cost: str) -> None:
     """Raise ValueError where `cost` is none of `COSTS`."""
-    if cost not in COSTS:
-        raise ValueError(f"cost={cost!r} is unknown: {nearest(cost, COSTS)}")
+    check_choice(cost, COSTS, "cost")
 
 
 def cost_at(rows: Sequence[Row], error: float, cost: str = "nfe") -> float | None:

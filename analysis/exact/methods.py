@@ -19,8 +19,11 @@ import numpy as np
 
 import quadflow as qf
 
+from ...plans.adams import VariableOrderMethod
+from ...plans.anchors import AnchorsMethod
 from ...plans.attempt import CONTRACTION
-from ...plans.registry import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
+from ...plans.stages import StagesMethod
+from ...plans.sweeps import SweepsMethod
 from ...rules.tableaus import Tableau
 from .rational_numbers import rational_array
 from .rules import (

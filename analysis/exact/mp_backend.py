@@ -18,8 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import integer_from
+from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import OracleInterpolant, PolynomialInterpolant
-from ...plans.registry import AnchorsMethod, Method, StagesMethod, SweepsMethod
+from ...plans.method import Method
+from ...plans.stages import StagesMethod
+from ...plans.sweeps import SweepsMethod
 from ...rules.quadrature import QuadratureRule
 from ...rules.tableaus import DOPRI5, Tableau
 from ..problems.problem import Problem
@@ -355,8 +359,7 @@ def mp_solve(
         ArithmeticError: the collocation equations did not converge.
     """
     mp = multiprecision()
-    if isinstance(digits, bool) or not isinstance(digits, int) or digits < 16:
-        raise ValueError(f"digits must be an integer >= 16, got {digits!r}")
+    integer_from(16, digits, "digits")
     if start not in ("exact", "own"):
         raise ValueError(f"start must be 'exact' or 'own', got {start!r}")
     with mp.workdps(digits + 10):

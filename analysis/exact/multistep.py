@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ...plans.registry import AnchorsMethod
+from ...plans.anchors import AnchorsMethod
 from .multiprecision import multiprecision
 from .rational_functions import square_free_factors
 from .rules import Poly, exact_rule, lagrange_basis, poly_integral, poly_mul, poly_value

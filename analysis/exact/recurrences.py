@@ -12,8 +12,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import PolynomialInterpolant
-from ...plans.registry import AnchorsMethod, Method, SweepsMethod
+from ...plans.method import Method
+from ...plans.sweeps import SweepsMethod
 from ...rules.lagrange import lagrange_matrix
 from .rational_functions import trimmed
 from .rules import Poly, exact_rule, poly_add, poly_mul, poly_scale

@@ -14,8 +14,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from ...errors import nearest
-from ...plans.registry import Method, StagesMethod, SweepsMethod
+from ...checks import check_choice
+from ...plans.method import Method
+from ...plans.stages import StagesMethod
+from ...plans.sweeps import SweepsMethod
 from ...rules.lagrange import barycentric_weights
 from ...rules.quadrature import QuadratureRule, gauss_lobatto, radau_left, radau_right
 from ...rules.tableaus import Tableau
@@ -150,8 +152,7 @@ def implicit_method(family: str, n: int) -> ImplicitMethod:
     Raises:
         ValueError: an unknown family (the nearest are named), or n that it does not have.
     """
-    if family not in IMPLICIT:
-        raise ValueError(f"family={family!r} is unknown: {nearest(family, IMPLICIT)}")
+    check_choice(family, IMPLICIT, "family")
     return ImplicitMethod(family, IMPLICIT[family][0](n))
 
 

@@ -21,7 +21,7 @@ from ...adapters import (
     time_grid,
 )
 from ...adapters.flow.field import Convention
-from ...plans.registry import AnchorsMethod, anchors
+from ...plans.anchors import AnchorsMethod, anchors
 from .trajectories import rmse
 
 

@@ -6,7 +6,7 @@ and fits the slope.
 
 from __future__ import annotations
 
-from ...errors import nearest
+from ...checks import check_choice
 from ..problems.problem import Problem
 from ..solvers.run import Solver
 from . import single_steps, whole_solves
@@ -31,8 +31,7 @@ def make_kind(of: str, solver: Solver, problem: Problem) -> Kind:
     Raises:
         ValueError: unknown name. UnavailableError: not to be had here.
     """
-    if of not in KINDS:
-        raise ValueError(f"of={of!r} is unknown: {nearest(of, KINDS)}")
+    check_choice(of, KINDS, "of")
     if solver.fixed is None:
         raise UnavailableError(f"{solver.name} cannot be told its steps")
     return _MAKERS[of](solver, problem, solver.fixed)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..problems.problem import Problem
-from ..references.reference import ReferenceFailed, reference_solution
+from ..references.radau import ReferenceFailed
+from ..references.reference import reference_solution
 from ..solvers.run import Run
 
 ROUNDING_FLOOR = 2e-13

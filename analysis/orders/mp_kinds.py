@@ -9,7 +9,9 @@ from fractions import Fraction
 from typing import Any
 
 from ...errors import nearest
-from ...plans.registry import AnchorsMethod, Method, SweepsMethod
+from ...plans.anchors import AnchorsMethod
+from ...plans.method import Method
+from ...plans.sweeps import SweepsMethod
 from ..exact.methods import look_back
 from ..exact.mp_backend import (
     ImplicitCollocation,

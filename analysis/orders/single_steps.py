@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...equations.velocity import StateLayout, Velocity
+from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import Anchor, OracleInterpolant
-from ...plans.registry import AnchorsMethod, Method
+from ...plans.method import Method
 from ...plans.step import State, Stepper
 from ..exact.methods import look_back
 from ..exact.mp_backend import ImplicitCollocation

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..problems.jacobians import by_complex_steps
 from ..problems.problem import Problem
-from ..references.reference import ReferenceFailed, reference_end, relative_error
+from ..references.radau import ReferenceFailed
+from ..references.reference import reference_end, relative_error
 from ..solvers.run import Run, Solver
 from .kind import (
     FRACTIONS,

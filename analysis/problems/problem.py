@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import check_choice
 from ...errors import nearest
 from ..exact.multiprecision import multiprecision
 
@@ -189,8 +190,7 @@ def problems(subset: str | None = None) -> dict[str, Problem]:
     if subset is None:
         return made
     known = {s for p in made.values() for s in p.sets}
-    if subset not in known:
-        raise ValueError(f"set={subset!r} is unknown: {nearest(subset, known)}")
+    check_choice(subset, known, "set")
     return {name: p for name, p in made.items() if subset in p.sets}
 
 
@@ -207,8 +207,7 @@ def get_problem(name: str | Problem, **parameters: Any) -> Problem:
             raise ValueError(f"{name.name} is made already, it takes no {sorted(parameters)}")
         return name
     _load()
-    if name not in _PROBLEMS:
-        raise ValueError(f"problem={name!r} is unknown: {nearest(name, _PROBLEMS)}")
+    check_choice(name, _PROBLEMS, "problem")
     known = inspect.signature(_PROBLEMS[name]).parameters
     for given in parameters:
         if given not in known:

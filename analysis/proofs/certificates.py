@@ -12,7 +12,10 @@ import numpy as np
 
 import quadflow as qf
 
-from ...plans.registry import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
+from ...plans.adams import VariableOrderMethod
+from ...plans.anchors import AnchorsMethod
+from ...plans.stages import StagesMethod
+from ...plans.sweeps import SweepsMethod
 from ...storage import json_number
 from ..exact.methods import ExactStep, exact_step, full_matrix, look_back
 from ..exact.multistep import predictor_and_corrector

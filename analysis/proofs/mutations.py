@@ -25,7 +25,7 @@ import quadflow as qf
 from ...plans import attempt, step
 from ...plans import interpolants as interpolation
 from ...plans import segment as dense
-from ...plans.registry import StagesMethod
+from ...plans.stages import StagesMethod
 from ...rules import lagrange
 from ...rules.quadrature import FAMILIES
 from ...rules.tableaus import Tableau

@@ -11,10 +11,12 @@ from torch import Tensor
 import quadflow as qf
 
 from ...equations.velocity import StateLayout, Velocity
+from ...plans.adams import VariableOrderMethod
+from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import Anchor
-from ...plans.registry import AnchorsMethod, SweepsMethod, VariableOrderMethod
 from ...plans.segment import Segment, lagrange_weights
 from ...plans.step import State, Stepper, StepResult
+from ...plans.sweeps import SweepsMethod
 from ..exact.methods import ExactStep, exact_step, exact_velocity, look_back
 from ..exact.trees import all_trees, density, size, tree_problem, tree_text
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import quadflow as qf
 
 from ...control.control import StepController, rms_norm
-from ...plans.registry import Method
+from ...plans.method import Method
 from ..cost.timing import timed
 from ..problems.problem import Problem
 from ..problems.subjects import Subject

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...plans.registry import Method
+from ...plans.method import Method
 from ..problems.problem import Problem
 from ..problems.subjects import Subject
 from .counting import CountedVelocity, Counter

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import nearest
-from ...plans.registry import Method
+from ...plans.method import Method
 from .callables import callable_solver
 from .diffrax import diffrax_solver
 from .quadflow import quadflow_solver

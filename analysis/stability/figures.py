@@ -11,18 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...extras import require
-from ...plans.registry import collocation
+from ...plans.sweeps import collocation
 from ...rules.quadrature import QuadratureRule
-from ..exact.rational_functions import logarithm_series
+from ..exact.rational_functions import RationalFunction, logarithm_series
 from ..report.panels import COLOURS, check_figure_path, pyplot, save_figure
-from .report import (
-    RationalFunction,
-    Subject,
-    is_multistep,
-    method_title,
-    spectral_radius,
-    stability_function,
-)
+from .report import Subject, is_multistep, method_title, spectral_radius, stability_function
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 """Line styles that tell methods apart without colour."""

@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...plans.registry import AnchorsMethod, Method, StagesMethod, SweepsMethod
+from ...plans.anchors import AnchorsMethod
+from ...plans.method import Method
+from ...plans.stages import StagesMethod
+from ...plans.sweeps import SweepsMethod
 from ...rules.quadrature import QuadratureRule
 from ...rules.tableaus import Tableau
 from ..exact.rational_functions import (

@@ -1,10 +1,10 @@
 """The step compiled by torch.compile: the functions of `attempt`, kept for every func.
 
-A kernel is one try of an interval as one graph, from the start's velocity to the ratio of error and
-tolerance, so that a try costs one call and the host reads one number. It holds what a method and
+A kernel is one trial step as one graph, from the start's velocity to the ratio of error and
+tolerance, so that a trial costs one call and the host reads one number. It holds what a method and
 a state's layout fix; func, its further arguments and all numbers that change come as arguments, the
 numbers as tensors, so that no step compiles anew. Counting happens outside: what a kernel costs is
-what its first try cost, which runs uncompiled and so checks func's output as well.
+what its first trial cost, which runs uncompiled and so checks func's output as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..errors import CompileError
 from ..plans import attempt
 from ..plans.attempt import RuleTensors, Swept
 from ..plans.seen_times import SeenTimes
-from ..rules.tableaus import Tableau
+from ..rules.tableau import Tableau
 
 FUSED = 1024
 """Most entries of a state for which tensors that func joins (torch.stack) are computed in place,
@@ -250,7 +250,7 @@ class CompiledAttempts:
         self._store = _kernels_of(func)
 
     def stages(self, tableau: Tableau, known: bool) -> Attempt:
-        """A try of a Runge-Kutta step; known: with the start's velocity given."""
+        """A trial of a Runge-Kutta step; known: with the start's velocity given."""
         copies = self.velocity.outputs.reused
         kind = (tableau, known, copies)
         found = self._mine.get(kind)
@@ -265,9 +265,9 @@ class CompiledAttempts:
         self, rule: RuleTensors, count: int, from_: str, known: bool, guessed: bool,
         seen: SeenTimes | None,
     ) -> Attempt | None:  # fmt: skip
-        """A try of `count` sweeps, see `attempt.guessed`; known, guessed: with the start's
+        """A trial of `count` sweeps, see `attempt.guessed`; known, guessed: with the start's
         velocity, and the guess, given. seen: with the times that func sees. None before it is
-        decided how nodes are evaluated, which a try finds out that runs as it is."""
+        decided how nodes are evaluated, which a trial finds out that runs as it is."""
         mode = self.velocity.mode
         if mode == "auto":
             return None
@@ -299,10 +299,10 @@ class CompiledAttempts:
 
 
 class Attempt:
-    """A kernel as the tries of one solve use it.
+    """A kernel as the trial steps of one solve use it.
 
     Attributes:
-        known: whether its cost is; else a try is to run as it is, and `measure` to follow.
+        known: whether its cost is; else a trial is to run as it is, and `measure` to follow.
     """
 
     def __init__(self, solve: CompiledAttempts, kernel: _Kernel) -> None:
@@ -312,7 +312,7 @@ class Attempt:
         self._packed: Tensor | None = None
 
     def measure(self, before: tuple[int, int, int]) -> None:
-        """Keep the cost of the try that began when the velocity's counts were `before`."""
+        """Keep the cost of the trial that began when the velocity's counts were `before`."""
         now = counts(self._solve.velocity)
         if now[2] == before[2]:  # else it found out how nodes are evaluated as well
             self._kernel.cost = (now[0] - before[0], now[1] - before[1])

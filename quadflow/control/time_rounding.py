@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..equations.velocity import Velocity
 from ..errors import RoundingWarning, caller_level
-from ..plans.registry import AMPLIFICATION, Method, SweepsMethod
+from ..plans.method import Method
+from ..plans.sweeps import AMPLIFICATION, SweepsMethod
 from .control import Tolerance
 
 FELT = 0.3

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import real_number
 from ..equations.velocity import StateLayout
 from ..errors import ToleranceWarning, caller_level
 
@@ -31,8 +32,8 @@ def default_atol(layout: StateLayout) -> float:
 
 
 def least_rtol(layout: StateLayout) -> float:
-    """100 roundings of the dtype in which states are added up, and no less than one of func's
-    values: where these are rounded more coarsely, adding up averages them."""
+    """100 roundings of the dtype in which states are added up, and no less than one rounding of
+    func's values: where these are rounded more coarsely, adding up averages the roundings."""
     own, of_func = (torch.finfo(dtype).eps for dtype in (layout.dtype, layout.func_dtype))
     return max(ROUNDINGS * own, of_func)
 
@@ -42,16 +43,16 @@ def least_atol(layout: StateLayout) -> float:
     return torch.finfo(layout.dtype).tiny
 
 
-def held_rtol(value: Any, layout: StateLayout, name: str = "rtol") -> Any:
-    """A relative tolerance, raised to what the state's dtype holds with a `ToleranceWarning`: a
-    number, a tensor (entry by entry; comes back in the state's real dtype) or a tuple or list of
-    these."""
-    return _raised(value, least_rtol(layout), layout, name)
+def held(rtol: Any, atol: Any, layout: StateLayout, prefix: str = "") -> tuple[Any, Any]:
+    """Tolerances raised (with a `ToleranceWarning`) to what the state's dtype holds.
 
-
-def held_atol(value: Any, layout: StateLayout, name: str = "atol") -> Any:
-    """`held_rtol` of an absolute tolerance."""
-    return _raised(value, least_atol(layout), layout, name)
+    rtol, atol: a number, a tensor (raised entry by entry; it comes back in the state's real dtype),
+    or a tuple or list of these; what is none of them comes back as it is. prefix: of their names.
+    """
+    return (
+        _raised(rtol, least_rtol(layout), layout, f"{prefix}rtol"),
+        _raised(atol, least_atol(layout), layout, f"{prefix}atol"),
+    )
 
 
 def _raised(value: Any, least: float, layout: StateLayout, name: str) -> Any:
@@ -72,8 +73,8 @@ def _raised(value: Any, least: float, layout: StateLayout, name: str) -> Any:
 
 
 def _at_least(value: Any, least: float) -> tuple[Any, float]:
-    """The value, raised, and the least number in it; what is no tolerance as it is, which others
-    refuse."""
+    """The value raised to `least`, and the smallest number in it. What is no tolerance comes back
+    as it is, to be refused elsewhere."""
     if isinstance(value, (tuple, list)):
         parts = [_at_least(part, least) for part in value]
         raised = [part for part, _ in parts]
@@ -87,3 +88,32 @@ def _at_least(value: Any, least: float) -> tuple[Any, float]:
     if not isinstance(value, (float, np.floating)) or not value > 0:
         return value, math.inf
     return max(value, least), float(value)
+
+
+def positive_tolerance(value: Any, name: str) -> Any:
+    """A tolerance as it is: a positive number, or a tensor of such.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    try:
+        if isinstance(value, Tensor) and (value.is_complex() or not value.numel()):
+            raise TypeError("no order, or nothing")
+        smallest = real_number(value.min() if isinstance(value, Tensor) else value, name)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a float or a tensor, got {value!r}") from error
+    if not (smallest > 0 and (isinstance(value, Tensor) or math.isfinite(smallest))):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return value
+
+
+def check_fits(tolerance: Any, name: str, y: Tensor) -> None:
+    """Refuse a tolerance that does not broadcast against the state."""
+    if not isinstance(tolerance, Tensor):
+        return
+    pairs = zip(reversed(tolerance.shape), reversed(y.shape), strict=False)
+    if tolerance.dim() > y.dim() or any(mine not in (1, its) for mine, its in pairs):
+        raise ValueError(
+            f"{name} has shape {tuple(tolerance.shape)}, which does not broadcast against the "
+            f"state's, {tuple(y.shape)}"
+        )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..errors import real_number
+from ..checks import real_number
 from .velocity import DetailedVelocity
 
 
@@ -29,8 +29,8 @@ def differentiated(x: Tensor) -> bool:
 def with_graph(t: Any) -> Any:
     """Requested times as a tensor where derivatives of any of them are wanted, else as they are.
 
-    t: a tensor; or a list or tuple of numbers and 0-dimensional real tensors of any dtype, which
-    becomes a float64 tensor (T,) on the device of the first of those that are differentiated.
+    t: a tensor; or a list or tuple of numbers and 0-dimensional real tensors of any dtype. Such a
+    sequence becomes a float64 tensor (T,) on the device of the first entry that is differentiated.
 
     Raises:
         TypeError, ValueError: a tensor in a sequence that is complex, or of more than one number.
@@ -152,5 +152,5 @@ def _scaled(value: Any, slope: Tensor) -> Any:
 
 
 def _at(scalar: Tensor, like: Tensor) -> Tensor:
-    """A 0-dimensional tensor usable with `like`: one on the CPU is so everywhere, unmoved."""
+    """A 0-dimensional tensor where `like` is; one on the CPU can be used everywhere, unmoved."""
     return scalar if scalar.device.type == "cpu" else scalar.to(like.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,14 +18,25 @@ from torch import Tensor
 from ..errors import VelocityError
 from ..host import worst
 
-if TYPE_CHECKING:
-    from .velocity import Velocity
-
 ROUNDINGS = 200
 """Roundings of its terms that a value may differ by, evaluated in another way."""
 
 
-def find_mode(velocity: Velocity, node_times: Tensor, states: Tensor) -> str:
+class Counted(Protocol):
+    """What is probed: a `Velocity`, which counts what it costs."""
+
+    nfe: int
+    calls: int
+    probe_nfe: int
+    span: tuple[float, float]
+    window: tuple[float, float] | None
+
+    def __call__(self, t: Any, y: Tensor) -> tuple[Tensor, Any]: ...
+
+    def evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor: ...
+
+
+def find_mode(velocity: Counted, node_times: Tensor, states: Tensor) -> str:
     """The fastest way of evaluating several nodes together that can be trusted.
 
     - "loop" where vmap fails or differs: vmap refuses a func that reads numbers out of its
@@ -45,7 +56,7 @@ def find_mode(velocity: Velocity, node_times: Tensor, states: Tensor) -> str:
     return mode
 
 
-def _trusted_mode(velocity: Velocity, node_times: Tensor, y: Tensor) -> str:
+def _trusted_mode(velocity: Counted, node_times: Tensor, y: Tensor) -> str:
     n = len(y)
 
     def evaluate(mode: str, times: Tensor, y: Tensor) -> Tensor:
@@ -95,9 +106,10 @@ def _trusted_mode(velocity: Velocity, node_times: Tensor, y: Tensor) -> str:
     return "broadcast"
 
 
-def spread_times(velocity: Velocity, n: int) -> Tensor:
-    """n different times (n,), float64 on the CPU, over the span, or over the part of it that func
-    may be evaluated in."""
+def spread_times(velocity: Counted, n: int) -> Tensor:
+    """n different times (n,), float64 on the CPU, spread over the span, or over the part of it that
+    func may be evaluated in.
+    """
     start, end = velocity.span
     if not math.isfinite(end):  # an event ends the solve
         end = start + math.copysign(1.0, end)
@@ -128,8 +140,9 @@ def far_away(y: Tensor) -> float:
 
 
 def rounding(reference: Tensor) -> Tensor:
-    """What rounding may do to each entry of values (n, *shape) at n states: to its own size, and
-    (where large terms cancel) to the size of those terms, which moving by 1 % shows: (*shape)."""
+    """Bound (*shape) on what rounding does to values (n, *shape) at n states within 1 % of one
+    another: relative to the values and, where large terms cancel, to the size of those terms, which
+    the differences between the states show."""
     spread = (reference - reference[0]).abs().amax(0)
     size = reference.abs().amax(0) + 100 * spread
     bound: Tensor = ROUNDINGS * torch.finfo(reference.dtype).eps * size
@@ -137,7 +150,7 @@ def rounding(reference: Tensor) -> Tensor:
 
 
 def check_samples(
-    velocity: Velocity, t: np.ndarray, t_end: np.ndarray, y: Tensor, rtol: float
+    velocity: Counted, t: np.ndarray, t_end: np.ndarray, y: Tensor, rtol: float
 ) -> None:
     """Refuse a func whose velocity of one sample depends on another sample, or on its time.
 
@@ -186,8 +199,11 @@ def mixed_samples(
 
 
 def _groups(count: int) -> list[np.ndarray]:
-    """Groups of samples to move, bool (B,). Each of two samples is moved without the other for
-    almost any pair, for neighbours and for the two halves of a batch in both directions."""
+    """Groups of samples to move, bool (B,).
+
+    For almost any pair of samples there is a group that holds one without the other; for
+    neighbours, and for the two halves of a batch, in both directions.
+    """
     index = np.arange(count)
     scattered = (index * 0.7548776662466927) % 1.0 < 0.5
     groups = [index % 2 == 0, index % 2 == 1, index < count // 2, scattered]
@@ -199,7 +215,9 @@ def _mixed_samples(
     call: Callable[[Tensor, Tensor], Tensor], t: np.ndarray, t_end: np.ndarray, y: Tensor,
     rtol: float,
 ) -> tuple[int, list[int]] | None:  # fmt: skip
-    """A sample that changed where others were moved, and some of those; None where none did."""
+    """A sample whose value changed where others were moved, and some of those; None where no value
+    did.
+    """
     column = (-1, *(1,) * (y.dim() - 1))
     end = np.where(np.isfinite(t_end), t_end, t + np.sign(t_end))
 
@@ -229,10 +247,10 @@ def _mixed_samples(
     bound = (share * size).reshape(-1, *(1,) * (reference.dim() - 1))
     groups, far = _groups(len(y)), far_away(y)
     # a little, then past any threshold: above, below, and out of the numbers, late in the span
-    tries = [(group, y + (y - states), 0.6180339887498949) for group in groups]
+    moves_of = [(group, y + (y - states), 0.6180339887498949) for group in groups]
     for group, place in zip(groups[:1] + groups[::-1], (far, -far, math.nan), strict=False):
-        tries.append((group, torch.full_like(y, place), 1.0))
-    for group, away, part in tries:
+        moves_of.append((group, torch.full_like(y, place), 1.0))
+    for group, away, part in moves_of:
         moves = torch.from_numpy(group).to(y.device).reshape(column)
         when = times(np.where(group, t + part * (end - t), t))
         value = evaluate(when, torch.where(moves, away, states))

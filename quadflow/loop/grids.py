@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import monotone_times
+from ..checks import real_number
+from ..equations.times import monotone_times
 from ..equations.velocity import StateLayout
-from ..errors import real_number
 from .steps import Landing
 
 
 def per_sample_grid(
     grid: Tensor, ends: Sequence[float], sign: float, layout: StateLayout
 ) -> Iterable[float]:
-    """The ends of the steps of a grid (N+1, *per sample), the last one as the float that it is.
+    """The ends of the steps of a grid (N+1, *per sample): tensors, and the last one as a float.
 
     Args:
         grid: real; grid[i] broadcasts against the state.

@@ -16,11 +16,13 @@ from ..control.time_rounding import TimeRounding
 from ..equations.clock import differentiated
 from ..equations.probing import check_samples
 from ..host import worst
-from ..observe.events import Stop
+from ..observe.events.event import Stop
 from ..plans.interpolants import Anchor
-from ..plans.registry import Method, StagesMethod, SweepsMethod
+from ..plans.method import Method
 from ..plans.segment import Segment
+from ..plans.stages import StagesMethod
 from ..plans.step import SamplesStep, State, Stepper, StepResult, Unfinished
+from ..plans.sweeps import SweepsMethod
 from .steps import (
     NEAR,
     Ended,

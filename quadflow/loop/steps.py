@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import real_number
 from ..control.control import StepController, Tolerance, first_step, worth_a_sweep
 from ..control.lookout import ABOUT, Lookout
 from ..control.time_rounding import TimeRounding
 from ..equations.velocity import Velocity
-from ..errors import StiffnessWarning, real_number
+from ..errors import StiffnessWarning
 from ..host import worst
 from ..observe.stiffness import StiffnessMonitor
-from ..plans.registry import Method, StagesMethod, VariableOrderMethod
+from ..plans.adams import VariableOrderMethod
+from ..plans.method import Method
+from ..plans.stages import StagesMethod
 from ..plans.step import NotContracting, State, Stepper, StepResult
 from ..plans.variable_order import SUDDEN, OrderControl
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..extras import progress
-from ..loop.steps import Steps
 from ..plans.step import StepResult
 
 INTERVAL = 0.1
@@ -58,8 +57,12 @@ class ProgressBar:
         self._show()
         self._bar.close()
 
-    def take(self, result: StepResult, steps: Steps) -> None:
-        """A step was accepted."""
+    def take(self, result: StepResult, steps: object) -> None:
+        """A step was accepted.
+
+        steps: the steps of the solve; where every sample has its own, `active` says who still has
+        a way to go (bool (B,)).
+        """
         self.steps += 1
         samples = result.samples
         if samples is not None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..rules.lagrange import lagrange_integrals, lagrange_taylor
-from ..rules.quadrature import QuadratureRule
-from ..rules.tableaus import Tableau
+from ..rules.rule import QuadratureRule
+from ..rules.tableau import Tableau
 from .seen_times import SeenTimes
 from .segment import along, combine
 

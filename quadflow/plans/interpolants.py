@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..rules.lagrange import lagrange_matrix
-from ..rules.quadrature import QuadratureRule
+from ..rules.rule import QuadratureRule
 from .segment import WeightFunction, combine, lagrange_weights
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..rules.lagrange import lagrange_derivatives
-from ..rules.quadrature import QuadratureRule
+from ..rules.rule import QuadratureRule
 
 Array = np.ndarray
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..rules.decimals import gauss_arrays
 from ..rules.lagrange import lagrange_integrals, lagrange_matrix
-from ..rules.quadrature import gauss_arrays
 
 WeightFunction = Callable[[Any], Sequence[Any]]
 """θ -> the m weights: numbers for a float, tensors of θ's shape for a tensor."""

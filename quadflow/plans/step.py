@@ -15,13 +15,18 @@ from ..compiled.step import Attempt, CompiledAttempts, counts
 from ..control.control import Tolerance
 from ..equations.velocity import Velocity
 from ..host import worst
-from ..rules.tableaus import DOPRI5, Tableau
+from ..rules.pairs import DOPRI5
+from ..rules.tableau import Tableau
 from . import attempt
+from .adams import VariableOrderMethod
+from .anchors import AnchorsMethod
 from .attempt import RuleTensors, Swept
 from .interpolants import Anchor, Interval
-from .registry import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
+from .method import Method
 from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
 from .segment import Segment, WeightFunction, along, combine, lagrange_weights, polynomial_weights
+from .stages import StagesMethod
+from .sweeps import SweepsMethod
 from .variable_order import IntervalWeights, interval_weights
 
 TRUSTED = 100.0

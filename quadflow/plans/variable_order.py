@@ -21,7 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rules.quadrature import Array, gauss_arrays
+from ..rules.decimals import gauss_arrays
+from ..rules.rule import Array
 
 MAX_ORDER = 12
 """Beyond, float64 rounding in the differences and the small stability region undo the gain."""

@@ -1,7 +1,7 @@
 """The Lagrange basis on any nodes, in float64: what one step of a multistep method calls.
 
-References
-----------
+Sources:
+
 J.-P. Berrut, L. N. Trefethen, "Barycentric Lagrange interpolation", SIAM Review 46 (2004).
 
 N. J. Higham, "The numerical stability of barycentric Lagrange interpolation", IMA Journal of
@@ -13,15 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .quadrature import MAX_NODES, Array, gauss_arrays
-
-__all__ = [
-    "barycentric_weights",
-    "lagrange_derivatives",
-    "lagrange_integrals",
-    "lagrange_matrix",
-    "lagrange_taylor",
-]
+from .decimals import gauss_arrays
+from .families import MAX_NODES
+from .rule import Array
 
 
 def _scaled_weights(nodes: Array) -> tuple[float, Array]:
@@ -71,58 +65,39 @@ def _vector(values: ArrayLike, what: str) -> Array:
 
 
 def barycentric_weights(nodes: ArrayLike) -> Array:
-    """Barycentric weights of distinct nodes anywhere on the real line.
+    """Barycentric weights (n,) of distinct nodes anywhere on the real line.
 
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order.
+    They are ``1 / prod_{k != j} s (x_j - x_k)`` with s = 4 / (max - min), which leaves the
+    barycentric formula unchanged and keeps the products from over- or underflowing.
 
-    Returns
-    -------
-    float64, shape (n,)
-        ``1 / prod_{k != j} s (x_j - x_k)`` with s = 4 / (max - min), which leaves the barycentric
-        formula unchanged and keeps the products from over- or underflowing.
+    Args:
+        nodes: (n,), distinct and finite, in any order.
 
-    Raises
-    ------
-    ValueError
-        If nodes are not finite or not distinct.
+    Raises:
+        ValueError: nodes are not finite or not distinct.
 
-    References
-    ----------
-    Berrut & Trefethen 2004.
+    Source: Berrut & Trefethen 2004.
     """
     return _scaled_weights(_vector(nodes, "nodes"))[1]
 
 
 def lagrange_matrix(nodes: ArrayLike, points: ArrayLike) -> Array:
-    """Values of the Lagrange basis polynomials of the nodes at the points.
+    """Values (m, n) of the Lagrange basis polynomials of the nodes at the points.
 
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order, anywhere on the real line.
-    points : array_like, shape (m,)
-        Where to evaluate; outside the nodes as well.
+    Row i times the values at the nodes is the interpolant at point i. At a node the row is exactly
+    0 and 1.
 
-    Returns
-    -------
-    float64, shape (m, n)
-        Row i times the values at the nodes is the interpolant at point i. At a node the row is
-        exactly 0 and 1.
+    Args:
+        nodes: (n,), distinct and finite, in any order, anywhere on the real line.
+        points: (m,), where to evaluate; outside the nodes as well.
 
-    Raises
-    ------
-    ValueError
-        If nodes are not finite or not distinct.
+    Raises:
+        ValueError: nodes are not finite or not distinct.
 
-    Notes
-    -----
-    This is the first barycentric form with the node polynomial divided out in
-    advance: weight times the product of the differences to the left and to the right. Every entry
-    is accurate to a few n roundings relative to itself. The second form is not, once a point lies
-    outside the nodes (Higham 2004), and multistep methods extrapolate.
+    This is the first barycentric form with the node polynomial divided out in advance: weight times
+    the product of the differences to the left and to the right. Every entry is accurate to a few n
+    roundings relative to itself. The second form is not, once a point lies outside the nodes
+    (Higham 2004), and multistep methods extrapolate.
     """
     x = _vector(nodes, "nodes")
     scale, weights = _scaled_weights(x)
@@ -130,30 +105,18 @@ def lagrange_matrix(nodes: ArrayLike, points: ArrayLike) -> Array:
 
 
 def lagrange_taylor(nodes: ArrayLike, centre: float) -> Array:
-    """Taylor coefficients of the Lagrange basis polynomials of the nodes.
+    """Taylor coefficients (n, n) of the Lagrange basis polynomials of the nodes.
 
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order, anywhere on the real line.
-    centre : float
-        Where they are expanded.
+    Row m times the values at the nodes is the coefficient of ``(x - centre)**m`` in the
+    interpolant. With all nodes on one side of the centre the coefficients of a basis polynomial
+    have one sign on the other side: the sum over m there is as accurate as `lagrange_matrix`.
 
-    Returns
-    -------
-    float64, shape (n, n)
-        Row m times the values at the nodes is the coefficient of ``(x - centre)**m`` in the
-        interpolant.
+    Args:
+        nodes: (n,), distinct and finite, in any order, anywhere on the real line.
+        centre: where the polynomials are expanded.
 
-    Raises
-    ------
-    ValueError
-        If nodes are not finite or not distinct.
-
-    Notes
-    -----
-    With all nodes on one side of the centre the coefficients of a basis polynomial have one sign on
-    the other side: the sum over m there is as accurate as `lagrange_matrix`.
+    Raises:
+        ValueError: nodes are not finite or not distinct.
     """
     x = _vector(nodes, "nodes")
     scale, weights = _scaled_weights(x)
@@ -167,27 +130,18 @@ def lagrange_taylor(nodes: ArrayLike, centre: float) -> Array:
 
 
 def lagrange_derivatives(nodes: ArrayLike) -> Array:
-    """The differentiation matrix of the nodes.
+    """The differentiation matrix (n, n) of the nodes.
 
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order, anywhere on the real line.
+    Row i times the values at the nodes is the interpolant's derivative at node i. Rows sum to 0, so
+    that constants have none.
 
-    Returns
-    -------
-    float64, shape (n, n)
-        Row i times the values at the nodes is the interpolant's derivative at node i. Rows sum to
-        0, so that constants have none.
+    Args:
+        nodes: (n,), distinct and finite, in any order, anywhere on the real line.
 
-    Raises
-    ------
-    ValueError
-        If nodes are not finite or not distinct.
+    Raises:
+        ValueError: nodes are not finite or not distinct.
 
-    References
-    ----------
-    Berrut & Trefethen 2004, section 9.3.
+    Source: Berrut & Trefethen 2004, section 9.3.
     """
     x = _vector(nodes, "nodes")
     _, weights = _scaled_weights(x)
@@ -215,33 +169,20 @@ def _basis_values(nodes: Array, scale: float, weights: Array, points: Array) -> 
 
 
 def lagrange_integrals(nodes: ArrayLike, uppers: ArrayLike, lower: float = 0.0) -> Array:
-    """Integrals of the Lagrange basis polynomials of the nodes from `lower` to each of `uppers`.
+    """Integrals (m, n) of the Lagrange basis polynomials from `lower` to each of `uppers`.
 
-    Parameters
-    ----------
-    nodes : array_like, shape (n,)
-        Distinct and finite, in any order, anywhere on the real line; n <= 256.
-    uppers : array_like, shape (m,)
-        Upper limits, on either side of `lower`.
-    lower : float
-        The lower limit they share.
+    Row i times the values at the nodes is the interpolant's integral from `lower` to ``uppers[i]``.
 
-    Returns
-    -------
-    float64, shape (m, n)
-        Row i times the values at the nodes is the interpolant's integral from `lower` to
-        ``uppers[i]``.
+    Args:
+        nodes: (n,), distinct and finite, in any order, anywhere on the real line; n <= 256.
+        uppers: (m,), upper limits, on either side of `lower`.
+        lower: the lower limit they share.
 
-    Raises
-    ------
-    ValueError
-        If nodes are not finite, not distinct or more than 256.
+    Raises:
+        ValueError: nodes are not finite, not distinct or more than 256.
 
-    Notes
-    -----
-    Gauss's rule with n/2 points on each interval is exact for degree n - 1; what
-    remains is rounding. All is computed relative to `lower`, so nodes that are times far from 0
-    lose nothing.
+    Gauss's rule with n/2 points on each interval is exact for degree n - 1; what remains is
+    rounding. All is computed relative to `lower`, so nodes that are times far from 0 lose nothing.
     """
     x = _vector(nodes, "nodes") - lower
     if x.size > 2 * MAX_NODES:

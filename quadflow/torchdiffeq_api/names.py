@@ -5,10 +5,14 @@ from __future__ import annotations
 import enum
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import nearest
-from ..plans.registry import Method, adams, get_method, method_names, stages
+from ..checks import check_choice, integer_from
+from ..errors import caller_level, nearest
+from ..plans.anchors import adams
+from ..plans.method import Method
+from ..plans.registry import get_method, method_names
+from ..plans.stages import stages
 from ..rules.tableaus import FEHLBERG2
 
 
@@ -48,19 +52,9 @@ TORCHDIFFEQ_METHODS: tuple[str, ...] = (*_ADAPTIVE, *_FIXED, *_ADAMS, _SCIPY)
 _MAX_ORDER, _LEAST_ORDER = 12, 4
 
 _OF_ADAPTIVE = (
-    "first_step",
-    "min_step",
-    "max_step",
-    "max_num_steps",
-    "safety",
-    "ifactor",
-    "dfactor",
-    "norm",
-    "dtype",
-    "step_t",
-    "jump_t",
-    "grid_points",
-)
+    "first_step", "min_step", "max_step", "max_num_steps", "safety", "ifactor", "dfactor", "norm",
+    "dtype", "step_t", "jump_t", "grid_points",
+)  # fmt: skip
 _OF_FIXED = ("step_size", "grid_constructor", "interp", "perturb")
 _OF_EITHER = ("eps", "node_evaluation")
 _OF_ADAMS = ("max_order", "max_iters")
@@ -76,10 +70,21 @@ _USED: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def named_method(
-    method: str | Method | None, options: Mapping[str, Any]
-) -> tuple[str, Method | None, Kind]:
-    """What `odeint` runs: the name asked for, its Method (None for SciPy's), how steps are chosen.
+class NamedMethod(NamedTuple):
+    """What `odeint` runs: the name asked for, its Method (None for SciPy's), how steps are made."""
+
+    name: str
+    method: Method | None
+    kind: Kind
+
+    @property
+    def has_exact_adjoint(self) -> bool:
+        """See `Method.has_exact_adjoint`."""
+        return self.method is not None and self.method.has_exact_adjoint
+
+
+def torchdiffeq_method(method: str | Method | None, options: Mapping[str, Any]) -> NamedMethod:
+    """What `odeint` runs.
 
     Args:
         method: a name of torchdiffeq, a registered name, a Method, or None for "dopri5". Where
@@ -107,7 +112,7 @@ def named_method(
         raise ValueError(f"options {refused} have no use in method {name!r}: {_why(refused, kind)}")
     if kind is Kind.ADAMS:
         chosen = _adams(name, options)
-    return name, chosen, kind
+    return NamedMethod(name, chosen, kind)
 
 
 def _look_up(method: str | Method, options: Mapping[str, Any]) -> tuple[Method | None, Kind]:
@@ -120,9 +125,7 @@ def _look_up(method: str | Method, options: Mapping[str, Any]) -> tuple[Method |
             return get_method(_FIXED[method]), Kind.FIXED
         if method in _ADAPTIVE:
             return get_method(_ADAPTIVE[method]), Kind.ADAPTIVE
-        known = {*TORCHDIFFEQ_METHODS, *method_names()}
-        if method not in known:
-            raise ValueError(f"method={method!r} is unknown: {nearest(method, known)}")
+        check_choice(method, {*TORCHDIFFEQ_METHODS, *method_names()}, "method")
     chosen = get_method(method)
     stepped = "step_size" in options or "grid_constructor" in options
     return chosen, Kind.FIXED if stepped or chosen.error_order is None else Kind.ADAPTIVE
@@ -142,21 +145,15 @@ def _why(refused: list[str], kind: Kind) -> str:
 
 def _adams(name: str, options: Mapping[str, Any]) -> Method:
     """Adams-Bashforth(-Moulton) of max_order, the order of the corrector."""
-    order = _integer(options.get("max_order", _MAX_ORDER), "max_order")
+    order = integer_from(1, options.get("max_order", _MAX_ORDER), "options['max_order']")
     if order > _MAX_ORDER:
         raise ValueError(f"options['max_order'] must be at most {_MAX_ORDER}, got {order}")
     # the corrector is made once: the limit on its iterations is kept whatever it is
-    _integer(options.get("max_iters", 1), "max_iters")
+    integer_from(1, options.get("max_iters", 1), "options['max_iters']")
     if order < _LEAST_ORDER:
         warnings.warn(
             f"max_order={order} is below {_LEAST_ORDER}: {name!r} takes the steps of 'rk4' alone",
-            stacklevel=4,
+            stacklevel=caller_level(),
         )
         return get_method(_FIXED["rk4"])
     return adams(order - 1, _ADAMS[name])
-
-
-def _integer(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"options[{name!r}] must be an integer >= 1, got {value!r}")
-    return value

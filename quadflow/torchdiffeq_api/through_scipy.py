@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..control.tolerances import default_atol, default_rtol, held_atol, held_rtol
+from ..checks import real_number
+from ..control.tolerances import default_atol, default_rtol, held
 from ..equations.velocity import StateLayout, Velocity
-from ..errors import real_number
 
 
 def solve_by_scipy(
@@ -44,8 +44,9 @@ def solve_by_scipy(
     from scipy.integrate import solve_ivp  # slow to import, and wanted here alone
 
     layout = StateLayout(y0)
-    rtol = default_rtol(layout) if rtol is None else held_rtol(rtol, layout)
-    atol = default_atol(layout) if atol is None else held_atol(atol, layout)
+    rtol, atol = held(rtol, atol, layout)
+    rtol = default_rtol(layout) if rtol is None else rtol
+    atol = default_atol(layout) if atol is None else atol
     _refuse_gradients(func, y0 if isinstance(y0, tuple) else (y0,))
     solver = options.get("solver", "LSODA")
     if "min_step" in options and solver != "LSODA":

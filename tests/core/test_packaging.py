@@ -108,10 +108,3 @@ def test_adapters_and_analysis_import_without_extras(tmp_path: Path) -> None:
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in EXTRAS[:-1])
     code = f"import sys\n{blocked}import quadflow.adapters, quadflow.analysis\nprint('fine')\n"
     assert run(code, tmp_path).strip() == "fine"
-
-
-def test_the_core_does_not_import_adapters_or_analysis() -> None:
-    for path in (ROOT / "quadflow").glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        imports = [x for x in text.splitlines() if x.strip().startswith(("import ", "from "))]
-        assert not any("adapters" in line or "analysis" in line for line in imports), path

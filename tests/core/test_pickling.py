@@ -300,7 +300,7 @@ def exception_classes() -> list[type[BaseException]]:
 def test_every_exception_and_warning_survives() -> None:
     classes = exception_classes()
     assert {qf.SolveError, qf.VelocityError, qf.CompileError, qf.StiffnessWarning} <= set(classes)
-    assert NotContracting in classes and len(classes) >= 9
+    assert NotContracting in classes and len(classes) >= 15
     solution = solved(throw=False)
     for cls in classes:
         error = cls("why", solution) if issubclass(cls, qf.SolveError) else cls("why")

@@ -21,7 +21,7 @@ from fuzz_cases import (
 )
 
 import quadflow as qf
-from quadflow.torchdiffeq_api.names import TORCHDIFFEQ_METHODS, Kind, named_method
+from quadflow.torchdiffeq_api.names import TORCHDIFFEQ_METHODS, Kind, torchdiffeq_method
 
 _NAMES = [*TORCHDIFFEQ_METHODS, *sorted(qf.methods())]
 
@@ -43,9 +43,9 @@ def run_odeint(call: Call) -> Verdict:
     method: Any = _NAMES[call.seed % len(_NAMES)] if call.seed % 3 else made.method
     options: dict[str, Any] = {}
     try:
-        _, chosen, kind = named_method(method, {"step_size": 1.0} if call.seed % 2 else {})
+        _, chosen, kind = torchdiffeq_method(method, {"step_size": 1.0} if call.seed % 2 else {})
     except ValueError:
-        _, chosen, kind = named_method(method, {})
+        _, chosen, kind = torchdiffeq_method(method, {})
     if kind in (Kind.FIXED, Kind.ADAMS):
         count = call.steps[1] if call.steps[0] != "adaptive" else 20
         options["step_size"] = abs(span) / count

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ....checks import as_integer, real_number
+
 
 def real(
     problem: str,
@@ -21,8 +23,7 @@ def real(
     Raises:
         TypeError: not a real number. ValueError: not finite, or out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{problem}: {name} must be a real number, got {value!r}")
+    value = real_number(value, f"{problem}: {name}")
     limits = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (
         least > -math.inf
     )
@@ -31,7 +32,7 @@ def real(
         raise ValueError(
             f"{problem}: {name} must be {' and '.join(['finite', *limits])}, got {value!r}"
         )
-    return float(value)
+    return value
 
 
 def whole(problem: str, name: str, value: Any, *, least: int, most: int) -> int:
@@ -40,8 +41,7 @@ def whole(problem: str, name: str, value: Any, *, least: int, most: int) -> int:
     Raises:
         TypeError: not an int. ValueError: out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{problem}: {name} must be an int, got {value!r}")
+    value = as_integer(value, f"{problem}: {name}")
     if not least <= value <= most:
         raise ValueError(f"{problem}: {name} must be from {least} to {most}, got {value}")
     return value

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ....solve import DEFAULT_METHOD
+from ....arguments import DEFAULT_METHOD
 from ...report.panels import Panels, styles
 from ...solvers.solver import as_solver
 from .problem_set import ShortInput, short_inputs

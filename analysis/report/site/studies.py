@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from ....storage import write_json
-from ...cost.work_precision import machine
+from ..machine import machine
 
 FIGURES = Path("docs/figures/laboratory")
 COMMANDS = {

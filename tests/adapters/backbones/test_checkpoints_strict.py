@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from quadflow.adapters import SideNet, SideNetConfig, load_sidenet, load_unet
-from quadflow.adapters.backbones import UNet, UNetConfig
 from quadflow.adapters.backbones.checkpoints import (
     LISTED,
     CheckpointError,
@@ -27,6 +26,7 @@ from quadflow.adapters.backbones.checkpoints import (
     state_dict_of,
 )
 from quadflow.adapters.backbones.sit_checkpoints import load_sit
+from quadflow.adapters.backbones.unet import UNet, UNetConfig
 from quadflow.adapters.data.images import save_png, tile
 
 SIDE = SideNetConfig(in_channels=1, width=8, emb_dim=8, layers=3, heads=2, num_classes=4)

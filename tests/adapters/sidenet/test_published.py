@@ -14,11 +14,11 @@ from paths import DATA
 from torch import Tensor, nn
 
 from quadflow.adapters import SideNet, SideNetConfig, load_sidenet
-from quadflow.adapters.backbones import UNet, UNetConfig
 from quadflow.adapters.backbones.checkpoints import CheckpointError, save_weights
 from quadflow.adapters.backbones.pretrained import load_backbone
 from quadflow.adapters.backbones.sit import SiT, SiTConfig, sit_config
 from quadflow.adapters.backbones.sit_checkpoints import load_sit, sit_config_of
+from quadflow.adapters.backbones.unet import UNet, UNetConfig
 from quadflow.adapters.sidenet.published import save_published_sidenet, sidenet_config
 
 LISTINGS = json.loads((DATA / "published_shapes.json").read_text())

@@ -15,8 +15,8 @@ from toyflow import Toy, seeded
 
 from quadflow.adapters import ChainConfig, SideNet, SideNetConfig, load_sidenet, load_unet
 from quadflow.adapters import train_sidenet as train_side
-from quadflow.adapters.backbones import UNet, UNetConfig
 from quadflow.adapters.backbones.checkpoints import read_weights
+from quadflow.adapters.backbones.unet import UNet, UNetConfig
 from quadflow.adapters.data.datasets import LabelledImages
 from quadflow.adapters.training.backbone import train_backbone
 from quadflow.adapters.training.chains import DataChains

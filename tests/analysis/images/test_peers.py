@@ -15,7 +15,7 @@ from toyflow import Calls, Toy, seeded
 from quadflow.adapters import SAMPLERS, FlowField, Guidance, sample, time_grid
 from quadflow.analysis.images.peers import PEERS, TimedSideNet, run_sampler
 from quadflow.analysis.images.trajectories import converged
-from quadflow.plans.registry import adams
+from quadflow.plans.anchors import adams
 
 TOY = Toy(gap=0.0)
 GUIDED = Guidance(1.5, CLASSES)

@@ -16,9 +16,10 @@ import quadflow as qf
 from quadflow.adapters.cli.order import add_order
 from quadflow.analysis import get_problem
 from quadflow.analysis.exact.mp_backend import ImplicitCollocation
-from quadflow.analysis.orders.convergence import KINDS, OrderMeasurement, measured_order, window
+from quadflow.analysis.orders.convergence import KINDS, measured_order, window
 from quadflow.analysis.orders.error_kinds import make_kind
 from quadflow.analysis.orders.kind import Sample
+from quadflow.analysis.orders.measurement import OrderMeasurement
 from quadflow.analysis.orders.whole_solves import variational_gradient
 from quadflow.analysis.problems.problem import Problem, vector
 from quadflow.analysis.solvers.run import Run, Solver

@@ -26,7 +26,7 @@ from quadflow.analysis.problems.problem import (
     vector,
 )
 from quadflow.analysis.problems.tables import describe, problem_table
-from quadflow.analysis.references.reference import radau_solution
+from quadflow.analysis.references.radau import radau_solution
 
 NAMES = problem_names()
 EXACT = [name for name, p in problems().items() if p.exact is not None]

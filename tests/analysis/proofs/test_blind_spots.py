@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quadflow.analysis.orders.convergence import OrderMeasurement
+from quadflow.analysis.orders.measurement import OrderMeasurement
 from quadflow.analysis.proofs.blind_spots import SCHEMES, BlindSpots, blind_spots, study_problems
 from quadflow.analysis.solvers.solver import as_solver
 

@@ -26,7 +26,10 @@ from quadflow.analysis.exact.trees import all_trees
 from quadflow.analysis.proofs.certificates import certify, certify_solver
 from quadflow.analysis.solvers.run import Solver
 from quadflow.analysis.solvers.solver import as_solver
-from quadflow.plans.registry import AnchorsMethod, StagesMethod, SweepsMethod, VariableOrderMethod
+from quadflow.plans.adams import VariableOrderMethod
+from quadflow.plans.anchors import AnchorsMethod
+from quadflow.plans.stages import StagesMethod
+from quadflow.plans.sweeps import SweepsMethod
 from quadflow.rules.quadrature import FAMILIES
 from quadflow.rules.tableaus import DOPRI5, TSIT5
 

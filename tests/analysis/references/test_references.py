@@ -12,13 +12,8 @@ from mpmath import mp, mpf
 
 import quadflow as qf
 from quadflow.analysis.problems.problem import Problem, get_problem, vector
-from quadflow.analysis.references.radau import _radau
-from quadflow.analysis.references.reference import (
-    ReferenceFailed,
-    radau_solution,
-    reference_end,
-    reference_solution,
-)
+from quadflow.analysis.references.radau import ReferenceFailed, _radau, radau_solution
+from quadflow.analysis.references.reference import reference_end, reference_solution
 
 
 def unknown(name: str, **parameters: float) -> Problem:

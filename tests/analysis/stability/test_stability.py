@@ -25,8 +25,8 @@ from quadflow.analysis.exact.rules import poly_add, poly_mul, poly_scale
 from quadflow.analysis.exact.runge_kutta import IMPLICIT, exact_runge_kutta, inertia
 from quadflow.analysis.stability import report as st
 from quadflow.analysis.stability.lebesgue import lebesgue_constant, lebesgue_function
+from quadflow.plans.anchors import anchors
 from quadflow.plans.interpolants import OracleInterpolant
-from quadflow.plans.registry import anchors
 from quadflow.rules.quadrature import (
     FAMILIES,
     clenshaw_curtis,

@@ -208,13 +208,11 @@ def test_adjoint_settings_ask_for_the_continuous_adjoint() -> None:
 
 
 def test_exact_adjoint_needs_a_symplectic_rule() -> None:
-    from quadflow.gradients.adjoint import has_exact_adjoint
-
-    assert all(has_exact_adjoint(converged(n)) for n in (1, 2, 5, 8))
-    assert not has_exact_adjoint(qf.collocation(qf.gauss_lobatto(4), "converged"))  # symmetric
-    assert not has_exact_adjoint(qf.collocation(qf.radau_right(3), "converged"))
-    assert not has_exact_adjoint(qf.collocation(qf.gauss_legendre(3), 4))
-    assert not has_exact_adjoint(qf.get_method("dopri5"))
+    assert all(converged(n).has_exact_adjoint for n in (1, 2, 5, 8))
+    assert not qf.collocation(qf.gauss_lobatto(4), "converged").has_exact_adjoint  # symmetric
+    assert not qf.collocation(qf.radau_right(3), "converged").has_exact_adjoint
+    assert not qf.collocation(qf.gauss_legendre(3), 4).has_exact_adjoint
+    assert not qf.get_method("dopri5").has_exact_adjoint
 
 
 # -- memory --------------------------------------------------------------------------------------

@@ -469,7 +469,7 @@ def test_a_compiled_function_whose_graph_cannot_be_kept() -> None:
 def test_parameters_apart_are_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that one node made, as replicas have them, are no sources of one another: their graph
     is walked once, not once for each."""
-    from quadflow.gradients import adjoint as module
+    from quadflow.gradients import shared_graphs as module
 
     walks = 0
 

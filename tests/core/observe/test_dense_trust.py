@@ -12,7 +12,7 @@ from host_waits import CountWaits
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.plans.registry import StagesMethod
+from quadflow.plans.stages import StagesMethod
 from quadflow.rules.tableaus import BOSH3, DOPRI5, DOPRI8, HEUN, TSIT5, Tableau
 
 HOURS = np.arange(0.0, 241.0)

@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.observe.bracketing import bracketed_zeros
+from quadflow.observe.events.bracketing import bracketed_zeros
 
 F64 = torch.float64
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
@@ -341,7 +341,7 @@ def test_bad_functions(events, error, match: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"function": 1}, TypeError, r"must be callable as g\(t, y\): 1"),
+        ({"function": 1}, TypeError, r"must be callable as g\(t, y\), got 1"),
         ({"terminal": 0}, ValueError, "terminal must be True, False or an integer >= 1, got 0"),
         ({"terminal": 1.5}, ValueError, "terminal must be .* got 1.5"),
         ({"direction": 2}, ValueError, "direction must be -1, 0 or 1, got 2"),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.observe.hidden_zeros import chebyshev_points, doubts
+from quadflow.observe.events.hidden_zeros import chebyshev_points, doubts
 
 F64 = torch.float64
 METHODS = qf.methods()

@@ -12,7 +12,7 @@ from host_waits import CountWaits
 
 import quadflow as qf
 from quadflow.analysis.problems.problem import get_problem, problem_names, problems
-from quadflow.observe.stiffness import PECE_LIMITS, real_limit
+from quadflow.plans.anchors import PECE_LIMITS
 from quadflow.plans.variable_order import interval_weights
 
 RUNGE_KUTTA = ["heun", "bosh3", "dopri5", "tsit5", "dopri8"]
@@ -44,16 +44,16 @@ def found(f, y0, t=(0.0, 10.0), tol=1e-4, **arguments) -> tuple[qf.Solution, lis
 def test_limits_of_the_literature() -> None:
     """Hairer & Wanner, Solving ODEs II, section IV.2: 3.3 and 6.1 (DOP853's first crossing is at
     6.4; the code stays below it)."""
-    assert real_limit(qf.get_method("dopri5")) == pytest.approx(3.31, abs=0.02)
-    assert real_limit(qf.get_method("dopri8")) == pytest.approx(6.39, abs=0.03)
-    assert real_limit(qf.get_method("heun")) == pytest.approx(2.0, abs=0.02)
-    assert real_limit(qf.get_method("pec3")) is None
-    assert real_limit(qf.collocation(qf.gauss_legendre(3), "converged")) is None
+    assert qf.get_method("dopri5").stability_limit == pytest.approx(3.31, abs=0.02)
+    assert qf.get_method("dopri8").stability_limit == pytest.approx(6.39, abs=0.03)
+    assert qf.get_method("heun").stability_limit == pytest.approx(2.0, abs=0.02)
+    assert qf.get_method("pec3").stability_limit is None
+    assert qf.collocation(qf.gauss_legendre(3), "converged").stability_limit is None
 
 
 @pytest.mark.parametrize("name", [*RUNGE_KUTTA, "gauss", "lobatto", "gauss4", "gauss8", "radau5"])
 def test_steps_decay_below_the_limit_and_grow_above(name: str) -> None:
-    limit = real_limit(qf.get_method(name))
+    limit = qf.get_method(name).stability_limit
 
     def growth(size: float) -> float:
         end = qf.solve(

@@ -24,8 +24,8 @@ from quadflow.analysis.proofs.certificates import certify
 from quadflow.analysis.reliability.estimates import reliability
 from quadflow.control.control import worth_a_sweep
 from quadflow.equations.velocity import StateLayout, Velocity
-from quadflow.plans.registry import SweepsMethod, nodes_for_tolerance
 from quadflow.plans.step import State, Stepper
+from quadflow.plans.sweeps import SweepsMethod, nodes_for_tolerance
 
 AUTOMATIC = ("gauss", "lobatto")
 

@@ -23,8 +23,8 @@ from quadflow.control.control import StepController, Tolerance, rms_norm
 from quadflow.equations.velocity import StateLayout, Velocity
 from quadflow.loop import steps as stepping
 from quadflow.loop.steps import AdaptiveSteps, Landing, Limits
+from quadflow.plans.adams import VariableOrderMethod, adams_variable
 from quadflow.plans.interpolants import Anchor
-from quadflow.plans.registry import VariableOrderMethod, adams_variable
 from quadflow.plans.step import State, Stepper
 from quadflow.plans.variable_order import (
     MAX_ORDER,

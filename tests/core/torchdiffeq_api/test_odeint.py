@@ -117,7 +117,7 @@ def test_options_of_adaptive_steps_arrive() -> None:
         ("dopri5", {"eps": 1e-3}, "eps.*distance from grid_points, of which there are none"),
         ("euler", {"eps": 0.1, "perturb": True}, "eps is the older name of perturb"),
         ("dopri5", {"jump_t": [0.3, 0.5], "step_t": [0.5]}, r"given twice .*\[0.5\]"),
-        ("dopri5", {"jump_t": [[0.3]]}, "jump_t.* must be a 1-d tensor"),
+        ("dopri5", {"jump_t": [[0.3]]}, "jump_t.* must be a one-dimensional"),
         ("dopry5", {}, "method='dopry5' is unknown: did you mean 'dopri"),
         ("euler", {"step_size": 0.1, "grid_constructor": lambda f, y, t: t},
          "step_size or grid_constructor, not both"),

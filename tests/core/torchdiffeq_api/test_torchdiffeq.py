@@ -15,8 +15,8 @@ from torchdiffeq._impl.odeint import SOLVERS
 
 import quadflow as qf
 from quadflow.analysis.proofs.certificates import certify
-from quadflow.torchdiffeq_api.names import TORCHDIFFEQ_METHODS, named_method
-from quadflow.torchdiffeq_api.odeint import odeint_event
+from quadflow.torchdiffeq_api.names import TORCHDIFFEQ_METHODS, torchdiffeq_method
+from quadflow.torchdiffeq_api.odeint_event import odeint_event
 
 Field = Callable[[Tensor, Tensor], Tensor]
 
@@ -65,7 +65,7 @@ def test_every_name_is_known() -> None:
 @pytest.mark.parametrize("name", (*FIXED, *ADAPTIVE))
 def test_every_runge_kutta_method_is_proved(name: str) -> None:
     """Those that are not registered by their own name as well."""
-    _, method, _ = named_method(name, {})
+    _, method, _ = torchdiffeq_method(name, {})
     assert method is not None
     certificate = certify(method)
     assert certificate.agrees, certificate

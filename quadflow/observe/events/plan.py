@@ -1,4 +1,4 @@
-"""Where the events of a solve look at a step: at parts θ of it, from 0 to 1."""
+"""The looks of events at a step: at which parts θ of it, from 0 to 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .hidden_zeros import chebyshev_points
 Array = np.ndarray
 
 LEAST_PARTS = 10
-"""Of a step that is looked at automatically."""
+"""The fewest parts of a step that is looked at automatically."""
 
 
 def parts_for(degree: int) -> int:
@@ -20,7 +20,7 @@ def parts_for(degree: int) -> int:
     return max(LEAST_PARTS, degree + 2)
 
 
-class Plan:
+class LookPlan:
     """The looks of several events at one step.
 
     A lane is a part of the step between two looks of one event; lanes are in the order of the

@@ -19,16 +19,16 @@ _AT_START, _AT_END = 4.0, 64.0  # a step's own sums, and constants of a method, 
 _OF_TIME = 4.0
 
 NEAR_START = 8.0
-"""Roundings of time: a zero that is no further from the start is one at the start."""
+"""Roundings of time within which a zero is one at the start."""
 
 NEAR = 4.0
-"""The same for two zeros that are told apart."""
+"""Roundings of time within which two zeros are one."""
 
 _SMALL = 1 / 32  # of the largest value of the step
 
 
 def roundings(steps: int) -> float:
-    """Roundings of the largest state that the sums of so many steps are off by, at most."""
+    """The most that the sums of so many steps are off by, in roundings of the largest state."""
     return _AT_START if steps == 0 else _AT_END + steps / 2
 
 

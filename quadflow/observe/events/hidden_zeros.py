@@ -24,10 +24,10 @@ from .bracketing import bracketed_zeros
 Array = np.ndarray
 
 MOST_PARTS = 320
-"""More samples are not taken of a function, however badly its polynomial fits."""
+"""The most parts that a function is sampled in, however badly its polynomial fits."""
 
 _FINE = 4
-"""Parts between two samples, in which the polynomial is searched for where it turns: eight for the
+"""Parts between two samples in which turning points of the polynomial are searched: eight for the
 shortest wave that it may hold."""
 
 _ROUNDING = 64 * 2.0**-52
@@ -46,7 +46,8 @@ def chebyshev_points(n: int) -> Array:
 @functools.lru_cache(maxsize=64)
 def _tables(n: int) -> tuple[Array, Array, Array]:
     """Matrices (…, n+1) from samples to Chebyshev coefficients, and to the polynomial and its
-    derivative at _FINE n + 1 points: the Chebyshev points of so many."""
+    derivative at the _FINE n + 1 finer Chebyshev points.
+    """
     to_coefficients = np.linalg.inv(chebyshev.chebvander(2 * chebyshev_points(n) - 1, n))
     fine = chebyshev.chebvander(2 * chebyshev_points(_FINE * n) - 1, n)
     slopes = fine[:, :n] @ chebyshev.chebder(to_coefficients)
@@ -55,12 +56,12 @@ def _tables(n: int) -> tuple[Array, Array, Array]:
 
 @dataclass(frozen=True)
 class Doubts:
-    """Where samples may have missed zeros.
+    """Zeros that samples may have missed.
 
-    columns: of every turning point that comes to zero or near it, the index of its column; places:
-    where in [0, 1]. unresolved: columns of which more samples are wanted. tail: of every column the
-    size of the last coefficients, by which polynomial and function may differ. changes: how often
-    the samples' sign changes in it.
+    columns, places: the turning points that come to zero or near it, each the index of its column
+    and its place in [0, 1]. The others have an entry for every column: unresolved, whether more
+    samples are wanted; tail, the size of the last coefficients, by which polynomial and function
+    may differ; changes, how often the samples' sign changes.
     """
 
     columns: Array
@@ -71,12 +72,14 @@ class Doubts:
 
 
 def doubts(values: Array, before: Doubts | None = None) -> Doubts | None:
-    """What may be hidden between samples (n+1, columns) at `chebyshev_points(n)`; None: nothing.
+    """Zeros that may be hidden between samples (n+1, columns) at `chebyshev_points(n)`; None where
+    there are none.
 
-    before: what half as many samples left in doubt, None for the first ones. More samples are
-    wanted where zeros may be hidden, and the tail either is so large that the polynomial says
-    nothing, or not small. But not where doubling them neither has found zeros nor made the tail
-    fall: rounding, kinks and jumps stay as they are.
+    before: what half as many samples left in doubt, None for the first ones.
+
+    More samples are wanted where zeros may be hidden, and the tail either is so large that the
+    polynomial says nothing, or not small. They are not wanted where doubling them has neither found
+    zeros nor made the tail fall: rounding, kinks and jumps stay as they are.
     """
     low, high = values.min(0), values.max(0)
     n = len(values) - 1

@@ -10,8 +10,8 @@ import torch
 from numpy.polynomial import chebyshev
 from torch import Tensor
 
-from ..plans.segment import Segment, combine
-from ..plans.step import StepResult
+from ...plans.segment import Segment, combine
+from ...plans.step import StepResult
 
 Array = np.ndarray
 
@@ -19,7 +19,7 @@ _TOGETHER = 2**15
 """Numbers in states that are made together: of a larger state there is one at a time."""
 
 
-class Interval:
+class DenseStep:
     """A step of one state, or of B samples that have steps of their own.
 
     Args:
@@ -28,8 +28,8 @@ class Interval:
         samples: B, None for one state.
 
     Attributes:
-        result. t0, t1: its ends (B,). good: whose step it is (bool (B,)); of the others nothing
-            here means anything.
+        result: the step. t0, t1: its ends (B,). good: the samples that take it (bool (B,)); for the
+            others nothing here means anything.
     """
 
     def __init__(self, result: StepResult, t0: Array, samples: int | None) -> None:
@@ -43,13 +43,13 @@ class Interval:
 
     @functools.cached_property
     def segment(self) -> Segment:
-        """The dense output. Making it may evaluate func, of which gradients may be wanted: it is
-        to be asked for in the caller's grad mode."""
+        """The dense output. Making it may evaluate func, whose gradients may be wanted: ask for it
+        in the caller's grad mode."""
         return self.result.segment()
 
     @property
     def degree(self) -> int:
-        """Of the dense output, as a polynomial in θ."""
+        """Degree of the dense output as a polynomial in θ."""
         segment = self.segment
         return len(segment.velocities) if segment.degree is None else segment.degree
 
@@ -95,8 +95,9 @@ class Interval:
         return combine([self._column(row, velocities[0]) for row in values], velocities)
 
     def largest_move(self) -> Tensor:
-        """|h v| of each entry, the largest of the velocities v that the step is made of, as far as
-        they are finite."""
+        """The size |h v| by which each entry moves at most: v is the largest, entry by entry, of
+        the velocities that the step is made of, as far as they are finite.
+        """
         segment = self.segment
         largest = functools.reduce(torch.maximum, (v.abs() for v in segment.velocities))
         return (largest * abs(segment.t1 - segment.t0)).nan_to_num(0.0, 0.0).to(segment.y0.real)

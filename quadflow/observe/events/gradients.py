@@ -26,7 +26,7 @@ def shift_of_zero(
     velocity: Tensor,
     hit: Tensor | None = None,
 ) -> Tensor:
-    """How a zero of g along y(t) moves: zeros, with the first derivative of its time.
+    """The shift of a zero of g along y(t): zero in value, with the first derivative of its time.
 
     Args:
         function: g(t, y) -> () or, one number a sample, (B,).
@@ -53,7 +53,7 @@ def shift_of_zero(
 
 
 class _Once(torch.autograd.Function):
-    """Identity in its first argument, that cannot be differentiated."""
+    """Identity in its first argument, which must not be differentiated."""
 
     generate_vmap_rule = True
 
@@ -71,7 +71,7 @@ class _Once(torch.autograd.Function):
 
 
 class _FirstDerivativeAlone(torch.autograd.Function):
-    """Identity, of which a second derivative is an error."""
+    """Identity whose second derivative is an error."""
 
     generate_vmap_rule = True
 

@@ -1,0 +1,1 @@
+"""Events: zeros of functions of time and state along the solution."""

@@ -1,0 +1,133 @@
+"""The plan *anchors*: f at the ends of the intervals, and an interpolant through these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..rules.gauss import gauss_legendre
+from ..rules.rule import QuadratureRule
+from .interpolants import Interpolant, PolynomialInterpolant
+from .method import Method
+
+PECE_LIMITS = (2.0, 2.4, 1.93, 1.41, 1.03, 0.77, 0.58, 0.43, 0.33, 0.26, 0.21, 0.06)
+"""Real stability interval of Adams PECE with k = 1 … 12 anchors (k+1 correct), equal steps."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AnchorsMethod(Method):
+    """The plan *anchors*: f at the start of an interval, and at its end when it is corrected.
+
+    The interpolant predicts the interval from the anchors so far.
+
+    Attributes:
+        rule: integrates the interpolant.
+        interpolant: the velocity between anchors.
+        correction: None keeps the prediction (Euler, Adams-Bashforth). "PEC" evaluates f at the
+            predicted end, corrects with that anchor and reuses it as the start of the next interval
+            (one evaluation an interval). "PECE" evaluates again at the corrected end.
+        startup: how the first k-1 intervals are done. "rising" uses the anchors there are;
+            "dopri5" takes Runge-Kutta steps, which keeps the order of k >= 3.
+        forward_last: leave out evaluation and correction in the last interval of a fixed grid, so
+            that PEC over N intervals costs N evaluations.
+
+    Raises:
+        ValueError: an unknown correction or startup, or forward_last without a correction.
+    """
+
+    rule: QuadratureRule
+    interpolant: Interpolant
+    correction: str | None
+    startup: str
+    forward_last: bool
+
+    def __post_init__(self) -> None:
+        if self.correction not in (None, "PEC", "PECE"):
+            raise ValueError(f"correction must be None, 'PEC' or 'PECE', got {self.correction!r}")
+        if self.startup not in ("rising", "dopri5"):
+            raise ValueError(f"startup must be 'rising' or 'dopri5', got {self.startup!r}")
+        if self.forward_last and self.correction is None:
+            raise ValueError("forward_last=True needs a correction to leave out")
+
+    @property
+    def stability_limit(self) -> float | None:
+        k = self.interpolant.anchors
+        known = isinstance(self.interpolant, PolynomialInterpolant) and k <= len(PECE_LIMITS)
+        # steps that stability limits are never quite equal, which costs a fifth of the interval
+        return 0.8 * PECE_LIMITS[k - 1] if known and self.correction == "PECE" else None
+
+
+def anchors(
+    interpolant: Interpolant,
+    rule: QuadratureRule,
+    *,
+    correction: str | None = None,
+    startup: str = "rising",
+    forward_last: bool = False,
+    name: str = "anchors",
+) -> AnchorsMethod:
+    """An anchors-plan method from any interpolant and rule.
+
+    Args:
+        interpolant: says what the velocity is between anchors.
+        rule: quadrature rule on [0, 1].
+        correction, startup, forward_last: see `AnchorsMethod`.
+        name: shown in messages.
+
+    The declared order is min(k, d+1) without and min(k+1, d+1) with correction, k being the
+    interpolant's order and d the rule's degree; "rising" start-up lowers it to at most 2 or 3.
+    """
+    order = interpolant.order
+    if order is not None:
+        order = min(order + (correction is not None), rule.degree + 1)
+        if startup == "rising":
+            order = min(order, 2 if correction is None else 3)
+    # the last polynomial integrated has degree k-1, or k when corrected; a rule that is not exact
+    # for it leaves only the polynomial through the rule's nodes between the steps
+    highest = interpolant.anchors - (correction is None)
+    dense_order = order
+    if order is not None and rule.degree < highest:
+        dense_order = min(order, rule.n + 1)
+    return AnchorsMethod(
+        name=name,
+        order=order,
+        dense_order=dense_order,
+        error_order=None if correction is None or order is None else interpolant.anchors + 1,
+        max_growth=2.0,
+        rule=rule,
+        interpolant=interpolant,
+        correction=correction,
+        startup=startup,
+        forward_last=forward_last,
+    )
+
+
+def adams(
+    k: int,
+    correction: str | None = None,
+    *,
+    rule: QuadratureRule | None = None,
+    startup: str = "dopri5",
+    forward_last: bool = False,
+) -> AnchorsMethod:
+    """Adams methods: the polynomial through k anchors, on any spacing of the steps.
+
+    Args:
+        k: number of anchors that the prediction uses, >= 1.
+        correction: None for Adams-Bashforth (order k), "PEC" or "PECE" for one correction with the
+            end anchor (order k+1; Adams-Moulton as corrector).
+        rule: integrates the interpolant; the default, Gauss-Legendre of degree >= k, is exact. A
+            rule of lower degree d limits the order to d+1.
+        startup, forward_last: see `AnchorsMethod`.
+
+    Source: Hairer, Nørsett & Wanner, Solving ODEs I, sections III.1 and III.5.
+    """
+    interpolant = PolynomialInterpolant(k)
+    name = f"ab{k}" if correction is None else f"{correction.lower()}{k}"
+    return anchors(
+        interpolant,
+        rule or gauss_legendre(k // 2 + 1),
+        correction=correction,
+        startup=startup if k > 1 else "rising",
+        forward_last=forward_last,
+        name=name,
+    )
