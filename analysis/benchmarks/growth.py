@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from ..cost.equal_error import bound
 from ..cost.memory import JobFailed, in_own_process
-from ..cost.timing import clocked
+from ..cost.timing import clocked, timed
 from ..problems.subjects import Subject, ring_start, subject, torch_subject
 from ..report.panels import Panels, styles, tidy_log
 from ..solvers.counting import Counter
@@ -104,10 +103,9 @@ def point(kind: str, size: float, name: str, repeat: bool = True) -> dict[str, A
     counted = functools.partial(bound(solver, chosen, counter), tolerance)
     solve = functools.partial(bound(solver, chosen), tolerance)
     with torch.no_grad():
-        began = time.perf_counter()
-        reached = counted()
         # counting is no cost worth mention where a solve takes as long as SECONDS
-        walls = [time.perf_counter() - began]
+        reached, first = timed(counted)
+        walls = [first]
         error = None if chosen.end is None else chosen.error(reached)
         while repeat and sum(walls) < SECONDS and len(walls) < 8:
             walls.append(clocked(solve))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 import quadflow as qf
 from quadflow.adapters import FlowField, Guidance, initial_noise, load_unet
 from quadflow.adapters.cli.main import main
-from quadflow.analysis import get_problem, measured_order
+from quadflow.analysis import TrajectoryErrors, get_problem, measured_order
 from quadflow.analysis.images.trajectories import converged, rmse
 from quadflow.analysis.report import demo
 
@@ -70,10 +71,10 @@ def test_the_reference_is_converged_and_knows_its_error() -> None:
     model = load_unet()
     noise, labels = initial_noise(3, 2, (1, 28, 28)), torch.arange(2)
     field = FlowField(model, labels=labels, guidance=Guidance(2.0, 10))
-    reference = converged(field, noise, 24)
-    assert reference.nfe == 4 * (24 + 48)
+    reference = converged(field, noise, 16)
+    assert reference.nfe == 4 * (16 + 32)
     with torch.no_grad():
-        other = qf.solve(field, noise, (1.0, 0.0), method="dopri5", step_size=1 / 40)
+        other = qf.solve(field, noise, (1.0, 0.0), method="dopri5", step_size=1 / 24)
     assert rmse(other.y[-1], reference.x) < 20 * reference.error
     assert reference.error < 2e-3
 
@@ -81,9 +82,16 @@ def test_the_reference_is_converged_and_knows_its_error() -> None:
 def test_demo_writes_pictures_and_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The quick form of the main job with fewer samplers, through the command line."""
+    """The quick form of the main job with fewer samplers and a coarser reference, through the
+    command line."""
+    genuine = demo.trajectory_errors
+
+    def coarse(*given: Any, **how: Any) -> TrajectoryErrors:
+        return genuine(*given, **how | {"reference_steps": 6})
+
+    monkeypatch.setattr(demo, "trajectory_errors", coarse)
     monkeypatch.setattr(demo, "METHODS", ("euler", "dpmpp-2m", "bianchor"))
-    monkeypatch.setattr(demo, "NFES", (3, 7, 20))
+    monkeypatch.setattr(demo, "NFES", (3, 5, 10))
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["convergence.png", "demo.json", "samples.png"]
@@ -95,9 +103,9 @@ def test_demo_writes_pictures_and_figures(
     table = figures["sampling"][0]["rmse"]
     assert list(table) == ["euler", "dpmpp-2m", "bianchor"]
     for method, row in table.items():
-        assert row["20"] < row["7"] < row["3"], method
+        assert row["10"] < row["5"] < row["3"], method
     printed = capsys.readouterr().out
     for value in (figures["orders"][0]["measured_order"],):
         assert f"{value:.2f}" in printed
     for row in table.values():
-        assert f"{row['7']:.4f}" in printed
+        assert f"{row['5']:.4f}" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -40,11 +41,23 @@ def solve_mp(
     The guess is constant in every interval; with `first_sweeps` it is constant in the first one,
     which then has that many sweeps, and extrapolated afterwards.
     """
+    return _solved(problem, family, n, sweeps, tuple(grid.tolist()), first_sweeps)
+
+
+@lru_cache(maxsize=8)
+def _solved(
+    problem: Manufactured,
+    family: str,
+    n: int,
+    sweeps: int,
+    grid: tuple[float, ...],
+    first_sweeps: int | None,
+) -> list[mpf]:
     nodes, weights, matrix = reference_rule(family, n)
     with mp.workdps(DIGITS):
         y = problem.solution_mp(mpf(0))
         values: list[list[mpf]] = []
-        times = [mpf(t) for t in grid.tolist()]
+        times = [mpf(t) for t in grid]
         before = mpf(0)
         for t, t1 in pairwise(times):
             h = t1 - t
