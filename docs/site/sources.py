@@ -16,6 +16,10 @@ TREE = ROOT / "build" / "source" / "quadflow"
 FOLDERS = {"quadflow": "", "adapters": "adapters", "analysis": "analysis"}
 
 
+def on_startup(**kwargs: Any) -> None:
+    TREE.mkdir(parents=True, exist_ok=True)  # a search path that is not there yet is left out
+
+
 def on_config(config: Any) -> Any:
     shutil.rmtree(TREE, ignore_errors=True)
     for folder, place in FOLDERS.items():
