@@ -19,7 +19,7 @@ from quadflow.analysis.reliability.short_inputs.study import (
 )
 
 CASES = short_inputs()
-RECORD = ROOT / "docs" / "figures" / "short-inputs.json"
+RECORD = ROOT / "docs" / "figures" / "laboratory" / "short-inputs.json"
 AMPLIFIED = {"logistic from 1e-10", "unstable rest", "epidemic of few"}
 """What multiplies an error of one atol at the start by more than `RIGHT`: take-offs from below it,
 or from little above. No control of steps can promise anything there; SciPy is right on the last one
