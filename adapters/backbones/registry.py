@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import nearest
 from ..flow.field import Convention
-from ..sampling.sample import NEED_SIDENET
+from ..sampling.samplers import NEED_SIDENET
 from ..sidenet.network import SideNet
 from .pretrained import load_backbone, load_sidenet, shipped
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...plans.registry import Method
 from ..flow.field import Convention, Guidance
-from .sample import Plan, Samples, sample
+from .sample import Samples, sample
+from .samplers import Sampler
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def invert(
     labels: Tensor | None = None,
     *,
     strength: float = 1.0,
-    method: str | Plan = "pec2",
+    method: str | Sampler | Method = "pec2",
     nfe: int = 10,
     sidenet: nn.Module | None = None,
     guidance: Guidance | None = None,
@@ -64,7 +66,7 @@ def edit(
     target: Tensor,
     *,
     strength: float = 1.0,
-    method: str | Plan = "pec2",
+    method: str | Sampler | Method = "pec2",
     nfe: int = 10,
     sidenet: nn.Module | None = None,
     guidance: Guidance | None = None,
