@@ -120,6 +120,13 @@ def _own_time(path: Convention, sigma: float) -> float:
     return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
 
 
+def as_sampler(method: Sampler | Method) -> Sampler:
+    """The plan of a Method (see `intervals_for`); a plan as it is."""
+    if not isinstance(method, Method):
+        return method
+    return lambda field, nfe, sidenet: (method, intervals_for(method, nfe))
+
+
 def intervals_for(method: Method, nfe: int) -> int:
     """The largest number of intervals on which a Method evaluates its function nfe times.
 
@@ -201,11 +208,8 @@ def sample(
         model, convention, labels, guidance or Guidance(), extras or {},
         null_extras=null_extras or {},
     )  # fmt: skip
-    if isinstance(method, Method):
-        plan, intervals = method, intervals_for(method, nfe)
-    else:
-        sampler = SAMPLERS[method] if isinstance(method, str) else method
-        plan, intervals = sampler(flow, nfe, sidenet)
+    sampler = SAMPLERS[method] if isinstance(method, str) else as_sampler(method)
+    plan, intervals = sampler(flow, nfe, sidenet)
     times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
     ends = (float(times[0]), float(times[-1]))
     if grid is not None:

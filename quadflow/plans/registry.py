@@ -7,7 +7,8 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,8 +41,9 @@ class Method:
     name: as in the registry. order: global order p, error O(h^p) at fixed steps; None where none
     is claimed. dense_order: the same for the solution between the steps. error_order: q, the error
     estimate being O(h^q); None without an estimate (fixed steps only). max_growth: largest factor
-    between successive adaptive steps. takes_fixed_steps: False where the steps are chosen with
-    something else, such as the order.
+    between successive adaptive steps. description: what the method is and where it comes from, in
+    one line. takes_fixed_steps: False where the steps are chosen with something else, such as the
+    order.
     """
 
     takes_fixed_steps: ClassVar[bool] = True
@@ -51,6 +53,7 @@ class Method:
     dense_order: int | None
     error_order: int | None
     max_growth: float
+    description: str = field(default="", kw_only=True)
 
     def for_tolerance(self, rtol: float, eps: float = FLOAT64) -> Method:
         """The method that an adaptive solve takes at this relative tolerance, where func's values
@@ -421,23 +424,29 @@ def stages(tableau: Tableau, name: str = "stages") -> StagesMethod:
 _REGISTRY: dict[str, Callable[[], Method]] = {}
 
 
-def register(name: str, method: Method | Callable[[], Method]) -> None:
+def register(
+    name: str, method: Method | Callable[[], Method], *, description: str | None = None
+) -> None:
     """Add a method to the registry under `name`.
 
     Args:
         name: printable, not empty, without blanks at its ends.
         method: a Method, which is shown under its new name; or a function of no arguments that
             makes one, called when it is first asked for.
+        description: what it is, in one line, as `quadflow methods` prints it; the default is the
+            method's own.
 
     Raises:
-        TypeError: name is no string, or method neither a Method nor a function.
+        TypeError: name or description are no strings, or method neither a Method nor a function.
         ValueError: the name is taken, or no name.
     """
     _check_name(name)
     if name in _REGISTRY:
         raise ValueError(f"a method named {name!r} is registered already")
     _check_source(method)
-    _REGISTRY[name] = functools.cache(functools.partial(_made, name, method))
+    if not isinstance(description, (str, NoneType)):
+        raise TypeError(f"description must be a string, got {description!r}")
+    _REGISTRY[name] = functools.cache(functools.partial(_made, name, method, description))
 
 
 def _check_name(name: Any) -> None:
@@ -470,7 +479,7 @@ def unregister(name: str) -> None:
     del _REGISTRY[name]
 
 
-def _made(name: str, method: Method | Callable[[], Method]) -> Method:
+def _made(name: str, method: Method | Callable[[], Method], description: str | None) -> Method:
     made: Any = method
     if not isinstance(method, Method):
         try:
@@ -484,9 +493,10 @@ def _made(name: str, method: Method | Callable[[], Method]) -> Method:
         raise TypeError(
             f"method {name!r}: the function registered for it must return a Method, got {made!r}"
         )
-    if made.name != name:
-        made = copy.copy(made)
-        object.__setattr__(made, "name", name)
+    for attribute, value in (("name", name), ("description", description)):
+        if value is not None and getattr(made, attribute) != value:
+            made = copy.copy(made)
+            object.__setattr__(made, attribute, value)
     return made
 
 
@@ -527,37 +537,52 @@ def get_method(method: str | Method) -> Method:
 
 
 def _register_all() -> None:
-    for name, tableau in {
-        "midpoint": MIDPOINT,
-        "heun": HEUN,
-        "heun3": HEUN3,
-        "rk4": RK4,
-        "rk4_38": RK4_THREE_EIGHTHS,
-        "bosh3": BOSH3,
-        "dopri5": DOPRI5,
-        "tsit5": TSIT5,
-        "dopri8": DOPRI8,
-    }.items():
-        register(name, functools.partial(stages, tableau))
-    register("adams", adams_variable)
-    register("euler", functools.partial(adams, 1))
+    for name, tableau, description in (
+        ("midpoint", MIDPOINT, "explicit midpoint rule, 2 stages (Runge 1895)"),
+        ("heun", HEUN, "explicit trapezoid, 2 stages (Heun 1900)"),
+        ("heun3", HEUN3, "Heun of order 3, 3 stages (Heun 1900)"),
+        ("rk4", RK4, "classical Runge-Kutta, 4 stages (Kutta 1901)"),
+        ("rk4_38", RK4_THREE_EIGHTHS, "Runge-Kutta 3/8, 4 stages (Kutta 1901)"),
+        ("bosh3", BOSH3, "Bogacki & Shampine 3(2), 4 stages, FSAL (1989)"),
+        ("dopri5", DOPRI5, "Dormand & Prince 5(4), 7 stages, FSAL (1980)"),
+        ("tsit5", TSIT5, "Tsitouras 5(4), 7 stages, FSAL (2011)"),
+        ("dopri8", DOPRI8, "Dormand & Prince 8(5,3), 13 stages, FSAL (1993)"),
+    ):
+        register(name, functools.partial(stages, tableau), description=description)
+    register(
+        "adams", adams_variable,
+        description="Adams PECE of chosen order (Shampine & Gordon 1975)",
+    )  # fmt: skip
+    register("euler", functools.partial(adams, 1), description="explicit Euler (1768)")
     for k in (2, 3, 4):
-        register(f"ab{k}", functools.partial(adams, k))
+        text = f"Adams-Bashforth {k} (Bashforth & Adams 1883)"
+        register(f"ab{k}", functools.partial(adams, k), description=text)
     for k in (1, 2, 3, 4):
-        register(f"pec{k}", functools.partial(adams, k, "PEC"))
-        register(f"pece{k}", functools.partial(adams, k, "PECE"))
-    for family, maker, sizes in (
-        ("gauss", gauss_legendre, (2, 3, 4, 6, 8)),
-        ("lobatto", gauss_lobatto, (3, 4, 5, 6)),
-        ("radau", radau_right, (2, 3, 5)),
+        for mode in ("PEC", "PECE"):
+            register(
+                f"{mode.lower()}{k}", functools.partial(adams, k, mode),
+                description=f"Adams-Bashforth-Moulton {k}, {mode} (Moulton 1926)",
+            )  # fmt: skip
+    for family, maker, title, sizes in (
+        ("gauss", gauss_legendre, "Gauss", (2, 3, 4, 6, 8)),
+        ("lobatto", gauss_lobatto, "Lobatto", (3, 4, 5, 6)),
+        ("radau", radau_right, "Radau", (2, 3, 5)),
     ):
         for n in sizes:
             make = functools.partial(
                 lambda maker, n: collocation(maker(n), guess="extrapolated"), maker, n
             )
-            register(f"{family}{n}", make)
-    for name, maker in (("gauss", gauss_legendre), ("lobatto", gauss_lobatto)):
-        register(name, functools.partial(_automatic, maker))
+            register(
+                f"{family}{n}", make,
+                description=f"sweeps on {n} {title} nodes (Nørsett & Simonsen 1989)",
+            )  # fmt: skip
+    for name, maker, title in (
+        ("gauss", gauss_legendre, "Gauss"), ("lobatto", gauss_lobatto, "Lobatto"),
+    ):  # fmt: skip
+        register(
+            name, functools.partial(_automatic, maker),
+            description=f"1-3 sweeps on {title} nodes, as many as tolerance asks",
+        )  # fmt: skip
 
 
 _register_all()
