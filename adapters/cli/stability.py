@@ -66,7 +66,7 @@ def _stability(arguments: argparse.Namespace) -> None:
     }
     if "out" in files or "star" in files:
         require("matplotlib", "analysis")  # before the work, not after it
-    if "star" in files and is_multistep(subjects[0]):
+    if "star" in files and any(map(is_multistep, subjects)):
         raise ValueError(
             f"--star {files['star']}: {arguments.method} is a multistep method here, and an order "
             "star needs a one-step method such as rk4, or a family with --nodes"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from ...plans.registry import Method, SweepsMethod, VariableOrderMethod, adams_variable
+from ...plans.registry import Method, SweepsMethod, VariableOrderMethod, adams, adams_variable
 
 _DIGITS = range(1, 17)
 
@@ -36,6 +37,14 @@ def held_methods(method: object) -> dict[int, Method]:
 def is_held(method: object) -> bool:
     """Whether it is a variable-order method held at its highest order."""
     return isinstance(method, VariableOrderMethod) and method.order is not None
+
+
+def formula_of(method: Any) -> Any:
+    """PECE of fixed order, with the formulas of a variable-order method that is held; all else as
+    it is."""
+    if not (isinstance(method, VariableOrderMethod) and is_held(method)):
+        return method
+    return dataclasses.replace(adams(method.max_order, "PECE"), name=method.name)
 
 
 def released(method: Method) -> Method:

@@ -19,7 +19,9 @@ import numpy as np
 
 import quadflow as qf
 
+from ...plans.registry import VariableOrderMethod
 from ...storage import json_number, read_json_object, write_json
+from ..exact.held import formula_of, is_held
 from ..exact.mp_backend import ImplicitCollocation, coefficients_limit
 from ..problems.problem import Problem, get_problem
 from ..solvers.solver import Solver, as_solver, quadflow_solver
@@ -33,6 +35,7 @@ from .error_kinds import (
     make_kind,
     make_mp_kind,
 )
+from .held_steps import held_solver
 from .lines import fitted_line
 
 __all__ = [
@@ -345,6 +348,8 @@ def _notes(
     for i, s in enumerate(samples):
         if s.failure is not None:
             notes[i] = f"failed: {s.failure}"
+        elif not math.isfinite(s.error):
+            notes[i] = f"failed: the error is {s.error}"
         elif s.error <= 10 * kind.reference and kind.reference > kind.floor / 10:
             notes[i] = "reference"
         elif s.error <= kind.floor:
@@ -421,7 +426,8 @@ def measured_order(
     """Solve a problem with several numbers of equal steps and measure the slope of the error.
 
     Args:
-        method: a name, a Method, a Solver, a peer ("torchdiffeq:dopri5", "scipy:DOP853",
+        method: a name, a Method (one of variable order as `held_methods` holds it, whose steps
+            start from exact values), a Solver, a peer ("torchdiffeq:dopri5", "scipy:DOP853",
             "diffrax:Dopri5") or a callable solve(rhs, y0, grid); see `solvers.as_solver`. With
             digits: a name, a Method or an `ImplicitCollocation`.
         problem: a registered name or a Problem.
@@ -469,11 +475,12 @@ def measured_order(
         if digits is None:
             if isinstance(method, ImplicitCollocation):
                 raise ValueError(f"{method.name} runs in extended precision: give digits=")
+            name = as_solver(method).name
             solver = _solver(method, node_evaluation)
-            name = solver.name
             kind = make_kind(of, solver, problem)
         else:
             plan = method if isinstance(method, ImplicitCollocation) else qf.get_method(method)
+            plan = formula_of(plan)
             name, remark = plan.name, coefficients_limit(plan) or ""
             kind = make_mp_kind(of, plan, problem, digits, start)
     except UnavailableError as error:
@@ -534,6 +541,13 @@ def measured_order(
 
 def _solver(method: Any, node_evaluation: str) -> Solver:
     solver = as_solver(method)
+    if isinstance(solver.method, VariableOrderMethod):
+        if not is_held(solver.method):
+            raise UnavailableError(
+                f"{solver.name} chooses its order with its steps: hold it at one, as in "
+                f"`quadflow order {solver.name}:5` or by held_methods(method)[5]"
+            )
+        return held_solver(solver.method, node_evaluation)
     if solver.method is not None and not isinstance(method, Solver):
         return quadflow_solver(solver.method, node_evaluation=node_evaluation)
     return solver
