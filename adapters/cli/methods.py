@@ -75,7 +75,7 @@ def refuse_rule_arguments(arguments: Any, reason: str, *names: str) -> None:
 
 
 def read_method(arguments: argparse.Namespace) -> QuadratureRule | qf.Method | Solver:
-    """What METHOD, --nodes, --sweeps and --guess of a command line mean.
+    """The method, rule or solver that METHOD, --nodes, --sweeps and --guess mean.
 
     A family without --sweeps is its rule (implicit collocation, solved to convergence); with
     --sweeps it is that many explicit sweeps, and so it is with a rule of one's own. A registered

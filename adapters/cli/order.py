@@ -19,7 +19,7 @@ OPTIONS = ("nodes", "sweeps", "guess", "problem", "of", "digits", "budget", "out
 
 
 def _subjects(arguments: argparse.Namespace) -> tuple[list[Any], str]:
-    """The methods that are measured, and what there is to say about them.
+    """The methods that are measured, and a remark about them.
 
     Several where METHOD chooses its order or its nodes: one for each of its choices.
 

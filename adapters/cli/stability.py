@@ -22,7 +22,7 @@ OPTIONS = ("nodes", "sweeps", "guess", "out", "star", "json")
 
 
 def _subjects(arguments: argparse.Namespace) -> list[Any]:
-    """What METHOD means: a rule, a method or an implicit method.
+    """The rule, method or implicit method that METHOD means.
 
     Several where METHOD chooses its order or its nodes: one for each of its choices.
 

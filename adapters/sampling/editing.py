@@ -88,14 +88,11 @@ def edit(
 
     Source: Song et al. 2021 (the flow as a code for data); Meng et al. 2022 (strength).
     """
+    way: dict[str, Any] = {
+        "method": method, "nfe": nfe, "sidenet": sidenet, "convention": convention, "shift": shift,
+    }  # fmt: skip
     # the null label is checked on the way back already, before anything is computed
     unguided = Guidance(1.0, None if guidance is None else guidance.null_label)
-    back = invert(
-        model, data, source, strength=strength, method=method, nfe=nfe, sidenet=sidenet,
-        guidance=unguided, convention=convention, shift=shift,
-    )  # fmt: skip
-    forth = sample(
-        model, back.x, target, sigmas=(strength, 0.0), method=method, nfe=nfe, sidenet=sidenet,
-        guidance=guidance, convention=convention, shift=shift,
-    )  # fmt: skip
+    back = invert(model, data, source, strength=strength, guidance=unguided, **way)
+    forth = sample(model, back.x, target, sigmas=(strength, 0.0), guidance=guidance, **way)
     return Edited(forth.x, back.x, back, forth)

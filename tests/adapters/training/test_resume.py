@@ -17,7 +17,7 @@ import toy_training
 from torch import Tensor, nn
 
 from quadflow.adapters.training.fit import FitConfig, Hooks, Recording, fit
-from quadflow.adapters.training.random import Draws
+from quadflow.adapters.training.random import StepRandom
 from quadflow.adapters.training.state import digest, read_state, save_state
 
 SHORT = {"steps": 20}
@@ -221,9 +221,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
 
     module, steps = Root(), []
 
-    def loss(draws: Draws) -> Tensor:
+    def loss(random: StepRandom) -> Tensor:
         steps.append(module.value.detach().clone())
-        factor = 0.0 if draws.step == 4 else 1.0
+        factor = 0.0 if random.step == 4 else 1.0
         return torch.sqrt(factor * module.value.square()).sum()  # at 0: a finite loss, no gradient
 
     config = FitConfig(steps=10, batch_size=1, learning_rate=0.1)
