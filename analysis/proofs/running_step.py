@@ -106,9 +106,8 @@ def _comparable(method: qf.Method) -> int:
     an interval nothing takes that back: it grows with every interval, that is with the tree. The
     weights of many anchors meet velocities that grow with the tree, too.
     """
-    swept = isinstance(method, SweepsMethod) and method.guess == "extrapolated"
-    if swept and method.sweeps == 1 and method.rule.n > 5:
-        return 3
+    if isinstance(method, SweepsMethod) and method.guess == "extrapolated":
+        return 3 if method.sweeps == 1 and method.rule.n > 5 else 6
     return 3 if _many_anchors(method) else 6
 
 
