@@ -11,7 +11,7 @@ from ..backbones.checkpoints import save_weights
 from ..backbones.sit import SiT, SiTConfig
 from ..backbones.unet import UNet, UNetConfig
 from ..data.datasets import Images
-from .fit import FitConfig, Hooks, Recording, fit, make_accelerator
+from .fit import FitConfig, Recording, Writers, fit, make_accelerator
 from .previews import sample_grids
 from .random import StepRandom
 
@@ -79,7 +79,7 @@ def train_backbone(
         loss,
         config,
         recording=recording,
-        hooks=Hooks(
+        writers=Writers(
             checkpoint, sample_grids(recording.samples, data.shape, null, seed=config.seed)
         ),
         fingerprint={

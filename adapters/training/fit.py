@@ -92,7 +92,7 @@ class Recording:
 
 
 @dataclass
-class Hooks:
+class Writers:
     """Functions that `fit` calls with the EMA module, on the main process only.
 
     checkpoint(ema) every `checkpoint_every` steps and at the end; samples(ema, step) every
@@ -166,7 +166,7 @@ class _Training:
 
     config: FitConfig
     recording: Recording
-    hooks: Hooks
+    writers: Writers
     identity: Mapping[str, Any]
     accelerator: Any
     module: nn.Module
@@ -203,8 +203,8 @@ class _Training:
 
     def save(self) -> None:
         """Renew the weights and the state file."""
-        if self.hooks.checkpoint is not None:
-            self.hooks.checkpoint(self.ema)
+        if self.writers.checkpoint is not None:
+            self.writers.checkpoint(self.ema)
         if self.path is not None:
             scaler = self.accelerator.scaler
             save_state(self.path, {
@@ -266,7 +266,7 @@ def fit(
     config: FitConfig,
     *,
     recording: Recording | None = None,
-    hooks: Hooks | None = None,
+    writers: Writers | None = None,
     fingerprint: Mapping[str, Any] | None = None,
     accelerator: Any = None,
     description: str = "training",
@@ -282,7 +282,7 @@ def fit(
             `rows`. Its randomness must come from there, or a resumed training is another one.
         config: see `FitConfig`.
         recording: see `Recording`.
-        hooks: see `Hooks`.
+        writers: see `Writers`.
         fingerprint: whatever else the training depends on (data, network, ...): JSON values; a
             state with other ones is not resumed.
         accelerator: from `make_accelerator`; default a new one.
@@ -294,7 +294,7 @@ def fit(
         ValueError: a state of another training, an unfinished one that would be lost, a damaged
             one; a batch that the processes cannot share.
     """
-    recording, hooks = recording or Recording(), hooks or Hooks()
+    recording, writers = recording or Recording(), writers or Writers()
     accelerator = accelerator or make_accelerator(config.mixed_precision)
     rows, device = own_rows(accelerator, config.batch_size), accelerator.device
     main = accelerator.is_main_process
@@ -305,7 +305,7 @@ def fit(
         device_placement=False,
     )
     training = _Training(
-        config, recording, hooks, {**asdict(config), **(fingerprint or {})}, accelerator, module,
+        config, recording, writers, {**asdict(config), **(fingerprint or {})}, accelerator, module,
         copy.deepcopy(module).eval().requires_grad_(False), parameters, optimiser,
     )  # fmt: skip
     training.resume()
@@ -342,8 +342,8 @@ def fit(
             if bar is None:
                 continue
             bar.update(1)
-            if hooks.samples is not None and (at.step % recording.samples_every == 0 or end):
-                hooks.samples(training.ema, at.step)
+            if writers.samples is not None and (at.step % recording.samples_every == 0 or end):
+                writers.samples(training.ema, at.step)
             if at.step % recording.checkpoint_every == 0 or end:
                 training.save()
     accelerator.wait_for_everyone()

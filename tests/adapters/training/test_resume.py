@@ -16,7 +16,7 @@ import torch
 import toy_training
 from torch import Tensor, nn
 
-from quadflow.adapters.training.fit import FitConfig, Hooks, Recording, fit
+from quadflow.adapters.training.fit import FitConfig, Recording, Writers, fit
 from quadflow.adapters.training.random import StepRandom
 from quadflow.adapters.training.state import digest, read_state, save_state
 
@@ -231,7 +231,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
     with pytest.raises(FloatingPointError, match="norm of the gradient is nan at step 4"):
         fit(
             module, loss, config, recording=Recording(state=state, checkpoint_every=4),
-            hooks=Hooks(lambda ema: saved.append(1)),
+            writers=Writers(lambda ema: saved.append(1)),
         )  # fmt: skip
     assert torch.equal(module.value.detach(), steps[4])
     assert read_state(state)["step"] == 4

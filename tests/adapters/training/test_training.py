@@ -20,9 +20,9 @@ from quadflow.adapters.backbones.checkpoints import read_weights
 from quadflow.adapters.data.datasets import LabelledImages
 from quadflow.adapters.training.backbone import train_backbone
 from quadflow.adapters.training.chains import DataChains
-from quadflow.adapters.training.fit import FitConfig, Hooks, Recording, fit
+from quadflow.adapters.training.fit import FitConfig, Recording, Writers, fit
 from quadflow.adapters.training.random import StepRandom
-from quadflow.adapters.training.sidenet import chain_loss, draw_offsets
+from quadflow.adapters.training.sidenet import chain_loss, random_offsets
 
 SIDE = SideNetConfig(
     in_channels=1, width=16, emb_dim=16, layers=3, heads=2, num_classes=4, time_scale=100.0
@@ -90,7 +90,7 @@ def test_offsets_are_truncated_exponentials(rate: float) -> None:
     config = ChainConfig(offset_rate=rate)
     n = 200_000
     for t in (0.03, 0.5, 0.9):
-        h = draw_offsets(torch.full((n,), t), config, of_batch(n))
+        h = random_offsets(torch.full((n,), t), config, of_batch(n))
         forward = h > 0
         assert abs(float(forward.float().mean()) - 0.5) < 4 * 0.5 / n**0.5
         for room, size in ((t, h[forward]), (1 - t, -h[~forward])):
@@ -106,7 +106,7 @@ def test_offsets_are_truncated_exponentials(rate: float) -> None:
 
 def test_offsets_stay_on_the_path() -> None:
     t = torch.cat((torch.rand(100_000, generator=generator(1)), torch.tensor([0.0, 1.0] * 500)))
-    h = draw_offsets(t, ChainConfig(offset_rate=0.5), of_batch(len(t)))
+    h = random_offsets(t, ChainConfig(offset_rate=0.5), of_batch(len(t)))
     assert float((t - h).min()) >= 0
     assert float((t - h).max()) <= 1
     assert (h[:100_000] > 0).any()
@@ -118,7 +118,7 @@ def test_offsets_stay_on_the_path() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_direction_of_the_offsets(share: float) -> None:
     config = ChainConfig(towards_data=share)
-    h = draw_offsets(torch.full((40_000,), 0.5), config, of_batch(40_000))
+    h = random_offsets(torch.full((40_000,), 0.5), config, of_batch(40_000))
     assert abs(float((h > 0).float().mean()) - share) < 0.01
 
 
@@ -324,8 +324,8 @@ def test_the_gradient_is_clipped() -> None:
 def test_log_and_checkpoints(tmp_path: Path) -> None:
     log, saved = tmp_path / "log.jsonl", []
     recording = Recording(log=log, log_every=8, checkpoint_every=8)
-    hooks = Hooks(lambda m: saved.append(m.value.item()))
-    _, ema, trace = descend(FIT, recording=recording, hooks=hooks)
+    writers = Writers(lambda m: saved.append(m.value.item()))
+    _, ema, trace = descend(FIT, recording=recording, writers=writers)
     first, *lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
     assert FitConfig(**first["config"]) == FIT
     assert [line["step"] for line in lines] == [8, 16, 20]
@@ -350,7 +350,7 @@ def test_a_loss_that_is_not_finite_stops(bad: float, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=rf"the loss is {bad} at step 3"):
         fit(
             module, loss, FIT, recording=Recording(log=log, log_every=2, checkpoint_every=2),
-            hooks=Hooks(lambda m: saved.append(m.value.item())),
+            writers=Writers(lambda m: saved.append(m.value.item())),
         )  # fmt: skip
     assert len(calls) == 4
     assert math.isfinite(module.value.item())  # no step was made with it
