@@ -86,6 +86,8 @@ def read_method(arguments: argparse.Namespace) -> QuadratureRule | qf.Method | S
         ValueError: unknown METHOD (the nearest are named), a number of nodes or sweeps that there
             is not, or an option that does not go with METHOD.
     """
+    from ...analysis.exact.held import held_methods
+
     name = arguments.method
     if name in FAMILIES or name in ALIASES:
         return _on_rule(named_rule(name, arguments.nodes), arguments)
@@ -94,12 +96,14 @@ def read_method(arguments: argparse.Namespace) -> QuadratureRule | qf.Method | S
         refuse_rule_arguments(arguments, f"{name} is a rule, whose nodes are fixed", "nodes")
         return _on_rule(subject, arguments)
     what = "a registered method" if name in qf.methods() else "a method of its own"
+    hint = "name a family of rules to choose them: " + ", ".join(FAMILIES)
     if not isinstance(subject, qf.Method):
         what = "another library's solver or a callable"
+    elif held := held_methods(subject):
+        hint = f"hold it at one of its choices: {', '.join(m.name for m in held.values())}"
     refuse_rule_arguments(
         arguments,
-        f"{name} is {what}, whose nodes and sweeps are fixed; name a family of rules to choose "
-        f"them: {', '.join(FAMILIES)}",
+        f"{name} is {what}, whose nodes and sweeps are fixed; {hint}",
         "nodes", "sweeps", "guess",
     )  # fmt: skip
     return subject

@@ -189,6 +189,7 @@ def test_a_method_as_a_sampler_takes_its_budget_or_says_which_there_are() -> Non
         ("certify worse:x", "importing worse failed: No module named 'not_there'"),
         ("certify MINE:ralston --nodes 2", "--nodes 2: MINE:ralston is a method of its own"),
         ("certify MINE:rule --nodes 2", "--nodes 2: MINE:rule is a rule, whose nodes are fixed"),
+        ("certify gauss --nodes 6", "hold it at one of its choices: gauss:4, gauss:5, gauss:6"),
         ("certify adams:13", "METHOD adams:13: adams chooses among 1, 2, 3,"),
         ("certify rk4:3", "METHOD rk4:3: rk4 chooses neither an order nor nodes to hold"),
         ("order MINE:heun --digits 30", "--digits 30: MINE:heun runs in float64 only"),
