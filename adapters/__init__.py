@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .sampling.editing import Edited as Edited
     from .sampling.editing import edit as edit
     from .sampling.editing import invert as invert
-    from .sampling.sample import SAMPLERS as SAMPLERS
     from .sampling.sample import Samples as Samples
-    from .sampling.sample import bianchor_plan as bianchor_plan
     from .sampling.sample import initial_noise as initial_noise
     from .sampling.sample import sample as sample
-    from .sampling.sample import single_anchor_plan as single_anchor_plan
     from .sampling.sample import time_grid as time_grid
+    from .sampling.samplers import SAMPLERS as SAMPLERS
+    from .sampling.samplers import bianchor_plan as bianchor_plan
+    from .sampling.samplers import single_anchor_plan as single_anchor_plan
     from .sidenet.mlp import MLPSideNet as MLPSideNet
     from .sidenet.mlp import MLPSideNetConfig as MLPSideNetConfig
     from .sidenet.network import BiAnchor as BiAnchor
@@ -43,9 +43,8 @@ __all__ = export(
         ".flow.field": "CONVENTIONS Convention FlowField Guidance",
         ".backbones.pretrained": "load_backbone load_sidenet load_unet",
         ".sidenet.published": "save_published_sidenet",
-        ".sampling.sample": (
-            "SAMPLERS Samples bianchor_plan initial_noise sample single_anchor_plan time_grid"
-        ),
+        ".sampling.sample": "Samples initial_noise sample time_grid",
+        ".sampling.samplers": "SAMPLERS bianchor_plan single_anchor_plan",
         ".sidenet.network": (
             "BiAnchor SideNet SideNetConfig SideNetInterpolant SingleAnchor prepare"
         ),

@@ -36,7 +36,7 @@ LEAST_RTOL = ROUNDINGS * float(np.finfo(np.float64).eps)
 
 
 class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hints
-    """What the solvers of this module have in common; take one of them, or `solver_class`.
+    """The common part of this module's solvers; take one of them, or `solver_class`.
 
     Args:
         fun, t0, y0, t_bound: as in `OdeSolver`; y0 (n,), solved in float64 or, where it is complex,

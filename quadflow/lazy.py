@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -29,12 +30,27 @@ class LazyPackage(ModuleType):
     _homes: dict[str, str]
 
     def __getattr__(self, name: str) -> Any:
-        home = self.__dict__.get("_homes", {}).get(name)
-        if home is None:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home, self.__name__), name)
+        homes = self.__dict__.get("_homes", {})
+        if name not in homes:
+            # obj=None keeps the interpreter from guessing a name once more
+            raise AttributeError(self._unknown(name, homes), name=name, obj=None)
+        value = getattr(importlib.import_module(homes[name], self.__name__), name)
         self.__dict__[name] = value
         return value
+
+    def _unknown(self, name: str, homes: Mapping[str, str]) -> str:
+        text = f"module {self.__name__!r} has no attribute {name!r}"
+        if name.startswith("_"):  # asked for by tools, which look whether it is there
+            return text
+        inside = f"{self.__name__}.{name}"
+        if importlib.util.find_spec(inside) is not None:
+            return f"{text} before it is imported: import {inside}"
+        import difflib  # here, for the start is to cost nothing
+
+        close = difflib.get_close_matches(name, homes, n=1)
+        return (
+            f"{text}: did you mean {close[0]!r}?" if close else f"{text}: dir() lists what it has"
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         # importing the module quadflow.solve must not put it where the function solve is found

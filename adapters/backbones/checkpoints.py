@@ -15,7 +15,7 @@ from ...extras import require
 from ...storage import whole_file
 
 LISTED = 12
-"""Of each kind of mismatch an error lists so many, and counts the rest."""
+"""So many mismatches of each kind an error lists; it counts the rest."""
 
 
 class CheckpointError(ValueError):
@@ -86,7 +86,7 @@ def is_torch_file(path: str | Path) -> bool:
 
 
 def read_torch(path: str | Path) -> object:
-    """What is in a `.pt` or `.pth` file, on the CPU: tensors, plain containers and plain values.
+    """The contents of a `.pt` or `.pth` file, on the CPU: tensors, containers, plain values.
 
     Only `torch.load(weights_only=True)` reads it, so nothing in the file is run. Tensors of zipped
     files are mapped, not read: copy those to be kept, the file may change under the others.

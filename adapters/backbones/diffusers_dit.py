@@ -38,7 +38,7 @@ _FIXED = {
     "norm_elementwise_affine": False,
     "dropout": 0.0,
 }
-"""What a SiT is, in the words of diffusers' config; norm_eps is not the default there."""
+"""A SiT, in the words of diffusers' config; norm_eps is not the default there."""
 
 
 def set_time_projection(model: Any, scale: float = 1.0) -> None:

@@ -198,7 +198,7 @@ class GalaxyField(nn.Module):
 
     @property
     def config(self) -> ScoreNetConfig:
-        """Of the score network; a state is (in_channels, size, size)."""
+        """The score network's; a state is (in_channels, size, size)."""
         return self.net.config
 
     def __init__(self, net: ScoreNet, longest: float = LONGEST) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import nearest
+from ...plans.method import Method
 from ..flow.field import Convention
-from ..sampling.sample import NEED_SIDENET
+from ..sampling.samplers import NEED_SIDENET, Sampler
 from ..sidenet.network import SideNet
 from .pretrained import load_backbone, load_sidenet, shipped
 
@@ -106,16 +107,20 @@ def load_named(name: str | None = None, *, image_size: int | None = None) -> Nam
 
 
 def load_named_sidenet(
-    backbone: NamedBackbone, path: str | Path | None, method: str
+    backbone: NamedBackbone, path: str | Path | None, method: str | Sampler | Method
 ) -> SideNet | None:
-    """The SideNet that `method` needs: from `path`, else the backbone's own; None if it needs none.
+    """The SideNet that `method` needs: from `path`, else the backbone's own.
+
+    None for a Method and for a named sampler that needs none; a plan of one's own gets what there
+    is.
 
     Raises:
         ValueError: it needs one, and none is known. What `load_sidenet` raises.
     """
-    if method not in NEED_SIDENET:
+    named = isinstance(method, str)
+    if isinstance(method, Method) or (named and method not in NEED_SIDENET):
         return None
     chosen = path or backbone.sidenet
-    if chosen is None:
+    if chosen is None and named:
         raise ValueError(f"method {method} on {backbone.name} needs --sidenet, its SideNet's file")
-    return load_sidenet(chosen)
+    return None if chosen is None else load_sidenet(chosen)

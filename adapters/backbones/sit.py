@@ -212,7 +212,7 @@ class SiT(nn.Module):
         return self._run(x, t, y, False)[0]
 
     def features(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """What the projectors make of the tokens after `encoder_depth` blocks: (B, N, z) each.
+        """The projectors' outputs for the tokens after `encoder_depth` blocks: (B, N, z) each.
 
         Raises:
             ValueError: the network was made without projectors.

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def from_options(kind: type[Config], arguments: argparse.Namespace, **given: Any) -> Config:
+    """A dataclass with the values of the options that have its fields' names; `given` overrides."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    options = {name: value for name, value in vars(arguments).items() if name in names}
+    return kind(**{**options, **given})
 
 
 def parse_labels(text: str) -> list[int]:
@@ -44,6 +54,18 @@ def whole_numbers(text: str, example: str) -> tuple[int, ...]:
     if any(v < 1 for v in values):
         raise argparse.ArgumentTypeError(f"must be numbers >= 1, got {text!r}")
     return values
+
+
+def method_names(text: str) -> tuple[str, ...]:
+    """Names with commas between.
+
+    Raises:
+        argparse.ArgumentTypeError: an empty one.
+    """
+    words = tuple(w.strip() for w in text.split(","))
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"must be names with commas between, got {text!r}")
+    return words
 
 
 def retyped(

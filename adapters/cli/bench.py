@@ -6,15 +6,19 @@ import argparse
 import importlib.util
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ...errors import nearest
-from .arguments import output_file, retyped
+from ...extras import progress, require
+from .arguments import method_names, output_file, retyped
+from .methods import OWN, read_solver
+from .problems import read_problem
 
 QUICK = ("lotka-volterra", "kepler", "euler-body", "van-der-pol")
-"""The problems of SET "quick"."""
+"""Names of the problems of SET "quick"."""
 METHODS = ("dopri5", "dopri8", "pece4", "lobatto4", "gauss4", "scipy:DOP853")
-"""What is measured without --methods; torchdiffeq:dopri5 where it is installed, and scipy:Radau
+"""Methods measured without --methods; torchdiffeq:dopri5 where it is installed, and scipy:Radau
 where a problem is stiff, come besides."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -26,7 +30,7 @@ def chosen_problems(text: str) -> dict[str, Any]:
     Raises:
         ValueError: a word that is neither; the nearest are named.
     """
-    from ...analysis.problems.problem import get_problem, parse_problem, problem_names, problems
+    from ...analysis.problems.problem import get_problem, problem_names, problems
 
     names = problem_names()
     found: dict[str, Any] = {}
@@ -35,8 +39,8 @@ def chosen_problems(text: str) -> dict[str, Any]:
         if word == "quick":
             found |= {name: get_problem(name) for name in QUICK}
             continue
-        if word.partition(":")[0] in names:
-            found[word] = parse_problem(word)
+        if ":" in word or word in names:
+            found[word] = read_problem(word, "SET")
             continue
         library = library or problems()
         sets = {s for p in library.values() for s in p.sets} | {"quick"}
@@ -56,35 +60,12 @@ def default_methods(stiff: bool) -> tuple[str, ...]:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from ...analysis.cost.rows import proportionality_text
     from ...analysis.cost.work_precision import row_count, work_precision
-    from ...analysis.reliability.estimates import (
-        reliabilities,
-        reliability_text,
-        save_reliabilities,
-    )
-    from ...analysis.report.panels import SUFFIXES
-    from ...analysis.solvers.solver import as_solver
-    from ...extras import progress, require
+    from ...analysis.reliability.estimates import reliabilities
 
     problems = chosen_problems(arguments.set)
-    stiff = any(p.stiff for p in problems.values())
-    names = arguments.methods or default_methods(stiff)
-    try:
-        solvers = [as_solver(name) for name in names]
-    except ValueError as error:
-        raise ValueError(f"--methods: {error}") from error
-    peer = arguments.peer
-    if peer is not None and peer not in [s.name for s in solvers]:
-        raise ValueError(f"--peer {peer!r}: {nearest(peer, [s.name for s in solvers])}")
-    for option in ("out", "proportionality", "reliability"):
-        value = getattr(arguments, option)
-        if value is not None:
-            plain = option == "reliability" and not _is_figure(value)
-            output_file(value, f"--{option}", () if plain else SUFFIXES)
-    json_file = output_file(arguments.json, "--json") if arguments.json else None
-    if arguments.out or arguments.proportionality or _is_figure(arguments.reliability):
-        require("matplotlib", "analysis")  # before the work, not after it
+    solvers = _solvers(arguments, any(p.stiff for p in problems.values()))
+    json_file = _check_files(arguments)
     levels = {"tolerances": arguments.tolerances, "steps": arguments.steps}
     count = row_count(solvers, problems, **levels) * (1 + arguments.repeats)
     told = len(solvers) * len(problems) if arguments.reliability else 0
@@ -105,18 +86,60 @@ def _bench(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         # the same refusal in the words of the command line
         raise ValueError(str(error).replace("resume=False", "--fresh")) from error
+    _print_study(arguments, study, diagrams)
+    _draw_study(arguments, study, diagrams)
+    if json_file is not None:
+        print(f"-> {json_file}")
+    if not study.complete or len(diagrams) < told:
+        go_on = "; the same command goes on from there" if json_file is not None else ""
+        print(f"interrupted: what was finished is above{go_on}")
+        raise SystemExit(INTERRUPTED)
+
+
+def _solvers(arguments: argparse.Namespace, stiff: bool) -> list[Any]:
+    """What is measured, --peer being one of them."""
+    names = arguments.methods or default_methods(stiff)
+    solvers = [read_solver(name, "--methods") for name in names]
+    known = [s.name for s in solvers]
+    if arguments.peer is not None and arguments.peer not in known:
+        raise ValueError(f"--peer {arguments.peer!r}: {nearest(arguments.peer, known)}")
+    return solvers
+
+
+def _check_files(arguments: argparse.Namespace) -> Path | None:
+    """Refuse before the work what could not be written after it; returns the file of --json."""
+    from ...analysis.report.panels import SUFFIXES
+
+    for option in ("out", "proportionality", "reliability"):
+        value = getattr(arguments, option)
+        if value is not None:
+            plain = option == "reliability" and not _is_figure(value)
+            output_file(value, f"--{option}", () if plain else SUFFIXES)
+    json_file = output_file(arguments.json, "--json") if arguments.json else None
+    if arguments.out or arguments.proportionality or _is_figure(arguments.reliability):
+        require("matplotlib", "analysis")
+    return json_file
+
+
+def _print_study(arguments: argparse.Namespace, study: Any, diagrams: list[Any]) -> None:
+    from ...analysis.cost.rows import proportionality_text
+    from ...analysis.reliability.estimates import reliability_text
+
     print(study if arguments.rows else study.cost_table(arguments.at, arguments.cost))
     for name, reference in study.references.items():
         if "failure" in reference:
             print(f"\n{name}: not measured, no reference: {reference['failure']}")
-    if peer is not None and study.rows:
-        print("\n" + study.ratio_table(arguments.at, peer, arguments.cost))
+    if arguments.peer is not None and study.rows:
+        print("\n" + study.ratio_table(arguments.at, arguments.peer, arguments.cost))
     if study.proportionality():
         print("\n" + proportionality_text(study.proportionality()))
     if study.failures and not arguments.rows:
         print("\n" + _failures_text(study.failures))
     if diagrams:
         print("\n" + reliability_text(diagrams))
+
+
+def _draw_study(arguments: argparse.Namespace, study: Any, diagrams: list[Any]) -> None:
     if study.rows and arguments.out:
         study.plot(arguments.out, arguments.cost)
         print(f"-> {arguments.out}")
@@ -135,14 +158,10 @@ def _bench(arguments: argparse.Namespace) -> None:
         else:
             print(f"no {arguments.reliability}: no solver tells estimates")
     elif diagrams:
+        from ...analysis.reliability.estimates import save_reliabilities
+
         save_reliabilities(arguments.reliability, diagrams, command=study.command)
         print(f"-> {arguments.reliability}")
-    if json_file is not None:
-        print(f"-> {json_file}")
-    if not study.complete or len(diagrams) < told:
-        go_on = "; the same command goes on from there" if json_file is not None else ""
-        print(f"interrupted: what was finished is above{go_on}")
-        raise SystemExit(INTERRUPTED)
 
 
 def _failures_text(rows: Any) -> str:
@@ -241,13 +260,6 @@ def _steps(text: str) -> tuple[int, ...]:
     return tuple(_whole(part) for part in text.split(","))
 
 
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(w.strip() for w in text.split(","))
-    if not all(words):
-        raise argparse.ArgumentTypeError(f"must be names with commas between, got {text!r}")
-    return words
-
-
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -278,21 +290,21 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def add_bench(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
-    text = "work and precision of solvers, quadflow's and peers', side by side"
-    bench = commands.add_parser(
-        "bench", help=text,
-        description=f"{text}. Wall times are medians of interleaved runs. Ctrl-C keeps what is "
-        "finished; with --json the same command goes on from there.",
-    )  # fmt: skip
-    add = bench.add_argument
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        f"{parser.description} Wall times are medians of interleaved runs. Ctrl-C keeps what is "
+        "finished; with --json the same command goes on from there."
+    )
+    add = parser.add_argument
     add("set", metavar="SET", nargs="?", default="quick",
         help="problems or sets of them, with commas between: quick (default: "
-        f"{', '.join(QUICK)}), nonstiff, detest, stiff, ...; see `quadflow problems`")  # fmt: skip
-    add("--methods", type=_words, metavar="A,B",
+        f"{', '.join(QUICK)}), nonstiff, detest, stiff, ...; see `quadflow problems`; or "
+        "MODULE:NAME, a Problem of one's own")  # fmt: skip
+    add("--methods", type=method_names, metavar="A,B",
         help="registered methods and peers' such as scipy:DOP853, torchdiffeq:dopri5, "
-        f"diffrax:Dopri5; default: {', '.join(METHODS)}, torchdiffeq:dopri5 where installed, "
+        f"diffrax:Dopri5; adams:K, of orders up to K; gauss:N, on N nodes; {OWN}, or a callable "
+        f"solve(rhs, y0, grid); default: {', '.join(METHODS)}, torchdiffeq:dopri5 where installed, "
         "scipy:Radau for stiff problems")  # fmt: skip
     add("--tolerances", type=decades, help="relative, such as 1e-3..1e-10 (default) or 1e-4,1e-6")
     add("--steps", type=_steps, help="steps of methods without error control (64,128,...,8192)")
@@ -312,4 +324,4 @@ def add_bench(commands: Any) -> None:
     add("--reliability", metavar="FILE",
         help="estimated against true local errors, drawn, or all of them as .json")  # fmt: skip
     add("--reliability-tolerance", type=_positive, metavar="TOL", help="for it (1e-6)")
-    bench.set_defaults(run=_bench, **_DEFAULTS)
+    parser.set_defaults(run=_bench, **_DEFAULTS)

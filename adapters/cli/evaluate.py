@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
 from typing import Any
 
-from ..flow.field import Guidance
-from ..sampling.sample import NEED_SIDENET, SAMPLERS
-from .arguments import output_file, whole_numbers
+from ...errors import nearest
+from ...extras import require
+from ..sampling.samplers import NEED_SIDENET, SAMPLERS
+from .arguments import method_names, output_file, whole_numbers
+from .own import kind_of, load_own
+from .samplers import FORMS, read_sampler
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from ...analysis.images import evaluation as study
-    from ...analysis.images.peers import PEERS
-    from ...extras import progress, require
+    from ...extras import progress
     from ..backbones.pretrained import load_sidenet
     from ..backbones.registry import load_named
+    from ..flow.field import Guidance
 
     out = output_file(arguments.out)
-    npz = Path(arguments.npz) if arguments.npz else None
-    if npz is not None and not npz.is_dir():
-        raise ValueError(f"--npz {npz} is no folder")
-    if arguments.pictures:
-        require("matplotlib", "analysis")  # before the work, not after it
-        picture = Path(arguments.pictures)
-        if picture.is_dir() or not picture.parent.is_dir():
-            raise ValueError(f"--pictures {picture}: must be a file in a folder that exists")
+    _check_files(arguments)
     backbone = load_named(arguments.backbone, image_size=arguments.image_size)
     path = arguments.sidenet or backbone.sidenet
     sidenet = load_sidenet(path) if path else None
-    methods = tuple(arguments.methods.split(",")) if arguments.methods else study.METHODS
-    known = (*SAMPLERS, *PEERS)
-    unknown = [m for m in methods if m not in known]
-    if unknown:
-        raise ValueError(f"--methods has {unknown[0]!r}: one of {', '.join(known)}")
+    methods = _methods(arguments)
     needing = [m for m in methods if m in NEED_SIDENET]
     if sidenet is None and needing:
         raise ValueError(f"--methods has {needing[0]}, which needs --sidenet")
@@ -44,15 +35,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     scale = arguments.guidance
     if scale != 1 and not backbone.num_classes:
         raise ValueError(f"--guidance {scale}: {backbone.name} has no classes to be guided by")
-    features = None
-    features_name = arguments.features
-    if arguments.features == "efficientnet":
-        from ...analysis.images.features import efficientnet_features
-
-        features = efficientnet_features(arguments.feature_size)
-        features_name = f"EfficientNet-Lite0 at {arguments.feature_size} pixels"
-    elif arguments.features != "none":
-        features = _own_features(arguments.features)
+    features, features_name = _features(arguments)
     shifts = (1.0,) if arguments.uniform_only else study.SHIFTS
     subject = study.Subject(backbone, sidenet)
     pictures: dict[str, Any] = {}
@@ -73,7 +56,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             reference_steps=arguments.reference_steps,
             features=features,
             features_name=features_name,
-            npz=npz,
+            npz=Path(arguments.npz) if arguments.npz else None,
             out=out,
             progress=lambda: bar.update(1),
             pictures=pictures,
@@ -91,37 +74,66 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(f"\n-> {out}")
 
 
-def _own_features(name: str) -> Any:
-    """The callable MODULE:NAME.
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Refuse before the work what could not be written after it."""
+    if arguments.npz and not Path(arguments.npz).is_dir():
+        raise ValueError(f"--npz {arguments.npz} is no folder")
+    if arguments.pictures:
+        require("matplotlib", "analysis")
+        picture = Path(arguments.pictures)
+        if picture.is_dir() or not picture.parent.is_dir():
+            raise ValueError(f"--pictures {picture}: must be a file in a folder that exists")
 
-    Raises:
-        ValueError: not of that form, no such module, or nothing callable in it of that name.
-    """
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
+
+def _methods(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The samplers that are judged; one of one's own becomes a sampler under the name typed."""
+    from ...analysis.images.evaluation import METHODS
+    from ...analysis.images.peers import PEERS
+    from ..sampling.sample import as_sampler
+
+    methods: list[str] = []
+    for name in arguments.methods or METHODS:
+        if ":" in name:
+            sampler = read_sampler(name, "--methods")
+            assert not isinstance(sampler, str)
+            name = Path(name).name  # it becomes part of the names of files
+            SAMPLERS[name] = as_sampler(sampler)
+        elif name not in SAMPLERS and name not in PEERS:
+            raise ValueError(f"--methods {name!r} is unknown: {nearest(name, (*SAMPLERS, *PEERS))}")
+        methods.append(name)
+    return tuple(methods)
+
+
+def _features(arguments: argparse.Namespace) -> tuple[Any, str | None]:
+    """The feature network and its name; (None, ...) without one."""
+    name = arguments.features
+    if name == "none":
+        return None, name
+    if name == "efficientnet":
+        from ...analysis.images.features import efficientnet_features
+
+        size = arguments.feature_size
+        return efficientnet_features(size), f"EfficientNet-Lite0 at {size} pixels"
+    if ":" not in name:
         raise ValueError(f"--features {name}: must be none, efficientnet or MODULE:NAME")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--features {name}: {error}") from error
+    found = load_own(name, "--features")
     if not callable(found):
-        raise ValueError(f"--features {name} is no callable but a {type(found).__name__}")
-    return found
+        raise ValueError(f"--features {name} is {kind_of(found)}: must be a callable")
+    return found, name
 
 
 def _budgets(text: str) -> tuple[int, ...]:
     return whole_numbers(text, "3,5,7") if text else ()
 
 
-def add_evaluate(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
-    text = "every sampler at every budget, against the converged solve from the same noises"
-    evaluate = commands.add_parser("evaluate", help=text, description=text)
-    add = evaluate.add_argument
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add = parser.add_argument
     add("--backbone", help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, or a weight file")
     add("--sidenet", help="SideNet weights; default: the backbone's shipped one")
     add("--image-size", type=int, help="pixels a side, for a weight file that does not say")
-    add("--methods", help="such as euler,pec2,bianchor; default: all")
+    add("--methods", type=method_names, metavar="A,B",
+        help=f"such as euler,pec2,bianchor; default: all; or {FORMS}")  # fmt: skip
     add("--nfe", type=_budgets, default=(3, 5, 7, 10, 20), help="budgets (3,5,7,10,20)")
     add("--euler", type=_budgets, default=(50, 100, 200), help="long Euler runs (50,100,200)")
     add("--guidance", type=float, default=1.0, help="scale; 1 is none")
@@ -141,4 +153,4 @@ def add_evaluate(commands: Any) -> None:
     add("--npz", help="folder for every row's images, as the ADM evaluation suite reads them")
     add("--pictures", help="PNG of samples by method and NFE")
     add("--out", default="evaluation.json", help="(%(default)s)")
-    evaluate.set_defaults(run=_evaluate)
+    parser.set_defaults(run=_evaluate)

@@ -1,69 +1,55 @@
-"""The command line `quadflow`."""
+"""The command line `quadflow`: a module a command, imported when the command is asked for."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import quadflow
 
 from ...extras import MissingExtraError
-from .bench import add_bench
-from .edit import add_edit
-from .evaluate import add_evaluate
-from .laboratory import add_laboratory
-from .order import add_order
-from .sample import add_sample
-from .stability import add_stability
-from .train import add_train
+
+COMMANDS = {
+    "demo": "measured orders and few-evaluation images, in minutes",
+    "sample": "images from the shipped model, or from your own",
+    "train": "train a backbone or a SideNet",
+    "evaluate": "every sampler at every budget, against the converged solve from the same noises",
+    "edit": "images of one class turned into another, by inversion and regeneration",
+    "certify": "prove the order of a method by exact order conditions",
+    "mutate": "plant faults in rules, tableaus and formulas; report which checks find them",
+    "study": "a study of what order, stability and tolerance mean",
+    "problems": "the problem library, or one problem's statement, source and invariants",
+    "order": "measure the order of a method: slopes that have settled, above rounding",
+    "stability": "stability of a method: its function exactly, A-, L- and algebraic stability, "
+    "intervals",
+    "bench": "work and precision of solvers, quadflow's and peers', side by side",
+    "methods": "every registered method: what it is, its orders and what it takes",
+}
+"""Every command with what it does. The module of the same name, `method_table` for methods, has
+`add_arguments(parser)`, which adds the command's arguments and says what runs it."""
 
 
-def _demo(arguments: argparse.Namespace) -> None:
-    from ...analysis.report.demo import run_demo
-
-    run_demo(Path(arguments.out), seed=arguments.seed, quick=arguments.quick)
-
-
-def _methods(arguments: argparse.Namespace) -> None:
-    print(f"{'name':<10} {'plan':<8} {'order':>5} {'dense':>5}  steps")
-    for name, method in quadflow.methods().items():
-        plan = type(method).__name__.removesuffix("Method").lower()
-        kinds = {"fixed": method.takes_fixed_steps, "adaptive": method.error_order is not None}
-        steps = " or ".join(kind for kind, taken in kinds.items() if taken)
-        print(f"{name:<10} {plan:<8} {method.order!s:>5} {method.dense_order!s:>5}  {steps}")
-
-
-def _parser() -> argparse.ArgumentParser:
+def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command line, with the arguments of the one command that argv names."""
     parser = argparse.ArgumentParser(prog="quadflow", description=quadflow.__doc__)
     parser.add_argument("--version", action="version", version=f"quadflow {quadflow.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-
-    demo = commands.add_parser("demo", help="measured orders and few-evaluation images, in minutes")
-    demo.add_argument("--out", default="demo", help="folder for pictures and figures (%(default)s)")
-    demo.add_argument("--seed", type=int, default=0)
-    demo.add_argument("--quick", action="store_true", help="fewer images and steps, for a try")
-    demo.set_defaults(run=_demo)
-
-    add_sample(commands)
-    add_train(commands)
-    add_evaluate(commands)
-    add_edit(commands)
-    add_laboratory(commands)
-    add_order(commands)
-    add_stability(commands)
-    add_bench(commands)
-
-    methods = commands.add_parser("methods", help="every registered method with its order")
-    methods.set_defaults(run=_methods)
+    asked = next((word for word in argv if word in COMMANDS), None)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text}.")
+        if name == asked:
+            module = "method_table" if name == "methods" else name
+            importlib.import_module(f".{module}", __package__).add_arguments(command)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors that a user can mend go to standard error, exit code 2."""
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = make_parser(argv).parse_args(argv)
     try:
         arguments.run(arguments)
         sys.stdout.flush()

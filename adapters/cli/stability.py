@@ -8,7 +8,7 @@ from typing import Any
 from ...extras import require
 from ...storage import write_json
 from .arguments import output_file, retyped
-from .methods import add_method_arguments, named_method, named_rule, refuse_rule_arguments
+from .methods import add_method_arguments, named_rule, read_method, refuse_rule_arguments
 
 ADJOINTS = {
     "radau-ia": "radau-left",
@@ -21,29 +21,40 @@ ADJOINTS = {
 OPTIONS = ("nodes", "sweeps", "guess", "out", "star", "json")
 
 
-def _subject(arguments: argparse.Namespace) -> Any:
-    """What METHOD means: a rule, a method or an implicit method.
+def _subjects(arguments: argparse.Namespace) -> list[Any]:
+    """The rule, method or implicit method that METHOD means.
+
+    Several where METHOD chooses its order or its nodes: one for each of its choices.
 
     Raises:
-        ValueError: as `named_method`.
+        ValueError: as `read_method`; a solver of which only what it returns is known.
     """
+    from ...analysis.exact.held import held_methods
+    from ...analysis.solvers.run import Solver
+
     family = arguments.method
     if family not in ADJOINTS:
-        return named_method(arguments)
+        subject = read_method(arguments)
+        if isinstance(subject, Solver):
+            raise ValueError(
+                f"METHOD {family} is a solver known by what it returns: stability is worked out "
+                "from the coefficients of a Method, a Tableau or a rule"
+            )
+        return list(held_methods(subject).values()) or [subject]
     from ...analysis.exact.runge_kutta import implicit_method
 
     why = f"{family} is no collocation on a rule, on which sweeps could be made"
     refuse_rule_arguments(arguments, why, "sweeps", "guess")
     rule = named_rule(ADJOINTS[family], arguments.nodes, name=family)
-    return implicit_method(family, rule.n)
+    return [implicit_method(family, rule.n)]
 
 
 def _stability(arguments: argparse.Namespace) -> None:
     from ...analysis.report.panels import SUFFIXES
     from ...analysis.stability import figures
-    from ...analysis.stability.report import is_multistep, stability_report
+    from ...analysis.stability.report import is_multistep, limits_table, stability_report
 
-    subject = _subject(arguments)
+    subjects = _subjects(arguments)
     files = {
         option: output_file(value, f"--{option}", suffixes)
         for option, value, suffixes in (
@@ -55,33 +66,37 @@ def _stability(arguments: argparse.Namespace) -> None:
     }
     if "out" in files or "star" in files:
         require("matplotlib", "analysis")  # before the work, not after it
-    if "star" in files and is_multistep(subject):
+    if "star" in files and any(map(is_multistep, subjects)):
         raise ValueError(
             f"--star {files['star']}: {arguments.method} is a multistep method here, and an order "
             "star needs a one-step method such as rk4, or a family with --nodes"
         )
-    report = stability_report(subject)
-    print(report)
+    reports = [stability_report(subject) for subject in subjects]
+    print(reports[0] if len(reports) == 1 else limits_table(reports))
     command = retyped(("stability", arguments.method), arguments, OPTIONS)
     if "out" in files:
-        figures.stability_region(files["out"], [subject], command=command)
+        figures.stability_region(files["out"], figures.spread(subjects), command=command)
     if "star" in files:
-        figures.order_star(files["star"], subject, command=command)
+        figures.order_star(files["star"], subjects[0], command=command)
     if "json" in files:
-        write_json(files["json"], {"command": command, **report.to_dict()})
+        found: dict[str, Any] = {"reports": [report.to_dict() for report in reports]}
+        write_json(
+            files["json"], {"command": command, **(found if reports[1:] else reports[0].to_dict())}
+        )
     for path in files.values():
         print(f"-> {path}")
 
 
-def add_stability(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
-    text = "stability of a method: its function exactly, A-, L- and algebraic stability, intervals"
-    stability = commands.add_parser(
-        "stability", help=text, description=f"{text}. METHOD is also one of {', '.join(ADJOINTS)}."
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        f"{parser.description} METHOD is also one of {', '.join(ADJOINTS)}. One that chooses its "
+        "order or its nodes (adams, gauss, lobatto) is told at each of its choices, or in full at "
+        "one: adams:5, gauss:6."
     )
-    add_method_arguments(stability)
-    add = stability.add_argument
+    add_method_arguments(parser)
+    add = parser.add_argument
     add("--out", metavar="FILE", help="draw the stability region: .png, .pdf or .svg")
     add("--star", metavar="FILE", help="draw the order star: .png, .pdf or .svg")
     add("--json", metavar="FILE", help="the report as JSON, fractions as text")
-    stability.set_defaults(run=_stability)
+    parser.set_defaults(run=_stability)

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..training.fit import FitConfig, Recording
-from .arguments import output_file
+from .arguments import from_options, output_file
 
 if TYPE_CHECKING:
     from ..data.datasets import Images
+    from ..training.fit import FitConfig, Recording
 
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {
@@ -34,33 +34,17 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 
 def _fit_config(arguments: argparse.Namespace) -> FitConfig:
-    return FitConfig(
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        warmup=arguments.warmup,
-        decay=arguments.decay,
-        weight_decay=arguments.weight_decay,
-        ema_decay=arguments.ema_decay,
-        clip_norm=arguments.clip_norm,
-        seed=arguments.seed,
-        mixed_precision=arguments.mixed_precision,
-    )
+    from ..training.fit import FitConfig
+
+    return from_options(FitConfig, arguments)
 
 
 def _recording(arguments: argparse.Namespace, out: Path) -> Recording:
+    from ..training.fit import Recording
+
     if arguments.log and not Path(arguments.log).parent.is_dir():
         raise ValueError(f"--log {arguments.log}: the folder of it does not exist")
-    return Recording(
-        log=arguments.log,
-        log_every=arguments.log_every,
-        state=out.with_name(out.name + ".state"),
-        checkpoint_every=arguments.checkpoint_every,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        samples=arguments.samples,
-        samples_every=arguments.samples_every,
-    )
+    return from_options(Recording, arguments, state=out.with_name(out.name + ".state"))
 
 
 def _images(arguments: argparse.Namespace, *, labelled: bool = True) -> Images:
@@ -94,16 +78,10 @@ def _train_backbone(arguments: argparse.Namespace) -> None:
     elif height != width:
         raise ValueError(f"SiT needs square images, {arguments.data} has {height}x{width}")
     else:
-        shape = SiTConfig(
-            input_size=height,
-            in_channels=channels,
-            patch=arguments.patch,
-            width=arguments.width,
-            depth=arguments.depth,
-            heads=arguments.heads,
+        shape = from_options(
+            SiTConfig, arguments, input_size=height, in_channels=channels,
             num_classes=data.num_classes,
-            time_scale=arguments.time_scale,
-        )
+        )  # fmt: skip
     train_backbone(
         data,
         out,
@@ -134,13 +112,7 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     config, out = _fit_config(arguments), output_file(arguments.out)
     recording = _recording(arguments, out)
-    chain = ChainConfig(
-        length=arguments.chain,
-        offset_rate=arguments.offset_rate,
-        towards_data=arguments.towards_data,
-        label_dropout=arguments.label_dropout,
-        nodes=arguments.nodes,
-    )
+    chain = from_options(ChainConfig, arguments, length=arguments.chain)
     without = arguments.data == "none"
     if not without and (arguments.backbone or "").startswith("galaxygrad:"):
         raise ValueError(
@@ -151,17 +123,10 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
     classes = model.num_classes
     data = None if without else _images(arguments, labelled=classes > 0)
     shape = _state_shape(arguments, model, known) if data is None else data.shape
-    sidenet = SideNetConfig(
-        in_channels=model.config.in_channels,
-        patch=arguments.patch,
-        width=arguments.width,
-        emb_dim=arguments.emb_dim,
-        layers=arguments.layers,
-        heads=arguments.heads,
-        num_classes=classes,
-        time_scale=arguments.time_scale,
+    sidenet = from_options(
+        SideNetConfig, arguments, in_channels=model.config.in_channels, num_classes=classes,
         input_size=shape[1] if shape[1] == shape[2] else None,
-    )
+    )  # fmt: skip
     train_sidenet(
         model,
         data,
@@ -217,10 +182,9 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_train(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
-    train = commands.add_parser("train", help="train a backbone or a SideNet")
-    networks = train.add_subparsers(dest="network", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    networks = parser.add_subparsers(dest="network", required=True)
     images = "folder of IDX files (MNIST layout) or of pictures, or a .pt/.safetensors/.npz file"
 
     for name, text in (("unet", "a U-Net by flow matching"), ("sit", "a SiT by flow matching")):

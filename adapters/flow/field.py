@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import getrefcount
@@ -47,43 +48,46 @@ class Convention:
         return (t - self.data_t) / self.direction
 
 
-def _labels(labels: Tensor | None, key: str) -> dict[str, Tensor]:
-    return {} if labels is None else {key: labels}
+def _positional(
+    model: Any, x: Tensor, t: Tensor, labels: Tensor | None, extras: Mapping[str, Any],
+    *, time_first: bool = False,
+) -> Any:  # fmt: skip
+    first = (t, x) if time_first else (x, t)
+    return model(*first, *([] if labels is None else [labels]), **extras)
 
 
-def _call_diffusers(
-    model: Any, x: Tensor, t: Tensor, labels: Tensor | None, extras: Mapping[str, Any]
-) -> Any:
-    return model(hidden_states=x, timestep=t, **_labels(labels, "class_labels"), **extras)
+def _keywords(
+    model: Any, x: Tensor, t: Tensor, labels: Tensor | None, extras: Mapping[str, Any],
+    *, names: tuple[str, str, str],
+) -> Any:  # fmt: skip
+    given = zip(names, (x, t, labels), strict=True)
+    return model(**{name: value for name, value in given if value is not None}, **extras)
 
 
-def _call_positional(
-    model: Any, x: Tensor, t: Tensor, labels: Tensor | None, extras: Mapping[str, Any]
-) -> Any:
-    return model(x, t, *([] if labels is None else [labels]), **extras)
-
-
-def _call_keywords(
-    model: Any, x: Tensor, t: Tensor, labels: Tensor | None, extras: Mapping[str, Any]
-) -> Any:
-    return model(x=x, t=t, **_labels(labels, "label"), **extras)
-
-
-def _call_time_first(
-    model: Any, x: Tensor, t: Tensor, labels: Tensor | None, extras: Mapping[str, Any]
-) -> Any:
-    return model(t, x, *([] if labels is None else [labels]), **extras)
-
+_diffusers = functools.partial(_keywords, names=("hidden_states", "timestep", "class_labels"))
+_flow_matching = functools.partial(_keywords, names=("x", "t", "label"))
 
 CONVENTIONS = {
     c.name: c
     for c in (
-        Convention("repa", 1.0, 0.0, _call_positional),
-        Convention("sit", 0.0, 1.0, _call_positional),
-        Convention("diffusers", 1.0, 0.0, _call_diffusers, time_scale=1000.0),
-        Convention("flow_matching", 0.0, 1.0, _call_keywords, scalar_time=True),
-        Convention("torchcfm", 0.0, 1.0, _call_time_first),
-        Convention("k-diffusion", 1.0, 0.0, _call_positional, prediction="denoised"),
+        Convention("repa", 1.0, 0.0, _positional),
+        Convention("sit", 0.0, 1.0, _positional),
+        Convention(
+            "diffusers",
+            1.0,
+            0.0,
+            _diffusers,
+            time_scale=1000.0,
+        ),
+        Convention(
+            "flow_matching",
+            0.0,
+            1.0,
+            _flow_matching,
+            scalar_time=True,
+        ),
+        Convention("torchcfm", 0.0, 1.0, functools.partial(_positional, time_first=True)),
+        Convention("k-diffusion", 1.0, 0.0, _positional, prediction="denoised"),
     )
 }
 """repa: (x, t, y), v = noise - data, t from 1 to 0; also the published BA-solver and the shipped

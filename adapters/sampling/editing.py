@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...plans.method import Method
 from ..flow.field import Convention, Guidance
-from .sample import Plan, Samples, sample
+from .sample import Samples, sample
+from .samplers import Sampler
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def invert(
     labels: Tensor | None = None,
     *,
     strength: float = 1.0,
-    method: str | Plan = "pec2",
+    method: str | Sampler | Method = "pec2",
     nfe: int = 10,
     sidenet: nn.Module | None = None,
     guidance: Guidance | None = None,
@@ -64,7 +66,7 @@ def edit(
     target: Tensor,
     *,
     strength: float = 1.0,
-    method: str | Plan = "pec2",
+    method: str | Sampler | Method = "pec2",
     nfe: int = 10,
     sidenet: nn.Module | None = None,
     guidance: Guidance | None = None,
@@ -86,14 +88,11 @@ def edit(
 
     Source: Song et al. 2021 (the flow as a code for data); Meng et al. 2022 (strength).
     """
+    way: dict[str, Any] = {
+        "method": method, "nfe": nfe, "sidenet": sidenet, "convention": convention, "shift": shift,
+    }  # fmt: skip
     # the null label is checked on the way back already, before anything is computed
     unguided = Guidance(1.0, None if guidance is None else guidance.null_label)
-    back = invert(
-        model, data, source, strength=strength, method=method, nfe=nfe, sidenet=sidenet,
-        guidance=unguided, convention=convention, shift=shift,
-    )  # fmt: skip
-    forth = sample(
-        model, back.x, target, sigmas=(strength, 0.0), method=method, nfe=nfe, sidenet=sidenet,
-        guidance=guidance, convention=convention, shift=shift,
-    )  # fmt: skip
+    back = invert(model, data, source, strength=strength, guidance=unguided, **way)
+    forth = sample(model, back.x, target, sigmas=(strength, 0.0), guidance=guidance, **way)
     return Edited(forth.x, back.x, back, forth)

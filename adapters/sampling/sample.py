@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,87 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import check_choice, integer_from
-from ...plans.anchors import adams, anchors
 from ...plans.method import Method
-from ...rules.quadrature import QuadratureRule, gauss_legendre
 from ...solution import Statistics
 from ...solve import solve
-from ..flow.data_prediction import DataPredictionInterpolant
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention
-from ..sidenet.network import BiAnchor, SingleAnchor
-
-Plan = Callable[[FlowField, int, "nn.Module | None"], tuple[Method, int]]
-"""(field, nfe, sidenet) -> the method and the number of intervals that cost exactly nfe."""
-
-
-def _euler(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
-    return adams(1), nfe
-
-
-def _heun(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
-    # two evaluations an interval; an odd budget ends with an Euler step
-    return adams(1, "PECE", forward_last=nfe % 2 == 1), (nfe + 1) // 2
-
-
-def _adams_bashforth(k: int) -> Plan:
-    return lambda field, nfe, sidenet: (adams(k, startup="rising"), nfe)
-
-
-def _pec(k: int) -> Plan:
-    return lambda field, nfe, sidenet: (
-        adams(k, "PEC", startup="rising", forward_last=True),
-        nfe,
-    )
-
-
-def _dpmpp_2m(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
-    interpolant = DataPredictionInterpolant(field.resolved)
-    return anchors(interpolant, gauss_legendre(1), name="dpmpp-2m"), nfe
-
-
-def bianchor_plan(rule: QuadratureRule | None = None, *, forward_last: bool = True) -> Plan:
-    """`BiAnchor` on any rule as a plan for `sample`: nfe intervals, or nfe - 1 with forward_last
-    off (the end of the last interval is then evaluated too)."""
-
-    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
-        if not forward_last and nfe < 2:
-            raise ValueError(f"nfe={nfe}: a last interval that is corrected needs nfe >= 2")
-        method = BiAnchor(_given(sidenet, "bianchor"), field, rule=rule, forward_last=forward_last)
-        return method, nfe if forward_last else nfe - 1
-
-    return plan
-
-
-def single_anchor_plan(nodes: int = 2) -> Plan:
-    """`SingleAnchor` on Gauss-Legendre `nodes` as a plan for `sample`."""
-
-    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
-        return SingleAnchor(_given(sidenet, "single-anchor"), field, nodes=nodes), nfe
-
-    return plan
-
-
-def _given(sidenet: nn.Module | None, method: str) -> nn.Module:
-    if sidenet is None:
-        raise ValueError(f"method={method!r} needs sidenet=, a SideNet trained for this model")
-    return sidenet
-
-
-SAMPLERS: dict[str, Plan] = {
-    "euler": _euler,
-    "heun": _heun,
-    "ab2": _adams_bashforth(2),
-    "ab3": _adams_bashforth(3),
-    "ab4": _adams_bashforth(4),
-    "dpmpp-2m": _dpmpp_2m,
-    "pec2": _pec(2),
-    "pec3": _pec(3),
-    "single-anchor": single_anchor_plan(),
-    "bianchor": bianchor_plan(),
-}
-"""euler; heun (explicit trapezoid); ab2 to ab4 (Adams-Bashforth with so many anchors, fewer at the
-start); dpmpp-2m (DPM-Solver++ in data prediction); pec2, pec3 (predict with so many anchors,
-correct once, reuse); bianchor (BA-solver); single-anchor (its variant of one anchor)."""
+from .samplers import SAMPLERS, Sampler
 
 
 def _check_state(x: Tensor, name: str) -> None:
@@ -118,10 +43,6 @@ def _grid(grid: Any, noise: Tensor, intervals: int, what: str) -> Any:
         return times
     rows = torch.as_tensor(times).T
     return rows.reshape(*rows.shape, *(1,) * (noise.dim() - 1))
-
-
-NEED_SIDENET = ("bianchor", "single-anchor")
-"""The samplers that need a SideNet."""
 
 
 @dataclass(frozen=True)
@@ -198,13 +119,49 @@ def _own_time(path: Convention, sigma: float) -> float:
     return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
 
 
+def as_sampler(method: Sampler | Method) -> Sampler:
+    """The plan of a Method (see `intervals_for`); a plan as it is."""
+    if not isinstance(method, Method):
+        return method
+    return lambda field, nfe, sidenet: (method, intervals_for(method, nfe))
+
+
+def intervals_for(method: Method, nfe: int) -> int:
+    """The largest number of intervals on which a Method evaluates its function nfe times.
+
+    Counted on a small problem: what a plan costs does not depend on what it solves.
+
+    Raises:
+        ValueError: no number of intervals costs exactly nfe (the message names the budgets next to
+            it), or the method takes no fixed steps.
+    """
+
+    def cost(intervals: int) -> int:
+        grid = np.linspace(0.0, 1.0, intervals + 1)
+        y0 = torch.ones(1, 1, dtype=torch.float64)
+        solution = solve(
+            lambda t, y: -y, y0, (0.0, 1.0), method=method, grid=grid, node_evaluation="loop"
+        )
+        return solution.stats.nfe
+
+    # an interval costs an evaluation at least, so there are at most nfe
+    intervals = bisect.bisect_right(range(1, nfe + 1), nfe, key=cost)
+    if not intervals or cost(intervals) != nfe:
+        near = ([cost(intervals)] if intervals else []) + [cost(intervals + 1)]
+        raise ValueError(
+            f"nfe={nfe}: no number of intervals of method {method.name} costs that; "
+            f"{' and '.join(map(str, near))} can be had"
+        )
+    return intervals
+
+
 def sample(
     model: Any,
     noise: Tensor,
     labels: Tensor | None = None,
     *,
     sigmas: tuple[float, float] = (1.0, 0.0),
-    method: str | Plan = "bianchor",
+    method: str | Sampler | Method = "bianchor",
     nfe: int = 7,
     sidenet: nn.Module | None = None,
     guidance: Guidance | None = None,
@@ -223,7 +180,9 @@ def sample(
         labels: (B,) int64, or None.
         sigmas: noise fractions σ in [0, 1] where the way begins and ends; other ones than noise to
             data sample from a state between, or go back (see `editing.invert`).
-        method: one of `SAMPLERS`, or a plan such as `bianchor_plan(simpson())`.
+        method: one of `SAMPLERS`; a plan such as `bianchor_plan(simpson())`, a function
+            (field, nfe, sidenet) -> (Method, number of intervals); or a Method that takes fixed
+            steps, on as many intervals as cost nfe evaluations.
         nfe: evaluations of the model, >= 1; a guided pair is one.
         sidenet: for "bianchor" and "single-anchor".
         guidance, convention, extras, null_extras: see `FlowField`.
@@ -235,8 +194,8 @@ def sample(
             every sample.
 
     Raises:
-        ValueError: unknown method, nfe < 1, a grid that does not fit, noise that is not finite;
-            what `FlowField` and `solve` raise.
+        ValueError: unknown method, nfe < 1 or none that a Method's intervals cost, a grid that
+            does not fit, noise that is not finite; what `FlowField` and `solve` raise.
         SolveError: the samples are not finite.
     """
     if isinstance(method, str):
@@ -247,7 +206,8 @@ def sample(
         model, convention, labels, guidance or Guidance(), extras or {},
         null_extras=null_extras or {},
     )  # fmt: skip
-    plan, intervals = (SAMPLERS[method] if isinstance(method, str) else method)(flow, nfe, sidenet)
+    sampler = SAMPLERS[method] if isinstance(method, str) else as_sampler(method)
+    plan, intervals = sampler(flow, nfe, sidenet)
     times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
     ends = (float(times[0]), float(times[-1]))
     if grid is not None:
@@ -256,5 +216,8 @@ def sample(
         name = method if isinstance(method, str) else plan.name
         times = _grid(grid, noise, intervals, f"{name} with nfe={nfe}")
     with torch.no_grad():
-        solution = solve(flow, noise, ends, method=plan, grid=times, callback=callback)
+        # a network is no function of several times at once, and finding that out would cost calls
+        solution = solve(
+            flow, noise, ends, method=plan, grid=times, callback=callback, node_evaluation="loop"
+        )
     return Samples(solution.y[-1], solution.stats, flow.rows)

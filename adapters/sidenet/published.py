@@ -21,7 +21,7 @@ from .network import SideNet, SideNetConfig
 
 RAW, AVERAGED = "side_model", "ema_side_model"
 PUBLISHED_HEADS = 4
-"""Of the published attention block: no tensor's shape tells it."""
+"""Heads of the published attention block: no tensor's shape tells their number."""
 
 
 def sidenet_config(tensors: Mapping[str, Tensor], source: str | Path) -> SideNetConfig:

@@ -11,9 +11,9 @@ from ..backbones.checkpoints import save_weights
 from ..backbones.sit import SiT, SiTConfig
 from ..backbones.unet import UNet, UNetConfig
 from ..data.datasets import Images
-from .fit import FitConfig, Hooks, Recording, fit, make_accelerator
+from .fit import FitConfig, Recording, Writers, fit, make_accelerator
 from .previews import sample_grids
-from .random import Draws
+from .random import StepRandom
 
 
 def train_backbone(
@@ -59,14 +59,14 @@ def train_backbone(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     null = shape.num_classes
 
-    def loss(draws: Draws) -> torch.Tensor:
-        images, labels = data.batch(draws.integers(len(data)).cpu())
-        x = images.to(draws.device)
+    def loss(random: StepRandom) -> torch.Tensor:
+        images, labels = data.batch(random.integers(len(data)).cpu())
+        x = images.to(random.device)
         if labels is None:
             labels = torch.full((len(x),), null)
-        y = draws.dropped(labels.to(draws.device), null, label_dropout)
-        t = draws.uniform()
-        noise = draws.normal(data.shape)
+        y = random.dropped(labels.to(random.device), null, label_dropout)
+        t = random.uniform()
+        noise = random.normal(data.shape)
         s = t[:, None, None, None]
         return F.mse_loss(model((1 - s) * x + s * noise, t, y).float(), noise - x)
 
@@ -79,7 +79,7 @@ def train_backbone(
         loss,
         config,
         recording=recording,
-        hooks=Hooks(
+        writers=Writers(
             checkpoint, sample_grids(recording.samples, data.shape, null, seed=config.seed)
         ),
         fingerprint={

@@ -11,7 +11,7 @@ from ...plans.anchors import adams
 from ...solve import solve
 from ..data.datasets import Images
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention
-from .random import Draws
+from .random import StepRandom
 from .state import Fingerprint
 
 LEAST_SIGMA = 1e-3
@@ -20,20 +20,20 @@ LEAST_SIGMA = 1e-3
 
 @runtime_checkable
 class ChainSource(Protocol):
-    """States that chains start from; the samples of a step are those of `draws`.
+    """States that chains start from; the samples of a step are those of `random`.
 
     shape: (C, H, W) of a state.
     """
 
     shape: tuple[int, int, int]
 
-    def states(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    def states(self, random: StepRandom) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, C, H, W), sigma (B,) in [0, 1] with noise at 1, and labels (B,) int64, where the
-        null label stands for "no class"; B is `draws.count`. A function of `draws` alone."""
+        null label stands for "no class"; B is `random.count`. A function of `random` alone."""
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """What the states depend on besides the draws."""
+        """JSON values that the states depend on besides the random numbers."""
         ...
 
 
@@ -50,14 +50,14 @@ class DataChains:
         self.images, self.null_label, self.label_dropout = images, null_label, label_dropout
         self.shape = images.shape
 
-    def states(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        images, labels = self.images.batch(draws.integers(len(self.images)).cpu())
-        data = images.to(draws.device)
+    def states(self, random: StepRandom) -> tuple[Tensor, Tensor, Tensor]:
+        images, labels = self.images.batch(random.integers(len(self.images)).cpu())
+        data = images.to(random.device)
         if labels is None:
             labels = torch.full((len(data),), self.null_label)
-        labels = draws.dropped(labels.to(draws.device), self.null_label, self.label_dropout)
-        sigma = draws.uniform(data.dtype)
-        noise = draws.normal(self.shape, data.dtype)
+        labels = random.dropped(labels.to(random.device), self.null_label, self.label_dropout)
+        sigma = random.uniform(data.dtype)
+        noise = random.normal(self.shape, data.dtype)
         s = sigma[:, None, None, None]
         return (1 - s) * data + s * noise, sigma, labels
 
@@ -98,30 +98,30 @@ class TrajectoryChains:
         self.model, self.shape, self.null_label = model, shape, null_label
         self.label_dropout, self.intervals, self.dtype = label_dropout, intervals, dtype
         self.convention = resolve_convention(convention)
-        self._pool: tuple[Draws, tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
+        self._pool: tuple[StepRandom, tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
 
-    def states(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        age, turn = divmod(draws.step, self.intervals)
+    def states(self, random: StepRandom) -> tuple[Tensor, Tensor, Tensor]:
+        age, turn = divmod(random.step, self.intervals)
         # a pool is a function of the seed and its number: a resumed training solves it again
-        key = draws.fork(age, stream=1)
+        key = random.fork(age, stream=1)
         if self._pool is None or self._pool[0] != key:
             self._pool = key, self._solve(key)
         x, sigma, order, labels = self._pool[1]
-        rows, which = torch.arange(draws.count, device=x.device), order[:, turn]
+        rows, which = torch.arange(random.count, device=x.device), order[:, turn]
         return x[which, rows], sigma[which, rows], labels
 
     def fingerprint(self) -> Fingerprint:
         return {"data": f"trajectories of {self.intervals} intervals, shape {list(self.shape)}"}
 
-    def _solve(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _solve(self, random: StepRandom) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """States (n, B, ...), their σ (n, B), the order (B, n) of their use, labels (B,)."""
         n, path = self.intervals, self.convention
-        noise = draws.normal(self.shape, self.dtype)
-        labels = draws.integers(max(1, self.null_label))
+        noise = random.normal(self.shape, self.dtype)
+        labels = random.integers(max(1, self.null_label))
         if self.null_label:
-            labels = draws.dropped(labels, self.null_label, self.label_dropout)
-        shift = draws.uniform(torch.float64).clamp(min=1e-3)
-        order = draws.permutations(n)
+            labels = random.dropped(labels, self.null_label, self.label_dropout)
+        shift = random.uniform(torch.float64).clamp(min=1e-3)
+        order = random.permutations(n)
         parts = torch.arange(n, device=noise.device, dtype=torch.float64)
         sigma = 1 - (parts[:, None] + shift) / n
         if path.prediction == "denoised":

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...extras import progress, require
-from .random import Draws
+from .random import StepRandom
 from .state import LossLog, check_same_training, read_state, refuse_to_lose, save_state
 
 
@@ -28,8 +28,8 @@ class FitConfig:
     AdamW's, reached after `warmup` steps and then constant (`decay="none"`) or taken to zero along
     a half cosine (`decay="cosine"`). weight_decay: AdamW's. ema_decay: of the exponential moving
     average of the weights (which is what is kept); at step k it is at most (1+k)/(10+k), so that
-    early weights are forgotten. clip_norm: largest gradient norm. seed: of every random draw of
-    the training. mixed_precision: "no", "bf16" or "fp16", as `accelerate` has them.
+    early weights are forgotten. clip_norm: largest gradient norm. seed: of all random numbers
+    of the training. mixed_precision: "no", "bf16" or "fp16", as `accelerate` has them.
     """
 
     steps: int
@@ -62,7 +62,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a training leaves on disk, and whether it goes on from there.
+    """Files that a training leaves on disk, and whether it goes on from there.
 
     log: JSON-lines file; every `log_every` steps a line with the mean loss since the last one,
     seconds so far, samples a second, learning rate and gradient norm (before clipping). state: file
@@ -92,8 +92,8 @@ class Recording:
 
 
 @dataclass
-class Hooks:
-    """What `fit` calls with the EMA module, on the main process only.
+class Writers:
+    """Functions that `fit` calls with the EMA module, on the main process only.
 
     checkpoint(ema) every `checkpoint_every` steps and at the end; samples(ema, step) every
     `samples_every` steps and at the end.
@@ -160,13 +160,113 @@ def _average(accelerator: Any, loss: Tensor, parameters: list[nn.Parameter]) -> 
     return first[0]
 
 
+@dataclass
+class _Training:
+    """One training: its modules and optimiser, where it stands, and what it leaves on disk."""
+
+    config: FitConfig
+    recording: Recording
+    writers: Writers
+    identity: Mapping[str, Any]
+    accelerator: Any
+    module: nn.Module
+    ema: nn.Module
+    parameters: list[nn.Parameter]
+    optimiser: Any
+    at: _Progress = field(default_factory=_Progress)
+
+    @property
+    def path(self) -> Path | None:
+        """The state file."""
+        return None if self.recording.state is None else Path(self.recording.state)
+
+    def resume(self) -> None:
+        """Go on from the state file, where that is asked for and there is one.
+
+        Raises:
+            ValueError: a state of another training, a damaged one, an unfinished one that would
+                be lost.
+        """
+        path, resume = self.path, self.recording.resume
+        if path is not None and not resume and not self.recording.overwrite:
+            refuse_to_lose(path)
+        if path is None or not resume or not path.exists():
+            return
+        state = read_state(path)
+        check_same_training(path, state["fingerprint"], self.identity, state["step"])
+        self.module.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.at = _Progress(**state["progress"])
+
+    def save(self) -> None:
+        """Renew the weights and the state file."""
+        if self.writers.checkpoint is not None:
+            self.writers.checkpoint(self.ema)
+        if self.path is not None:
+            scaler = self.accelerator.scaler
+            save_state(self.path, {
+                "fingerprint": self.identity, "step": self.at.step, "progress": asdict(self.at),
+                "network": self.module.state_dict(), "ema": self.ema.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+            })  # fmt: skip
+
+    def step(self, loss: Callable[[StepRandom], Tensor], rows: slice) -> tuple[float, float]:
+        """One optimiser step: the loss and the norm of its gradient, over all processes.
+
+        Raises:
+            FloatingPointError: one of them is not finite; nothing has changed.
+        """
+        config, accelerator, step = self.config, self.accelerator, self.at.step
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(config, step)
+        random = StepRandom(config.seed, step, config.batch_size, rows, accelerator.device)
+        with accelerator.autocast():
+            value = loss(random)
+        self.optimiser.zero_grad(set_to_none=True)
+        accelerator.backward(value)
+        mean = float(_average(accelerator, value, self.parameters))
+        norm = float(accelerator.clip_grad_norm_(self.parameters, config.clip_norm))
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss is {mean} at step {step}")
+        # in half precision the scaler skips such a step, and tries again with a smaller scale
+        if not math.isfinite(norm) and accelerator.scaler is None:
+            raise FloatingPointError(f"the norm of the gradient is {norm} at step {step}")
+        self.optimiser.step()
+        with torch.no_grad():
+            decay = min(config.ema_decay, (1 + step) / (10 + step))
+            pairs = zip(self.ema.parameters(), self.module.parameters(), strict=True)
+            for average, parameter in pairs:
+                average.lerp_(parameter, 1 - decay)
+        return mean, norm
+
+    def log_line(self, norm: float) -> dict[str, Any]:
+        """What has happened since the last line of the log, of which nothing is kept."""
+        at = self.at
+        count, since = len(at.losses), at.seconds - at.logged_at
+        line = {
+            "step": at.step,
+            "loss": sum(at.losses) / count,
+            "seconds": round(at.seconds, 1),
+            "samples_per_second": round(count * self.config.batch_size / max(since, 1e-9), 1),
+            "learning_rate": learning_rate(self.config, at.step - 1),
+            "gradient_norm": norm,
+        }
+        at.losses.clear()
+        at.logged_at = at.seconds
+        return line
+
+
 def fit(
     module: nn.Module,
-    loss: Callable[[Draws], Tensor],
+    loss: Callable[[StepRandom], Tensor],
     config: FitConfig,
     *,
     recording: Recording | None = None,
-    hooks: Hooks | None = None,
+    writers: Writers | None = None,
     fingerprint: Mapping[str, Any] | None = None,
     accelerator: Any = None,
     description: str = "training",
@@ -178,11 +278,11 @@ def fit(
 
     Args:
         module: trained in place, on the accelerator's device; the same in every process.
-        loss: called with the step's `Draws`, returns a scalar tensor: the mean over `draws.rows`.
-            Its randomness must come from there, or a resumed training is another one.
+        loss: called with the step's `StepRandom`, returns a scalar tensor: the mean over its
+            `rows`. Its randomness must come from there, or a resumed training is another one.
         config: see `FitConfig`.
         recording: see `Recording`.
-        hooks: see `Hooks`.
+        writers: see `Writers`.
         fingerprint: whatever else the training depends on (data, network, ...): JSON values; a
             state with other ones is not resumed.
         accelerator: from `make_accelerator`; default a new one.
@@ -194,31 +294,23 @@ def fit(
         ValueError: a state of another training, an unfinished one that would be lost, a damaged
             one; a batch that the processes cannot share.
     """
-    recording, hooks = recording or Recording(), hooks or Hooks()
+    recording, writers = recording or Recording(), writers or Writers()
     accelerator = accelerator or make_accelerator(config.mixed_precision)
     rows, device = own_rows(accelerator, config.batch_size), accelerator.device
     main = accelerator.is_main_process
     module.to(device)
-    ema = copy.deepcopy(module).eval().requires_grad_(False)
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimiser = accelerator.prepare_optimizer(
         torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay),
         device_placement=False,
     )
-    identity = {**asdict(config), **(fingerprint or {})}
-    at, path = _Progress(), None if recording.state is None else Path(recording.state)
-    if path is not None and not recording.resume and not recording.overwrite:
-        refuse_to_lose(path)
-    if path is not None and recording.resume and path.exists():
-        state = read_state(path)
-        check_same_training(path, state["fingerprint"], identity, state["step"])
-        module.load_state_dict(state["network"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        at = _Progress(**state["progress"])
+    training = _Training(
+        config, recording, writers, {**asdict(config), **(fingerprint or {})}, accelerator, module,
+        copy.deepcopy(module).eval().requires_grad_(False), parameters, optimiser,
+    )  # fmt: skip
+    training.resume()
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+    at = training.at
     header = {
         "config": asdict(config),
         "fingerprint": dict(fingerprint or {}),
@@ -229,72 +321,30 @@ def fit(
     log = LossLog(log_path, header, at.step)
     module.train()
     started = time.perf_counter() - at.seconds
-
-    def save() -> None:
-        if hooks.checkpoint is not None:
-            hooks.checkpoint(ema)
-        if path is not None:
-            scaler = accelerator.scaler
-            save_state(path, {
-                "fingerprint": identity, "step": at.step, "progress": asdict(at),
-                "network": module.state_dict(), "ema": ema.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-            })  # fmt: skip
-
     if at.step >= config.steps and main:
-        save()  # killed after the last step: what it leaves is made good
+        training.save()  # killed after the last step: what it leaves is made good
     with contextlib.ExitStack() as stack:
         bar = None
         if main:
             bar = stack.enter_context(progress(total=config.steps, description=description))
             bar.update(at.step)
         while at.step < config.steps:
-            step = at.step
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, step)
-            with accelerator.autocast():
-                value = loss(Draws(config.seed, step, config.batch_size, rows, device))
-            optimiser.zero_grad(set_to_none=True)
-            accelerator.backward(value)
-            mean = float(_average(accelerator, value, parameters))
-            norm = float(accelerator.clip_grad_norm_(parameters, config.clip_norm))
-            if not math.isfinite(mean):
-                raise FloatingPointError(f"the loss is {mean} at step {step}")
-            # in half precision the scaler skips such a step, and tries again with a smaller scale
-            if not math.isfinite(norm) and accelerator.scaler is None:
-                raise FloatingPointError(f"the norm of the gradient is {norm} at step {step}")
-            optimiser.step()
-            with torch.no_grad():
-                decay = min(config.ema_decay, (1 + step) / (10 + step))
-                for average, parameter in zip(ema.parameters(), module.parameters(), strict=True):
-                    average.lerp_(parameter, 1 - decay)
+            mean, norm = training.step(loss, rows)
             at.step += 1
             at.seconds = time.perf_counter() - started
             at.losses.append(mean)
             end = at.step == config.steps
-            if bar is not None:
-                bar.update(1)
             if at.step % recording.log_every == 0 or end:
-                count, since = len(at.losses), at.seconds - at.logged_at
-                line = {
-                    "step": at.step,
-                    "loss": sum(at.losses) / count,
-                    "seconds": round(at.seconds, 1),
-                    "samples_per_second": round(count * config.batch_size / max(since, 1e-9), 1),
-                    "learning_rate": learning_rate(config, step),
-                    "gradient_norm": norm,
-                }
-                at.losses.clear()
-                at.logged_at = at.seconds
+                line = training.log_line(norm)
                 log.write(line)
                 if bar is not None:
                     bar.set_postfix(loss=f"{line['loss']:.4g}")
-            if not main:
+            if bar is None:
                 continue
-            if hooks.samples is not None and (at.step % recording.samples_every == 0 or end):
-                hooks.samples(ema, at.step)
+            bar.update(1)
+            if writers.samples is not None and (at.step % recording.samples_every == 0 or end):
+                writers.samples(training.ema, at.step)
             if at.step % recording.checkpoint_every == 0 or end:
-                save()
+                training.save()
     accelerator.wait_for_everyone()
-    return ema
+    return training.ema

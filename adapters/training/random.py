@@ -10,17 +10,17 @@ from torch import Tensor
 
 
 @dataclass
-class Draws:
+class StepRandom:
     """The random numbers of one step of a training, for the samples of one process.
 
-    Every draw is made for the whole batch, on the CPU, and the own rows are cut out of it. So a
+    Everything is drawn for the whole batch, on the CPU, and the own rows are cut out of it. So a
     sample gets the same numbers whatever the number of processes and the device, and a training
     that is resumed at a step goes on with the numbers that it would have had.
 
     Args:
         seed: of the training, >= 0. step: of the optimiser, from 0. batch: samples of the step, of
             all processes together. rows: those of this process; default all. device: where the
-            numbers are wanted. stream: keeps draws of different purposes apart.
+            numbers are wanted. stream: keeps numbers of different purposes apart.
     """
 
     seed: int
@@ -40,8 +40,8 @@ class Draws:
         """Samples of this process."""
         return len(range(*self.rows.indices(self.batch)))
 
-    def fork(self, step: int, stream: int) -> Draws:
-        """Draws of another step or purpose, for the same samples."""
+    def fork(self, step: int, stream: int) -> StepRandom:
+        """The numbers of another step or purpose, for the same samples."""
         return replace(self, step=step, stream=stream)
 
     def uniform(self, dtype: torch.dtype = torch.float32) -> Tensor:

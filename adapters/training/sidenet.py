@@ -20,9 +20,9 @@ from ..data.datasets import Images
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention
 from ..sidenet.network import SideNet, SideNetConfig, SideNetInterpolant
 from .chains import LEAST_SIGMA, ChainSource, DataChains, TrajectoryChains
-from .fit import FitConfig, Hooks, Recording, fit, make_accelerator
+from .fit import FitConfig, Recording, Writers, fit, make_accelerator
 from .previews import sample_grids
-from .random import Draws
+from .random import StepRandom
 from .state import identity
 
 
@@ -53,11 +53,11 @@ class ChainConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
-def draw_offsets(sigma: Tensor, config: ChainConfig, draws: Draws) -> Tensor:
+def random_offsets(sigma: Tensor, config: ChainConfig, random: StepRandom) -> Tensor:
     """Signed offsets h for σ in [0, 1] (noise at 1): σ - h stays in [0, 1]; both (B,)."""
-    forward = draws.uniform(sigma.dtype) < config.towards_data
+    forward = random.uniform(sigma.dtype) < config.towards_data
     room = torch.where(forward, sigma, 1 - sigma)
-    uniform = draws.uniform(sigma.dtype)
+    uniform = random.uniform(sigma.dtype)
     size = -torch.log1p(uniform * torch.expm1(-config.offset_rate * room)) / config.offset_rate
     size = torch.minimum(size, room)
     return torch.where(forward, size, -size)
@@ -68,7 +68,7 @@ def chain_loss(
     sidenet: nn.Module,
     start: tuple[Tensor, Tensor, Tensor],
     config: ChainConfig,
-    draws: Draws,
+    random: StepRandom,
     *,
     convention: Convention | str = "repa",
 ) -> Tensor:
@@ -82,8 +82,8 @@ def chain_loss(
 
     Args:
         model: frozen backbone. sidenet: the network in training; if its `num_classes` is 0 the
-            backbone is called without labels. start: what `ChainSource.states` returns. draws: of
-            the step. convention: the backbone's, see `FlowField`.
+            backbone is called without labels. start: what `ChainSource.states` returns. random: the
+            step's numbers. convention: the backbone's, see `FlowField`.
 
     Returns:
         Scalar of the state's dtype, with the gradient of the SideNet's parameters alone.
@@ -108,7 +108,7 @@ def chain_loss(
         state = State(own_time(sigma), x)
         anchor = stepper.start(state)
         for _ in range(config.length):
-            arrival = (sigma - draw_offsets(sigma, config, draws)).clamp(least, 1)
+            arrival = (sigma - random_offsets(sigma, config, random)).clamp(least, 1)
             places.append(x)
             velocities.append(anchor.v * path.direction)
             sigmas.append(sigma)
@@ -210,9 +210,9 @@ def train_sidenet(
         network = SideNet(sidenet)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss(draws: Draws) -> Tensor:
-        start = source.states(draws)
-        return chain_loss(backbone, network, start, chain, draws, convention=convention)
+    def loss(random: StepRandom) -> Tensor:
+        start = source.states(random)
+        return chain_loss(backbone, network, start, chain, random, convention=convention)
 
     def checkpoint(ema: nn.Module) -> None:
         save_weights(out, ema, sidenet.to_dict(), dtype=torch.float16)
@@ -226,7 +226,7 @@ def train_sidenet(
         loss,
         config,
         recording=recording,
-        hooks=Hooks(checkpoint, pictures),
+        writers=Writers(checkpoint, pictures),
         fingerprint={
             **{f"chain.{k}": v for k, v in asdict(chain).items()},
             **{f"sidenet.{k}": v for k, v in sidenet.to_dict().items()},

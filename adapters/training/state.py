@@ -1,4 +1,4 @@
-"""What a training needs to go on after it was stopped: one file, whole or not there at all."""
+"""The state that a stopped training goes on from: one file, whole or not there at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote; only plain data are read, nothing is executed.
+    """The state that `save_state` wrote; only plain data are read, nothing is executed.
 
     Raises:
         ValueError: a damaged file, or none that `save_state` wrote.

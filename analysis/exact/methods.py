@@ -378,5 +378,5 @@ def _(method: AnchorsMethod, table: TreeTable, ratio: Fraction = Fraction(1)) ->
 @exact_step.register
 def _(method: VariableOrderMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
     """An interval at the highest order."""
-    frozen = qf.adams(method.max_order, "PECE")
-    return anchors_step(frozen, table, ratio, against="lower")
+    fixed = qf.adams(method.max_order, "PECE")
+    return anchors_step(fixed, table, ratio, against="lower")

@@ -18,12 +18,15 @@ import numpy as np
 
 import quadflow as qf
 
+from ...plans.adams import VariableOrderMethod
+from ..exact.held import formula_of, is_held
 from ..exact.mp_backend import ImplicitCollocation, coefficients_limit
 from ..problems.problem import Problem, get_problem
 from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver
 from ..solvers.solver import as_solver
 from .error_kinds import KINDS, make_kind
+from .held_steps import held_solver
 from .kind import Kind, Sample, UnavailableError
 from .measurement import OrderMeasurement, order_figures
 from .mp_kinds import make_mp_kind
@@ -179,7 +182,8 @@ def measured_order(
     """Solve a problem with several numbers of equal steps and measure the slope of the error.
 
     Args:
-        method: a name, a Method, a Solver, a peer ("torchdiffeq:dopri5", "scipy:DOP853",
+        method: a name, a Method (one of variable order as `held_methods` holds it, whose steps
+            start from exact values), a Solver, a peer ("torchdiffeq:dopri5", "scipy:DOP853",
             "diffrax:Dopri5") or a callable solve(rhs, y0, grid); see `solvers.as_solver`. With
             digits: a name, a Method or an `ImplicitCollocation`.
         problem: a registered name or a Problem.
@@ -227,11 +231,12 @@ def measured_order(
         if digits is None:
             if isinstance(method, ImplicitCollocation):
                 raise ValueError(f"{method.name} runs in extended precision: give digits=")
+            name = as_solver(method).name
             solver = _solver(method, node_evaluation)
-            name = solver.name
             kind = make_kind(of, solver, problem)
         else:
             plan = method if isinstance(method, ImplicitCollocation) else qf.get_method(method)
+            plan = formula_of(plan)
             name, remark = plan.name, coefficients_limit(plan) or ""
             kind = make_mp_kind(of, plan, problem, digits, start)
     except UnavailableError as error:
@@ -274,6 +279,13 @@ def _joined(*remarks: str) -> str:
 
 def _solver(method: Any, node_evaluation: str) -> Solver:
     solver = as_solver(method)
+    if isinstance(solver.method, VariableOrderMethod):
+        if not is_held(solver.method):
+            raise UnavailableError(
+                f"{solver.name} chooses its order with its steps: hold it at one, as in "
+                f"`quadflow order {solver.name}:5` or by held_methods(method)[5]"
+            )
+        return held_solver(solver.method, node_evaluation)
     if solver.method is not None and not isinstance(method, Solver):
         return quadflow_solver(solver.method, node_evaluation=node_evaluation)
     return solver

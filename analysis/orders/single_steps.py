@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...equations.velocity import StateLayout, Velocity
+from ...plans.adams import VariableOrderMethod
 from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import Anchor, OracleInterpolant
 from ...plans.method import Method
@@ -56,14 +57,15 @@ def local_step(
     velocity = Velocity(problem.f, StateLayout(y), (t, t + h), "broadcast")
     stepper = Stepper(method, velocity)
     state = State(t, y)
-    if isinstance(method, AnchorsMethod):
+    if isinstance(method, (AnchorsMethod, VariableOrderMethod)):
         times = [t - j * h for j in range(look_back(method), 0, -1)]
         if times:
             anchors = [
                 Anchor(when, past, velocity(when, past)[0])
                 for when, past in zip(times, truth.at(times), strict=True)
             ]
-            state = State(t, y, history=tuple(anchors))
+            # a method of variable order is held at its highest
+            state = State(t, y, history=tuple(anchors), order=len(anchors) + 1)
     elif look_back(method):
         before = stepper.step(State(t - h, truth.at([t - h])[0]), t)
         state = State(t, y, last=before.state.last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,8 +18,9 @@ from ...plans.anchors import AnchorsMethod
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
 from ...storage import json_number
+from ..exact.held import formula_of, held_methods
 from ..exact.methods import ExactStep, exact_step, full_matrix, look_back
-from ..exact.multistep import predictor_and_corrector
+from ..exact.multistep import LinearMultistep, predictor_and_corrector
 from ..exact.order_conditions import (
     OrderConditions,
     SimplifyingAssumptions,
@@ -28,10 +30,19 @@ from ..exact.order_conditions import (
 )
 from ..exact.rules import NODAL, exact_rule
 from ..exact.runge_kutta import exact_runge_kutta, inertia
-from ..exact.trees import Tree, all_trees, bushy_tree, parts_of, size, tree_problem, tree_text
+from ..exact.trees import (
+    Tree,
+    TreeTable,
+    all_trees,
+    bushy_tree,
+    parts_of,
+    size,
+    tree_problem,
+    tree_text,
+)
 from ..solvers.run import Solver
 from ..solvers.solver import as_solver
-from .running_step import UNEVEN, against_algebra
+from .running_step import against_algebra, uneven
 
 HIGHEST = 10
 """Order up to which every single tree is checked; beyond, theorems about families of trees."""
@@ -57,7 +68,9 @@ class Certificate:
     assumptions: B(p), C(q), D(r). zero_stable: by the root condition (multistep).
     properties: further facts, such as "symmetric", that were checked. declared: what the method
     says of itself. disagreements: every difference between the two, in words, and every one between
-    the proved step and the one that `quadflow.plans.step` takes (see `running_step`).
+    the proved step and the one that `quadflow.plans.step` takes (see `running_step`). formulas: of
+    a multistep method, the orders of predictor and corrector by the conditions C_0 = ... = C_p = 0.
+    choices: the certificates of all that a method chooses among, its orders or numbers of nodes.
     """
 
     method: str
@@ -77,6 +90,8 @@ class Certificate:
     properties: dict[str, bool]
     declared: dict[str, Any]
     disagreements: tuple[str, ...]
+    formulas: tuple[int, ...] = ()
+    choices: tuple[Certificate, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -103,6 +118,8 @@ class Certificate:
             "properties": self.properties,
             "declared": self.declared,
             "disagreements": list(self.disagreements),
+            "formulas": list(self.formulas),
+            "choices": [choice.to_dict() for choice in self.choices],
         }
 
     def __str__(self) -> str:
@@ -114,6 +131,7 @@ class Certificate:
         rows = [
             ("kind", self.kind),
             ("order", f"{self.order}  ({self.proof})"),
+            ("formulas", " and ".join(f"order {p}" for p in self.formulas)),
             ("arithmetic", self.arithmetic),
             ("fails first at", failing),
             ("principal error norm", norm),
@@ -126,7 +144,10 @@ class Certificate:
             ("declared", ", ".join(f"{k} {v}" for k, v in self.declared.items())),
             ("verdict", "agrees" if self.agrees else "; ".join(self.disagreements)),
         ]
-        return "\n".join([self.method, *(f"  {k:<24}{v}" for k, v in rows if v)])
+        lines = [self.method, *(f"  {k:<24}{v}" for k, v in rows if v)]
+        if self.choices:
+            lines += ["", *_choices_text(self.choices)]
+        return "\n".join(lines)
 
 
 def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHEST) -> Certificate:
@@ -140,8 +161,9 @@ def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHE
             from the theorem that K sweeps give every tree of at most K + n vertices (K + 1 from a
             constant guess) the value that the collocation method gives it.
 
-    A method of variable order is certified at every k that `highest` reaches; the certificate
-    returned is that of the last, with the disagreements of all.
+    A method that chooses its order or its nodes is certified at each of its choices, see `choices`.
+    The certificate returned has the disagreements of all; of variable order, it is that of the
+    highest order. Adams methods need no tree but the bushy ones beyond `highest`, see `_trees`.
 
     Raises:
         TypeError: anything else.
@@ -154,16 +176,21 @@ def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHE
         raise ValueError(f"highest must be an order >= 2, got {highest!r}")
     if not isinstance(method, qf.QuadratureRule):
         method = qf.get_method(method)
-        if isinstance(method, VariableOrderMethod) and method.order is None:
-            return _every_order(method, highest)
+        held = held_methods(method)
+        if held:
+            return _every_choice(method, held, highest)
         if method.order is None:
             raise ValueError(f"{method.name} declares no order: there is nothing to certify")
+    return _certified(method, highest)
+
+
+def _certified(method: qf.Method | qf.QuadratureRule, highest: int) -> Certificate:
     claimed = claimed_order(method)
-    looked = min(claimed + 1, highest)
-    table = all_trees(looked)
+    table, proof = _trees(method, highest)
     step = exact_step(method, table)
     found = judge(table.trees, step.defects(), step.allowance)
-    proof = f"every tree up to order {looked}"
+    if highest < claimed + 1:
+        found = dataclasses.replace(found, principal_error=math.nan)
     if found.failing is None:
         found, more = _beyond(method, found)
         proof += more
@@ -189,31 +216,84 @@ def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHE
         properties=_properties(method),
         declared=_declared(method),
         disagreements=(),
+        formulas=tuple(f.order for f in _formulas(method)),
     )
     object.__setattr__(certificate, "disagreements", _disagreements(method, certificate))
     return certificate
 
 
-def _every_order(method: VariableOrderMethod, highest: int) -> Certificate:
-    """PECE of order k, k anchors, has global order k+1, as have its dense output and estimate."""
-    reach = min(method.max_order, max(1, highest - 2))
-    wrong: list[str] = []
-    for k in range(1, reach + 1):
-        at_k = dataclasses.replace(
-            method, order=k + 1, dense_order=k + 1, error_order=k + 1,
-            control=dataclasses.replace(method.control, max_order=k),
-        )  # fmt: skip
-        found = certify(at_k, highest=highest)
-        wrong += [f"k = {k}: {words}" for words in found.disagreements]
-        if k == 1 and method.error_order != found.error_order:
-            wrong.append(f"error_order declared {method.error_order}, proved {found.error_order}")
+def _every_choice(method: qf.Method, held: dict[int, qf.Method], highest: int) -> Certificate:
+    """The certificate of a method that chooses, with that of every choice: order against order."""
+    # sweeps: the trees beyond the order are a matter of theorems
+    least = 0 if isinstance(method, VariableOrderMethod) else 1
+    choices = tuple(
+        _certified(choice, min(highest, claimed_order(choice) + 1 - least))
+        for choice in held.values()
+    )
+    wrong = [f"{c.method}: {words}" for c in choices for words in c.disagreements]
+    if not isinstance(method, VariableOrderMethod):
+        fixed = _certified(method, highest)
+        return dataclasses.replace(
+            fixed, choices=choices, disagreements=(*fixed.disagreements, *wrong)
+        )
+    if method.error_order != choices[0].error_order:
+        wrong.append(f"error_order declared {method.error_order}, proved {choices[0].error_order}")
     return dataclasses.replace(
-        found,
+        choices[-1],
+        method=method.name,
         kind=f"linear multistep of variable order, k = 1 to {method.max_order}, PECE",
-        proof=f"{found.proof}, at k = {reach}; likewise at every lower k",
+        proof=f"{choices[-1].proof}, at k = {method.max_order}; likewise at every lower k",
         declared=_declared(method),
         disagreements=tuple(wrong),
+        choices=choices,
     )
+
+
+def _choices_text(choices: Sequence[Certificate]) -> list[str]:
+    """A line a choice; declared and proved orders are the same where it agrees."""
+    lines = [
+        f"  {'held at':<14}{'formulas':>10}{'order':>7}{'varying steps':>15}{'dense':>7}"
+        f"{'estimate':>10}  declared (order, dense, estimate)"
+    ]
+    for c in choices:
+        formulas = ", ".join(map(str, c.formulas)) or "-"
+        varying = "-" if c.varying_order is None else str(c.varying_order)
+        estimate = "-" if c.error_order is None else f"O(h^{c.error_order})"
+        declared = ", ".join(f"{v}" for v in c.declared.values())
+        lines.append(
+            f"  {c.method:<14}{formulas:>10}{c.order:>7}{varying:>15}{c.dense_order:>7}"
+            f"{estimate:>10}  {declared}: {'agrees' if c.agrees else 'DIFFERS'}"
+        )
+    return lines
+
+
+def _trees(method: qf.Method | qf.QuadratureRule, highest: int) -> tuple[TreeTable, str]:
+    """The trees that are looked at, and what they prove.
+
+    An Adams method that evaluates where it has arrived sees velocities of the exact solution only,
+    save one at the predicted end, which has the predictor's order. So up to one order more than the
+    predictor's all trees of as many vertices get the value of the bushy one, which stands for them.
+    """
+    claimed = claimed_order(method)
+    looked = min(claimed + 1, highest)
+    proof = f"every tree up to order {looked}"
+    formulas = _formulas(method)
+    exact_anchors = not isinstance(method, AnchorsMethod) or method.correction != "PEC"
+    if looked > claimed or not formulas or claimed > formulas[0].order + 1 or not exact_anchors:
+        return all_trees(looked), proof
+    bushy = [bushy_tree(order) for order in range(looked + 1, claimed + 2)]
+    return (
+        parts_of(*all_trees(looked).trees, *bushy),
+        f"{proof}, and the bushy ones to {claimed + 1}, to which all others are equal",
+    )
+
+
+def _formulas(method: qf.Method | qf.QuadratureRule) -> list[LinearMultistep]:
+    """Predictor and corrector of a method of the anchors plan; none of others."""
+    method = formula_of(method)
+    if not isinstance(method, AnchorsMethod):
+        return []
+    return [formula for formula in predictor_and_corrector(method) if formula is not None]
 
 
 def claimed_order(method: qf.Method | qf.QuadratureRule) -> int:
@@ -304,7 +384,7 @@ def _varying(method: qf.Method | qf.QuadratureRule, claimed: int) -> int | None:
     if not look_back(method):
         return None
     highest = min(claimed + 1, 8)
-    table = all_trees(highest)
+    table, _ = _trees(method, highest)
     step = exact_step(method, table, VARYING)
     order = judge(table.trees, step.defects(), step.allowance).order
     return claimed if order == highest < claimed + 1 else order
@@ -331,11 +411,8 @@ def _assumptions(method: qf.Method | qf.QuadratureRule) -> SimplifyingAssumption
 
 
 def _zero_stable(method: qf.Method | qf.QuadratureRule) -> bool | None:
-    if isinstance(method, VariableOrderMethod):
-        method = qf.adams(method.max_order, "PECE")
-    if not isinstance(method, AnchorsMethod):
-        return None
-    return all(part.zero_stable for part in predictor_and_corrector(method) if part is not None)
+    formulas = _formulas(method)
+    return all(formula.zero_stable for formula in formulas) if formulas else None
 
 
 def _rule(method: qf.Method | qf.QuadratureRule) -> qf.QuadratureRule | None:
@@ -410,7 +487,7 @@ def _disagreements(method: qf.Method | qf.QuadratureRule, found: Certificate) ->
         fsal = method.tableau.first_same_as_last
         compare("first_same_as_last", fsal, found.properties["first same as last"])
     if isinstance(method, qf.Method):
-        for ratio in (Fraction(1), UNEVEN) if look_back(method) else (Fraction(1),):
+        for ratio in (Fraction(1), uneven(method)) if look_back(method) else (Fraction(1),):
             wrong += [f"running code: {text}" for text in against_algebra(method, ratio=ratio)]
     return tuple(wrong)
 

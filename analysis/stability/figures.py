@@ -77,6 +77,13 @@ def stability_region(
         _legend(axis, handles)
 
 
+def spread(methods: Sequence[Subject]) -> list[Subject]:
+    """As many of the methods as a figure has colours for, the first, the last and some between."""
+    count = min(len(methods), len(COLOURS))
+    places = np.linspace(0, len(methods) - 1, count).round().astype(int)
+    return [methods[i] for i in places]
+
+
 def sweeps_regions(
     path: str | Path,
     rule: QuadratureRule,

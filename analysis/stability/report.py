@@ -9,7 +9,7 @@ multistep methods) is said to be so where it is documented.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from ...plans.adams import VariableOrderMethod
 from ...plans.anchors import AnchorsMethod
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
 from ...rules.quadrature import QuadratureRule
 from ...rules.tableaus import Tableau
+from ..exact.held import formula_of
 from ..exact.rational_functions import (
     RationalFunction,
     all_roots_left,
@@ -53,6 +55,7 @@ __all__ = [
     "characteristic",
     "implicit_method",
     "is_multistep",
+    "limits_table",
     "method_title",
     "pade",
     "spectral_radius",
@@ -70,6 +73,7 @@ _ROUNDING = 1e-14  # what a float64 spectral radius may be off
 
 def is_multistep(method: Subject) -> bool:
     """Whether the method remembers earlier steps, so that it has a recurrence and no R(z)."""
+    method = formula_of(method)
     if isinstance(method, AnchorsMethod):
         return recurrence(method).size > 1
     return isinstance(method, SweepsMethod) and method.guess == "extrapolated"
@@ -103,6 +107,7 @@ def stability_function(method: Subject) -> RationalFunction:
 
     Source: Hairer & Wanner, Solving ODEs II, section IV.3.
     """
+    method = formula_of(method)
     if isinstance(method, SweepsMethod) and method.guess == "constant":
         moments = exact_runge_kutta(method).moments(method.sweeps + 1)
         return RationalFunction.of((Fraction(1), *moments))
@@ -154,6 +159,7 @@ def spectral_radius(method: Subject, z: Any) -> np.ndarray:
 
 
 def _roots(method: Subject) -> Callable[[np.ndarray], np.ndarray]:
+    method = formula_of(method)
     if is_multistep(method):
         assert isinstance(method, Method)
         return recurrence(method).roots
@@ -287,8 +293,15 @@ def stability_report(method: Subject) -> StabilityReport:
         method: see `stability_function` and `characteristic`.
 
     Raises:
-        TypeError: a method without a known stability function or recurrence.
+        TypeError: a method without a known stability function or recurrence; one that chooses its
+            order (`held_methods` holds it at one).
     """
+    method = formula_of(method)
+    if isinstance(method, VariableOrderMethod):
+        raise TypeError(
+            f"{method.name} chooses its order, and each order has its own stability: take one, "
+            f"as in `quadflow stability {method.name}:5` or held_methods(method)[5]"
+        )
     if is_multistep(method):
         assert isinstance(method, Method)
         return _multistep_report(method, recurrence(method))
@@ -350,6 +363,23 @@ def stability_report(method: Subject) -> StabilityReport:
         imaginary_interval=_imaginary_interval(function),
         notes=tuple(notes),
     )
+
+
+def limits_table(reports: Sequence[StabilityReport]) -> str:
+    """A line a method: order and error constant of its principal root, intervals of stability."""
+    lines = [
+        f"{'method':<12}{'order':>6}  {'error constant':<16}{'|root(iy)|':<14}{'real interval':<22}"
+        "imaginary interval"
+    ]
+    for r in reports:
+        constant = "-" if r.error_constant is None else f"{float(r.error_constant):.4g}"
+        grows = "-" if r.dissipation is None else "grows" if r.dissipation[1] > 0 else "decays"
+        lines.append(
+            f"{r.name:<12}{'-' if r.order is None else r.order:>6}  {constant:<16}{grows:<14}"
+            f"{_interval(r.real_interval, '-{}, 0'):<22}"
+            f"{_interval(r.imaginary_interval, '-{0}i, {0}i')}"
+        )
+    return "\n".join(lines)
 
 
 # -- one-step methods ----------------------------------------------------------------------------
@@ -541,6 +571,8 @@ def _scan(steps: Recurrence, direction: complex) -> tuple[float, float]:
     else:
         return math.inf, 0.0
     beyond = high
+    while low > 0 and excess(low) > _ROUNDING:  # a crossing so flat that it was passed unseen
+        low -= width
     for _ in range(60):
         middle = (low + high) / 2
         if excess(middle) > _ROUNDING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ class Method:
         error_order: q, the error estimate being O(h^q); None without an estimate (fixed steps
             only).
         max_growth: largest factor between the sizes of successive adaptive steps.
+        description: what the method is and where it comes from, in one line.
         takes_fixed_steps: False where step sizes are chosen together with something else, such as
             the order.
     """
@@ -34,6 +35,7 @@ class Method:
     dense_order: int | None
     error_order: int | None
     max_growth: float
+    description: str = field(default="", kw_only=True)
 
     def for_tolerance(self, rtol: float, eps: float = FLOAT64) -> Method:
         """The method that an adaptive solve takes at this relative tolerance: itself, unless its

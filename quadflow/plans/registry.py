@@ -6,6 +6,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 from ..checks import check_choice
@@ -23,23 +24,29 @@ from .sweeps import adaptive_collocation, collocation
 _REGISTRY: dict[str, Callable[[], Method]] = {}
 
 
-def register(name: str, method: Method | Callable[[], Method]) -> None:
+def register(
+    name: str, method: Method | Callable[[], Method], *, description: str | None = None
+) -> None:
     """Add a method to the registry under `name`.
 
     Args:
         name: printable, not empty, without blanks at its ends.
         method: a Method, which is shown under its new name; or a function of no arguments that
             makes one, called when it is first asked for.
+        description: what it is, in one line, as `quadflow methods` prints it; the default is the
+            method's own.
 
     Raises:
-        TypeError: name is no string, or method neither a Method nor a function.
+        TypeError: name or description are no strings, or method neither a Method nor a function.
         ValueError: the name is taken, or no name.
     """
     _check_name(name)
     if name in _REGISTRY:
         raise ValueError(f"a method named {name!r} is registered already")
     _check_source(method)
-    _REGISTRY[name] = functools.cache(functools.partial(_made, name, method))
+    if not isinstance(description, (str, NoneType)):
+        raise TypeError(f"description must be a string, got {description!r}")
+    _REGISTRY[name] = functools.cache(functools.partial(_made, name, method, description))
 
 
 def _check_name(name: Any) -> None:
@@ -72,7 +79,7 @@ def unregister(name: str) -> None:
     del _REGISTRY[name]
 
 
-def _made(name: str, method: Method | Callable[[], Method]) -> Method:
+def _made(name: str, method: Method | Callable[[], Method], description: str | None) -> Method:
     made: Any = method
     if not isinstance(method, Method):
         try:
@@ -86,9 +93,10 @@ def _made(name: str, method: Method | Callable[[], Method]) -> Method:
         raise TypeError(
             f"method {name!r}: the function registered for it must return a Method, got {made!r}"
         )
-    if made.name != name:
-        made = copy.copy(made)
-        object.__setattr__(made, "name", name)
+    for attribute, value in (("name", name), ("description", description)):
+        if value is not None and getattr(made, attribute) != value:
+            made = copy.copy(made)
+            object.__setattr__(made, attribute, value)
     return made
 
 
@@ -132,24 +140,31 @@ def _extrapolated(maker: Callable[[int], QuadratureRule], n: int) -> Method:
 
 
 def _register_all() -> None:
-    for name, tableau in TABLEAUS.items():
-        register(name, functools.partial(stages, tableau))
-    register("adams", adams_variable)
-    register("euler", functools.partial(adams, 1))
+    for name, (tableau, text) in TABLEAUS.items():
+        register(name, functools.partial(stages, tableau), description=text)
+    text = "Adams PECE of chosen order (Shampine & Gordon 1975)"
+    register("adams", adams_variable, description=text)
+    register("euler", functools.partial(adams, 1), description="explicit Euler (1768)")
     for k in (2, 3, 4):
-        register(f"ab{k}", functools.partial(adams, k))
+        text = f"Adams-Bashforth {k} (Bashforth & Adams 1883)"
+        register(f"ab{k}", functools.partial(adams, k), description=text)
     for k in (1, 2, 3, 4):
-        register(f"pec{k}", functools.partial(adams, k, "PEC"))
-        register(f"pece{k}", functools.partial(adams, k, "PECE"))
+        for mode in ("PEC", "PECE"):
+            text = f"Adams-Bashforth-Moulton {k}, {mode} (Moulton 1926)"
+            make = functools.partial(adams, k, mode)
+            register(f"{mode.lower()}{k}", make, description=text)
     for family, maker, sizes in (
         ("gauss", gauss_legendre, (2, 3, 4, 6, 8)),
         ("lobatto", gauss_lobatto, (3, 4, 5, 6)),
         ("radau", radau_right, (2, 3, 5)),
     ):
         for n in sizes:
-            register(f"{family}{n}", functools.partial(_extrapolated, maker, n))
-    for name, maker in (("gauss", gauss_legendre), ("lobatto", gauss_lobatto)):
-        register(name, functools.partial(adaptive_collocation, maker))
+            text = f"sweeps on {n} {family.title()} nodes (Nørsett & Simonsen 1989)"
+            sweeps = functools.partial(_extrapolated, maker, n)
+            register(f"{family}{n}", sweeps, description=text)
+    for family, maker in (("gauss", gauss_legendre), ("lobatto", gauss_lobatto)):
+        text = f"1-3 sweeps on {family.title()} nodes, as many as tolerance asks"
+        register(family, functools.partial(adaptive_collocation, maker), description=text)
 
 
 _register_all()

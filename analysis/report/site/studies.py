@@ -25,6 +25,7 @@ COMMANDS = {
     "certify-lobatto": "quadflow certify gauss-lobatto --nodes 4",
     "certify-sweeps": "quadflow certify lobatto4",
     "certify-all": "quadflow certify all",
+    "certify-adams": "quadflow certify adams",
     "certify-torchdiffeq": "quadflow certify torchdiffeq:dopri8",
     "certify-scipy": "quadflow certify scipy:DOP853",
     "certify-diffrax": "quadflow certify diffrax:Tsit5",
@@ -35,6 +36,7 @@ COMMANDS = {
     "order-reduction": "quadflow study order-reduction --out order-reduction.svg",
     "stability": "quadflow stability radau-iia --nodes 3 --out region.svg --star star.svg",
     "stability-sweeps": "quadflow stability gauss-legendre --nodes 3 --sweeps 4 --out sweeps.svg",
+    "stability-adams": "quadflow stability adams",
     "bench": "quadflow bench quick --json bench.json --fresh --out bench.svg "
     "--proportionality proportionality.svg --reliability reliability.svg",
     "mutate": "quadflow mutate --faults 105 --json mutations.json",

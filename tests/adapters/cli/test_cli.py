@@ -85,11 +85,17 @@ def test_unknown_method_is_refused_by_the_parser(capsys) -> None:
 
 def test_methods_lists_every_method(capsys) -> None:
     assert main(["methods"]) == 0
-    lines = capsys.readouterr().out.splitlines()[1:]
-    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100 and lines[-1].startswith("takes: a adaptive")
+    rows = {line.split()[0]: line for line in lines[:-2]}
     assert set(rows) == set(qf.methods())
-    assert rows["lobatto4"][:3] == ["sweeps", "6", "5"]
-    assert rows["euler"][:3] == ["anchors", "1", "1"] and rows["euler"][3:] == ["fixed"]
+    for name, line in rows.items():
+        words = line[head.index("what it is") :]
+        assert words == qf.get_method(name).description and len(words) > 10, name
+    assert rows["lobatto4"].split()[1:5] == ["sweeps", "6", "5", "afsc"]
+    assert rows["euler"].split()[1:5] == ["anchors", "1", "1", "-f--"]
+    assert rows["adams"].split()[1:6] == ["variable", "order", "2-13", "2-13", "a---"]
+    assert "Dormand & Prince 5(4), 7 stages, FSAL (1980)" in rows["dopri5"]
 
 
 def test_train_then_sample(tmp_path: Path, capsys) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from quadflow.adapters.cli import bench as cli_bench
-from quadflow.adapters.cli.bench import add_bench, chosen_problems, decades
+from quadflow.adapters.cli.bench import chosen_problems, decades
+from quadflow.adapters.cli.main import make_parser
 from quadflow.analysis.cost.work_precision import BUDGET, STEPS, TOLERANCES, WorkPrecision
 from quadflow.analysis.reliability.estimates import load_reliabilities
 
@@ -22,9 +23,7 @@ QUICK = ["--tolerances", "1e-3..1e-5", "--steps", "16,32", "--repeats", "1"]
 
 
 def parsed(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_bench(parser.add_subparsers())
-    return parser.parse_args(["bench", *words])
+    return make_parser(["bench"]).parse_args(["bench", *words])
 
 
 def bench(*words: str) -> None:
@@ -125,8 +124,11 @@ def test_a_problem_without_reference_is_told(
     [
         (["keplr"], "SET 'keplr' is no set of problems and no problem: did you mean 'kepler'"),
         (["nonstif"], "did you mean 'nonstiff'"),
-        (["driven", "--methods", "dopri"], "--methods: .*did you mean 'dopri"),
-        (["driven", "--methods", "scypi:RK45"], "'scypi' is no peer: did you mean 'scipy'"),
+        (["driven", "--methods", "dopri"], "--methods 'dopri' is unknown: did you mean 'dopri"),
+        (
+            ["driven", "--methods", "scypi:RK45"],
+            "--methods scypi:RK45: no module 'scypi' .*: did you mean 'scipy'",
+        ),
         (["driven", "--peer", "scipy:RK45"], "--peer 'scipy:RK45': .*known"),
         (["driven", "--out", "w.gif"], r"--out w.gif: must end in"),
         (["driven", "--reliability", "r.txt"], r"--reliability r.txt: must end in"),

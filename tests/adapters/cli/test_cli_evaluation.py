@@ -304,7 +304,10 @@ OWN = ["--backbone", str(shipped("mnist_sit.safetensors"))]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "euler,eulr"], "--methods has 'eulr': one of euler, heun,"),
+        (
+            ["--methods", "euler,eulr"],
+            "--methods 'eulr' is unknown: did you mean 'euler'",
+        ),
         (["--images", "1"], "images must be >= 2, got 1"),
         (["--reference-steps", "0"], "reference_steps must be >= 1, got 0"),
         (["--reference-steps", "-1"], "reference_steps must be >= 1, got -1"),
@@ -356,9 +359,9 @@ def test_features_of_ones_own(tmp_path: Path, capsys) -> None:
     out.unlink()
     for name, message in (
         ("inception", "must be none, efficientnet or MODULE:NAME"),
-        ("no_such_module:f", "No module named 'no_such_module'"),
-        ("math:nothing", "has no attribute 'nothing'"),
-        ("math:pi", "is no callable but a float"),
+        ("no_such_module:f", "no module 'no_such_module' in this folder or installed"),
+        ("math:nothing", "math has no 'nothing'"),
+        ("math:pi", "math:pi is of type float: must be a callable"),
     ):
         assert main([*common, "--features", name]) == 2
         assert message in capsys.readouterr().err

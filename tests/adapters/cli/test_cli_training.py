@@ -12,7 +12,7 @@ from idx_files import write_folder
 from PIL import Image
 
 from quadflow.adapters import load_sidenet
-from quadflow.adapters.cli.main import _parser, main
+from quadflow.adapters.cli.main import main, make_parser
 from quadflow.adapters.cli.train import PRESETS
 
 TINY = ["--steps", "4", "--batch-size", "2", "--width", "8", "--emb-dim", "8", "--patch", "4",
@@ -28,7 +28,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_defaults_are_the_published_ones() -> None:
-    arguments = _parser().parse_args(["train", "sidenet", "--data", "none", "--out", "x"])
+    arguments = make_parser(["train"]).parse_args(
+        ["train", "sidenet", "--data", "none", "--out", "x"]
+    )
     assert (arguments.chain, arguments.towards_data, arguments.label_dropout) == (8, 0.5, 0.1)
     assert (arguments.nodes, arguments.clip_norm, arguments.preset) == (3, 1.0, "published")
     published = PRESETS["published"]

@@ -16,7 +16,7 @@ from quadflow.adapters.data.datasets import LabelledImages
 from quadflow.adapters.flow.field import CONVENTIONS
 from quadflow.adapters.training.chains import ChainSource, DataChains, TrajectoryChains
 from quadflow.adapters.training.fit import FitConfig, Recording
-from quadflow.adapters.training.random import Draws
+from quadflow.adapters.training.random import StepRandom
 from quadflow.adapters.training.sidenet import chain_loss, chain_source
 
 CHAIN = ChainConfig(length=3, offset_rate=8.0)
@@ -34,7 +34,7 @@ def side(seed: int = 0, dtype: torch.dtype = torch.float32, classes: int = 4) ->
 def test_data_chains_lie_on_the_path() -> None:
     source = DataChains(images(), 4, 0.25)
     assert isinstance(source, ChainSource)
-    x, sigma, labels = source.states(Draws(0, 3, 4000))
+    x, sigma, labels = source.states(StepRandom(0, 3, 4000))
     assert x.shape == (4000, *STATE) and sigma.shape == labels.shape == (4000,)
     assert abs(float(sigma.mean()) - 0.5) < 0.02
     assert abs(float((labels == 4).float().mean()) - 0.25) < 0.03
@@ -43,15 +43,15 @@ def test_data_chains_lie_on_the_path() -> None:
     clean = (sigma < 0.02) & (labels < 4)
     grey = (0.4 * labels[clean] - 0.6)[:, None, None, None]
     assert float((x[clean] - grey).abs().max()) < 0.6
-    again = source.states(Draws(0, 3, 4000))
+    again = source.states(StepRandom(0, 3, 4000))
     assert all(torch.equal(a, b) for a, b in zip((x, sigma, labels), again, strict=True))
 
 
 def test_data_without_labels_have_the_null_label() -> None:
     data = LabelledImages(images().images, images().labels, 0)
-    _, _, labels = DataChains(data, 4).states(Draws(0, 0, 50))
+    _, _, labels = DataChains(data, 4).states(StepRandom(0, 0, 50))
     assert labels.tolist() == [4] * 50
-    _, _, labels = DataChains(data, 0).states(Draws(0, 0, 50))
+    _, _, labels = DataChains(data, 0).states(StepRandom(0, 0, 50))
     assert labels.tolist() == [0] * 50
 
 
@@ -72,10 +72,10 @@ def test_trajectories_are_the_backbones(classes: int) -> None:
     model, n, batch = Flow(classes), 16, 12
     source = TrajectoryChains(model, STATE, classes, intervals=n, dtype=torch.float64)
     toy = Toy(gap=0.0)
-    noise = Draws(5, 2, batch, stream=1).normal(STATE, torch.float64)  # of the third pool
+    noise = StepRandom(5, 2, batch, stream=1).normal(STATE, torch.float64)  # of the third pool
     seen: list[Tensor] = []
     for turn in range(n):
-        x, sigma, labels = source.states(Draws(5, 2 * n + turn, batch))
+        x, sigma, labels = source.states(StepRandom(5, 2 * n + turn, batch))
         y = labels if classes else None
         for i in range(batch):
             exact = toy.flow(noise[i : i + 1], float(sigma[i]), None if y is None else y[i : i + 1])
@@ -92,14 +92,14 @@ def test_trajectories_are_the_backbones(classes: int) -> None:
 def test_trajectories_depend_on_seed_and_step_alone() -> None:
     model = Flow(4)
     straight, jumping = (TrajectoryChains(model, STATE, 4, intervals=4) for _ in range(2))
-    wanted = [straight.states(Draws(0, step, 6)) for step in range(10)]
+    wanted = [straight.states(StepRandom(0, step, 6)) for step in range(10)]
     for step in (9, 2, 5, 2):
-        found = jumping.states(Draws(0, step, 6))
+        found = jumping.states(StepRandom(0, step, 6))
         assert all(torch.equal(a, b) for a, b in zip(found, wanted[step], strict=True))
-    part = TrajectoryChains(model, STATE, 4, intervals=4).states(Draws(0, 5, 6, slice(3, 6)))
+    part = TrajectoryChains(model, STATE, 4, intervals=4).states(StepRandom(0, 5, 6, slice(3, 6)))
     for a, b in zip(part, wanted[5], strict=True):
         assert torch.allclose(a, b[3:], atol=1e-6)
-    assert not torch.equal(straight.states(Draws(1, 0, 6))[0], wanted[0][0])
+    assert not torch.equal(straight.states(StepRandom(1, 0, 6))[0], wanted[0][0])
 
 
 @pytest.mark.parametrize(
@@ -130,26 +130,26 @@ class Wrapped(nn.Module):
 def test_every_convention_gives_the_same_loss(name: str) -> None:
     """The SideNet sees σ and dx/dσ, whatever the backbone counts."""
     convention, model = models(Toy())[name]
-    net, step = side(dtype=torch.float64), Draws(0, 0, 16)
+    net, step = side(dtype=torch.float64), StepRandom(0, 0, 16)
     start = DataChains(images(torch.float64), 4).states(step)
     values = []
     for path, own in (("repa", models(Toy())["repa"][1]), (convention, model)):
-        draws = step.fork(0, 3)
-        values.append(chain_loss(Wrapped(own), net, start, CHAIN, draws, convention=path).item())
+        random = step.fork(0, 3)
+        values.append(chain_loss(Wrapped(own), net, start, CHAIN, random, convention=path).item())
     assert values[1] == pytest.approx(values[0], rel=1e-9)
     assert values[0] > 1e-3
 
 
 def test_a_denoised_prediction_is_not_asked_at_the_data() -> None:
     convention, model = models(Toy())["k-diffusion"]
-    net, draws = side(), Draws(0, 0, 8)
-    x, _, y = DataChains(images(), 4).states(draws)
+    net, random = side(), StepRandom(0, 0, 8)
+    x, _, y = DataChains(images(), 4).states(random)
     start = (x, torch.zeros(8), y)
     towards = ChainConfig(length=3, offset_rate=8.0, towards_data=1.0)
-    value = chain_loss(Wrapped(model), net, start, towards, draws, convention=convention)
+    value = chain_loss(Wrapped(model), net, start, towards, random, convention=convention)
     assert torch.isfinite(value)
     source = TrajectoryChains(Wrapped(model), STATE, 4, convention="k-diffusion", intervals=4)
-    assert all(float(source.states(Draws(0, k, 64))[1].min()) > 0 for k in range(4))
+    assert all(float(source.states(StepRandom(0, k, 64))[1].min()) > 0 for k in range(4))
 
 
 @pytest.mark.parametrize("convention", ["repa", "sit", "k-diffusion"])
@@ -164,11 +164,11 @@ def test_no_data_and_no_labels(convention: str, tmp_path: Path) -> None:
         model, None, out, config=config, sidenet=shape, chain=CHAIN, convention=convention,
         shape=STATE, recording=recording,
     )  # fmt: skip
-    draws = Draws(9, 0, 64)
-    start = TrajectoryChains(model, STATE, 0, convention=convention).states(draws)
+    random = StepRandom(9, 0, 64)
+    start = TrajectoryChains(model, STATE, 0, convention=convention).states(random)
 
     def loss(net: nn.Module) -> float:
-        step = draws.fork(0, 3)
+        step = random.fork(0, 3)
         return chain_loss(model, net, start, CHAIN, step, convention=convention).item()
 
     assert loss(trained) < 0.8 * loss(SideNet(shape))
@@ -181,9 +181,9 @@ def test_a_source_of_ones_own(tmp_path: Path) -> None:
     class Zeros:
         shape = STATE
 
-        def states(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-            labels = torch.zeros(draws.count, dtype=torch.int64)
-            return torch.zeros(draws.count, *STATE), draws.uniform(), labels
+        def states(self, random: StepRandom) -> tuple[Tensor, Tensor, Tensor]:
+            labels = torch.zeros(random.count, dtype=torch.int64)
+            return torch.zeros(random.count, *STATE), random.uniform(), labels
 
         def fingerprint(self) -> dict[str, object]:
             return {"data": "zeros"}

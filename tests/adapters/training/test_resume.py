@@ -16,8 +16,8 @@ import torch
 import toy_training
 from torch import Tensor, nn
 
-from quadflow.adapters.training.fit import FitConfig, Hooks, Recording, fit
-from quadflow.adapters.training.random import Draws
+from quadflow.adapters.training.fit import FitConfig, Recording, Writers, fit
+from quadflow.adapters.training.random import StepRandom
 from quadflow.adapters.training.state import digest, read_state, save_state
 
 SHORT = {"steps": 20}
@@ -221,9 +221,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
 
     module, steps = Root(), []
 
-    def loss(draws: Draws) -> Tensor:
+    def loss(random: StepRandom) -> Tensor:
         steps.append(module.value.detach().clone())
-        factor = 0.0 if draws.step == 4 else 1.0
+        factor = 0.0 if random.step == 4 else 1.0
         return torch.sqrt(factor * module.value.square()).sum()  # at 0: a finite loss, no gradient
 
     config = FitConfig(steps=10, batch_size=1, learning_rate=0.1)
@@ -231,7 +231,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
     with pytest.raises(FloatingPointError, match="norm of the gradient is nan at step 4"):
         fit(
             module, loss, config, recording=Recording(state=state, checkpoint_every=4),
-            hooks=Hooks(lambda ema: saved.append(1)),
+            writers=Writers(lambda ema: saved.append(1)),
         )  # fmt: skip
     assert torch.equal(module.value.detach(), steps[4])
     assert read_state(state)["step"] == 4

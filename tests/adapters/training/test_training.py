@@ -20,9 +20,9 @@ from quadflow.adapters.backbones.unet import UNet, UNetConfig
 from quadflow.adapters.data.datasets import LabelledImages
 from quadflow.adapters.training.backbone import train_backbone
 from quadflow.adapters.training.chains import DataChains
-from quadflow.adapters.training.fit import FitConfig, Hooks, Recording, fit
-from quadflow.adapters.training.random import Draws
-from quadflow.adapters.training.sidenet import chain_loss, draw_offsets
+from quadflow.adapters.training.fit import FitConfig, Recording, Writers, fit
+from quadflow.adapters.training.random import StepRandom
+from quadflow.adapters.training.sidenet import chain_loss, random_offsets
 
 SIDE = SideNetConfig(
     in_channels=1, width=16, emb_dim=16, layers=3, heads=2, num_classes=4, time_scale=100.0
@@ -53,8 +53,8 @@ class ToyBackbone(nn.Module):
         return self.gain * Toy().velocity(x, t, y)
 
 
-def draws(batch: int, seed: int = 0) -> Draws:
-    return Draws(seed, 0, batch)
+def of_batch(batch: int, seed: int = 0) -> StepRandom:
+    return StepRandom(seed, 0, batch)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -90,7 +90,7 @@ def test_offsets_are_truncated_exponentials(rate: float) -> None:
     config = ChainConfig(offset_rate=rate)
     n = 200_000
     for t in (0.03, 0.5, 0.9):
-        h = draw_offsets(torch.full((n,), t), config, draws(n))
+        h = random_offsets(torch.full((n,), t), config, of_batch(n))
         forward = h > 0
         assert abs(float(forward.float().mean()) - 0.5) < 4 * 0.5 / n**0.5
         for room, size in ((t, h[forward]), (1 - t, -h[~forward])):
@@ -106,7 +106,7 @@ def test_offsets_are_truncated_exponentials(rate: float) -> None:
 
 def test_offsets_stay_on_the_path() -> None:
     t = torch.cat((torch.rand(100_000, generator=generator(1)), torch.tensor([0.0, 1.0] * 500)))
-    h = draw_offsets(t, ChainConfig(offset_rate=0.5), draws(len(t)))
+    h = random_offsets(t, ChainConfig(offset_rate=0.5), of_batch(len(t)))
     assert float((t - h).min()) >= 0
     assert float((t - h).max()) <= 1
     assert (h[:100_000] > 0).any()
@@ -118,7 +118,7 @@ def test_offsets_stay_on_the_path() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_direction_of_the_offsets(share: float) -> None:
     config = ChainConfig(towards_data=share)
-    h = draw_offsets(torch.full((40_000,), 0.5), config, draws(40_000))
+    h = random_offsets(torch.full((40_000,), 0.5), config, of_batch(40_000))
     assert abs(float((h > 0).float().mean()) - share) < 0.01
 
 
@@ -139,8 +139,8 @@ def test_bad_chains(values: dict[str, float], message: str) -> None:
 
 def test_dropped_labels() -> None:
     labels = torch.arange(40_000) % 4
-    assert torch.equal(draws(40_000).dropped(labels, 4, 0.0), labels)
-    dropped = draws(40_000).dropped(labels, 4, 0.1)
+    assert torch.equal(of_batch(40_000).dropped(labels, 4, 0.0), labels)
+    dropped = of_batch(40_000).dropped(labels, 4, 0.1)
     assert abs(float((dropped == 4).float().mean()) - 0.1) < 0.006
     assert torch.equal(dropped[dropped != 4], labels[dropped != 4])
 
@@ -149,7 +149,7 @@ def test_dropped_labels() -> None:
 
 
 def loss_of(model: nn.Module, net: nn.Module, chain: ChainConfig = CHAIN, seed: int = 0) -> Tensor:
-    step = draws(16, seed)
+    step = of_batch(16, seed)
     start = DataChains(images(16), 4, chain.label_dropout).states(step)
     return chain_loss(model, net, start, chain, step)
 
@@ -270,7 +270,7 @@ def descend(config: FitConfig, **arguments: object) -> tuple[nn.Module, nn.Modul
     """A loss with gradient 1: AdamW then moves by the learning rate itself in every step."""
     module, trace = Scalar(), []
 
-    def loss(_: Draws) -> Tensor:
+    def loss(_: StepRandom) -> Tensor:
         trace.append(module.value.item())
         return module.value * 1.0
 
@@ -311,7 +311,7 @@ def test_the_gradient_is_clipped() -> None:
     def moved(clip: float) -> float:
         module, step = Scalar(), iter(range(20))
 
-        def loss(_: Draws) -> Tensor:
+        def loss(_: StepRandom) -> Tensor:
             return module.value * (1000.0 if next(step) == 3 else 1.0)
 
         fit(module, loss, replace(FIT, decay="none", warmup=0, clip_norm=clip))
@@ -324,8 +324,8 @@ def test_the_gradient_is_clipped() -> None:
 def test_log_and_checkpoints(tmp_path: Path) -> None:
     log, saved = tmp_path / "log.jsonl", []
     recording = Recording(log=log, log_every=8, checkpoint_every=8)
-    hooks = Hooks(lambda m: saved.append(m.value.item()))
-    _, ema, trace = descend(FIT, recording=recording, hooks=hooks)
+    writers = Writers(lambda m: saved.append(m.value.item()))
+    _, ema, trace = descend(FIT, recording=recording, writers=writers)
     first, *lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
     assert FitConfig(**first["config"]) == FIT
     assert [line["step"] for line in lines] == [8, 16, 20]
@@ -342,7 +342,7 @@ def test_log_and_checkpoints(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops(bad: float, tmp_path: Path) -> None:
     module, calls, saved = Scalar(), [], []
 
-    def loss(_: Draws) -> Tensor:
+    def loss(_: StepRandom) -> Tensor:
         calls.append(1)
         return module.value + (bad if len(calls) == 4 else 0.0)
 
@@ -350,7 +350,7 @@ def test_a_loss_that_is_not_finite_stops(bad: float, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=rf"the loss is {bad} at step 3"):
         fit(
             module, loss, FIT, recording=Recording(log=log, log_every=2, checkpoint_every=2),
-            hooks=Hooks(lambda m: saved.append(m.value.item())),
+            writers=Writers(lambda m: saved.append(m.value.item())),
         )  # fmt: skip
     assert len(calls) == 4
     assert math.isfinite(module.value.item())  # no step was made with it

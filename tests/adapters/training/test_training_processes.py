@@ -17,7 +17,7 @@ import toy_training
 from paths import TESTS
 
 from quadflow.adapters.training.fit import FitConfig, own_rows
-from quadflow.adapters.training.random import Draws
+from quadflow.adapters.training.random import StepRandom
 
 SCRIPT = TESTS / "support" / "toy_training.py"
 
@@ -101,19 +101,19 @@ def test_rows_of_a_batch() -> None:
 
 
 def test_draws_of_a_sample_do_not_depend_on_the_processes() -> None:
-    def numbers(draws: Draws) -> list[torch.Tensor]:
-        labels = draws.integers(5)
+    def numbers(random: StepRandom) -> list[torch.Tensor]:
+        labels = random.integers(5)
         return [
-            draws.uniform(), draws.normal((2, 3)), labels, draws.permutations(4),
-            draws.dropped(labels, 5, 0.5), draws.fork(7, 1).uniform(torch.float64),
+            random.uniform(), random.normal((2, 3)), labels, random.permutations(4),
+            random.dropped(labels, 5, 0.5), random.fork(7, 1).uniform(torch.float64),
         ]  # fmt: skip
 
-    whole = numbers(Draws(3, 11, 8))
-    parts = [numbers(Draws(3, 11, 8, slice(a, a + 4))) for a in (0, 4)]
+    whole = numbers(StepRandom(3, 11, 8))
+    parts = [numbers(StepRandom(3, 11, 8, slice(a, a + 4))) for a in (0, 4)]
     for i, value in enumerate(whole):
         assert torch.equal(torch.cat([part[i] for part in parts]), value)
-    assert Draws(3, 11, 8, slice(2, 5)).count == 3
-    for other in (Draws(4, 11, 8), Draws(3, 12, 8), Draws(3, 11, 8, stream=1)):
+    assert StepRandom(3, 11, 8, slice(2, 5)).count == 3
+    for other in (StepRandom(4, 11, 8), StepRandom(3, 12, 8), StepRandom(3, 11, 8, stream=1)):
         assert not torch.equal(other.uniform(), whole[0])
 
 

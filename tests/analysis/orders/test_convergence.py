@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 import quadflow as qf
-from quadflow.adapters.cli.order import add_order
+from quadflow.adapters.cli.main import make_parser
 from quadflow.analysis import get_problem
 from quadflow.analysis.exact.mp_backend import ImplicitCollocation
 from quadflow.analysis.orders.convergence import KINDS, measured_order, window
@@ -404,9 +403,7 @@ def test_problems_without_a_formula_have_a_reference_with_an_error() -> None:
 
 
 def order_command(*words: str) -> None:
-    parser = argparse.ArgumentParser()
-    add_order(parser.add_subparsers())
-    arguments = parser.parse_args(["order", *words])
+    arguments = make_parser(["order"]).parse_args(["order", *words])
     arguments.run(arguments)
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import quadflow as qf
-from quadflow.adapters.cli.methods import add_method_arguments, named_method
-from quadflow.adapters.cli.stability import add_stability
+from quadflow.adapters.cli.main import make_parser
+from quadflow.adapters.cli.methods import add_method_arguments, read_method
 from quadflow.analysis.report.panels import COLOURS
 from quadflow.analysis.stability import report as st
 from quadflow.analysis.stability.figures import order_star, stability_region, sweeps_regions
@@ -113,9 +113,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def command(*words: str) -> None:
-    parser = argparse.ArgumentParser()
-    add_stability(parser.add_subparsers())
-    arguments = parser.parse_args(["stability", *words])
+    arguments = make_parser(["stability"]).parse_args(["stability", *words])
     arguments.run(arguments)
 
 
@@ -181,7 +179,7 @@ def test_what_method_arguments_mean() -> None:
     add_method_arguments(parser)
 
     def named(*words: str) -> QuadratureRule | qf.Method:
-        return named_method(parser.parse_args(words))
+        return read_method(parser.parse_args(words))
 
     assert named("rk4") is qf.get_method("rk4")
     assert named("lobatto-iiia", "--nodes", "4") == gauss_lobatto(4)

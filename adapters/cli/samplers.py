@@ -1,0 +1,48 @@
+"""--method and --methods of the commands that sample: names of samplers, and plans of one's own."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+import quadflow as qf
+
+from ...errors import nearest
+from ..sampling.samplers import SAMPLERS
+from .own import kind_of, load_own
+
+if TYPE_CHECKING:
+    from ..sampling.samplers import Sampler
+
+FORMS = (
+    "MODULE:NAME or FILE.py:NAME, a Method of fixed steps or a plan of one's own (field, nfe, "
+    "sidenet) -> (Method, number of intervals)"
+)
+"""How a sampler is said to be more than a name."""
+
+
+def sampler_name(text: str) -> str:
+    """A name in `SAMPLERS`, or MODULE:NAME, which `read_sampler` finds.
+
+    Raises:
+        argparse.ArgumentTypeError: neither.
+    """
+    if text not in SAMPLERS and ":" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown: {nearest(text, SAMPLERS)}")
+    return text
+
+
+def read_sampler(text: str, option: str) -> str | Sampler | qf.Method:
+    """What `sample` takes as its method: a name in `SAMPLERS`, or the object of MODULE:NAME.
+
+    Raises:
+        ValueError: no such module or name; an object that is no sampler.
+    """
+    if text in SAMPLERS:
+        return text
+    found = load_own(text, option)
+    if isinstance(found, qf.Tableau):
+        found = qf.stages(found)
+    if not isinstance(found, qf.Method) and not callable(found):
+        raise ValueError(f"{option} {text} is {kind_of(found)}: must be {FORMS.partition(', ')[2]}")
+    return found

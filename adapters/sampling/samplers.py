@@ -1,0 +1,93 @@
+"""Samplers by name: the method and the number of intervals that use exactly nfe evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+# both find their names when a sampler is made, so that the names of the samplers cost no torch
+import quadflow as qf
+from quadflow import adapters
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..flow.field import FlowField
+
+Sampler = Callable[["FlowField", int, "nn.Module | None"], "tuple[qf.Method, int]"]
+"""(field, nfe, sidenet) -> the method and the number of intervals that cost exactly nfe."""
+
+
+def _euler(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
+    return qf.adams(1), nfe
+
+
+def _heun(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
+    # two evaluations an interval; an odd budget ends with an Euler step
+    return qf.adams(1, "PECE", forward_last=nfe % 2 == 1), (nfe + 1) // 2
+
+
+def _adams_bashforth(k: int) -> Sampler:
+    return lambda field, nfe, sidenet: (qf.adams(k, startup="rising"), nfe)
+
+
+def _pec(k: int) -> Sampler:
+    return lambda field, nfe, sidenet: (
+        qf.adams(k, "PEC", startup="rising", forward_last=True),
+        nfe,
+    )
+
+
+def _dpmpp_2m(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
+    interpolant = adapters.DataPredictionInterpolant(field.resolved)
+    return qf.anchors(interpolant, qf.gauss_legendre(1), name="dpmpp-2m"), nfe
+
+
+def bianchor_plan(rule: qf.QuadratureRule | None = None, *, forward_last: bool = True) -> Sampler:
+    """`BiAnchor` on any rule as a plan for `sample`: nfe intervals, or nfe - 1 with forward_last
+    off (the end of the last interval is then evaluated too)."""
+
+    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
+        if not forward_last and nfe < 2:
+            raise ValueError(f"nfe={nfe}: a last interval that is corrected needs nfe >= 2")
+        net = _given(sidenet, "bianchor")
+        method = adapters.BiAnchor(net, field, rule=rule, forward_last=forward_last)
+        return method, nfe if forward_last else nfe - 1
+
+    return plan
+
+
+def single_anchor_plan(nodes: int = 2) -> Sampler:
+    """`SingleAnchor` on Gauss-Legendre `nodes` as a plan for `sample`."""
+
+    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
+        net = _given(sidenet, "single-anchor")
+        return adapters.SingleAnchor(net, field, nodes=nodes), nfe
+
+    return plan
+
+
+def _given(sidenet: nn.Module | None, method: str) -> nn.Module:
+    if sidenet is None:
+        raise ValueError(f"method={method!r} needs sidenet=, a SideNet trained for this model")
+    return sidenet
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "euler": _euler,
+    "heun": _heun,
+    "ab2": _adams_bashforth(2),
+    "ab3": _adams_bashforth(3),
+    "ab4": _adams_bashforth(4),
+    "dpmpp-2m": _dpmpp_2m,
+    "pec2": _pec(2),
+    "pec3": _pec(3),
+    "single-anchor": single_anchor_plan(),
+    "bianchor": bianchor_plan(),
+}
+"""euler; heun (explicit trapezoid); ab2 to ab4 (Adams-Bashforth with so many anchors, fewer at the
+start); dpmpp-2m (DPM-Solver++ in data prediction); pec2, pec3 (predict with so many anchors,
+correct once, reuse); bianchor (BA-solver); single-anchor (its variant of one anchor)."""
+
+NEED_SIDENET = ("bianchor", "single-anchor")
+"""The samplers that need a SideNet."""
