@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import quadflow as qf
 
 from ..exact.mp_backend import ImplicitCollocation
@@ -115,8 +113,3 @@ def order_reduction(
             break
         rows.append((f"{rule.family}-{rule.n}", rule.degree + 1, rule.n, tuple(by)))
     return OrderReduction(tuple(rows))
-
-
-def reduced_slopes(study: OrderReduction) -> np.ndarray:
-    """The slopes as an array (rules, stiffness)."""
-    return np.array([[m.slope for _, m in by] for *_, by in study.rows])
