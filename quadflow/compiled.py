@@ -101,9 +101,10 @@ def _stages_kernel(
             return velocity.at(t if low is None else torch.clamp(t, low, high), y)
 
         start = f(t0, y0) if v0 is None else v0
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, t1 - t0, y0, start)
+        sums = attempt.StageSums(tableau, y0, t1 - t0)
+        y1, error = attempt.stages(tableau, f, t0, t1, t1 - t0, start, sums)
         # an input that is an output as well would be copied
-        known = velocities if v0 is None else velocities[1:]
+        known = sums.velocities if v0 is None else sums.velocities[1:]
         return y1, known, measure.ratio(error, y0, y1, rtol, atol)
 
     return stages

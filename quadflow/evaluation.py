@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from .errors import VelocityError, nearest
 from .host import worst
 from .ownership import Outputs, Untouched
 from .probing import find_mode
+from .small_states import NeedsTensors, array_of, takes, tensor_of
+
+Array = np.ndarray
 
 Time = float | Tensor
 """A time: a float, or a tensor that broadcasts against the state (one time a sample)."""
@@ -222,9 +226,18 @@ class Velocity:
         self._keeps = not (layout.joined or self._detailed or layout.dtype is not layout.func_dtype)
         # for several nodes together, where no detail is kept
         self._plain = func if callable(func) else lambda t, y: func.evaluate(t, y)[0]
+        self._numbers = np.float64 if layout.time_dtype is torch.float64 else np.float32
+        self._same = layout.kind is Tensor and layout.dtype is layout.func_dtype
+        # what func returned in the step that goes through NumPy; and what is yet to be returned
+        # once more, as that step is done again in tensors
+        self._made: list[Tensor | Array] = []
+        self._repeats: list[Tensor] = []
+        self._has_numbers = not self._detailed
 
     def __call__(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
         """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
+        if self._repeats:
+            return self._repeats.pop(0), None
         layout = self.layout
         self.nfe += 1
         self.calls += 1
@@ -235,17 +248,90 @@ class Velocity:
         if self._detailed:
             value, detail = self.func.evaluate(t, layout.split(seen))
         else:
-            if self.window is not None and not isinstance(t, Tensor):
-                t = min(max(t, self.window[0]), self.window[1])
             if isinstance(t, Tensor):  # func may do with it as it likes
                 time = t.to(layout.time_dtype, copy=True)
-            else:  # a fill on the device, where a copy from the host would synchronise
-                time = torch.full((), t, dtype=layout.time_dtype, device=layout.device)
+            else:
+                time = self._time(t)
             value, detail = self.func(time, layout.split(seen)), None
             if self._keeps and isinstance(value, Tensor):
                 value = self._own(value, seen, getrefcount(value))
         self._guard.after(seen, mark)
         return self._checked(value, y, 0), detail
+
+    def _time(self, t: float) -> Tensor:
+        """A time as func sees it, within the window."""
+        layout = self.layout
+        if self.window is not None:
+            t = min(max(t, self.window[0]), self.window[1])
+        # a fill on the device, where a copy from the host would synchronise
+        return torch.full((), t, dtype=layout.time_dtype, device=layout.device)
+
+    # -- small states, see `small_states` ------------------------------------------------------
+
+    def takes_numbers(self, y: Tensor) -> bool:
+        """Whether a step from the state y may go through NumPy."""
+        return self._has_numbers and takes(y)
+
+    def begin_numbers(self) -> None:
+        """A step in NumPy begins."""
+        self._made.clear()
+
+    def give_up_numbers(self) -> None:
+        """It ended with `NeedsTensors`: what func returned in it will be returned once more."""
+        self._repeats, self._made = [tensor_of(value) for value in self._made], []
+        self._has_numbers = False
+
+    def of_array(self, t: float, y: Array, *, held: bool = False) -> Array:
+        """`__call__` of a state in an array; the velocity has memory of its own.
+
+        held: as in `of_held`.
+
+        Raises:
+            NeedsTensors: the velocity carries more than numbers.
+        """
+        self.nfe += 1
+        self.calls += 1
+        window = self.window
+        if window is not None:
+            t = min(max(t, window[0]), window[1])
+        time = torch.from_numpy(np.array(t, self._numbers))
+        seen = state = torch.from_numpy(y.copy() if held else y)
+        if not self._same:
+            seen = self.layout.seen(state)
+        mark = self._guard.before(seen)
+        value = self._plain(time, seen if self._same else self.layout.split(seen))
+        self._guard.after(seen, mark)
+        return self._number(self._checked(value, state, 0))
+
+    def nodes_of_arrays(self, times: Array, states: Array) -> Array:
+        """`nodes` of states (n, *shape) and times (n,) in arrays, likewise: (n, *shape)."""
+        together = torch.from_numpy(states)
+        when = times.astype(self._numbers)
+        if self.window is not None:
+            when = when.clip(*self.window)
+        seen_times = torch.from_numpy(when)
+        if self.mode == "auto":
+            self.mode = find_mode(self, seen_times, together)
+        self.nfe += len(states)
+        self.calls += len(states) if self.mode == "loop" else 1
+        seen = self.layout.seen(together)
+        mark = self._guard.before(seen)
+        if self.mode == "loop":
+            value = self._each(seen_times, seen)
+        else:
+            value = self._together(self.mode, seen_times, seen, copied=True)
+        self._guard.after(seen, mark)
+        return self._number(value)
+
+    def _number(self, value: Tensor) -> Array:
+        """The numbers of what func returned, which may write over them in its next call."""
+        try:
+            own = array_of(value).copy()
+        except NeedsTensors:
+            self._made.append(value)
+            raise
+        self._made.append(own)
+        return own
 
     def enter(self, window: tuple[float, float]) -> None:
         """Evaluate func inside this window of times alone, whose ends are breaks of it: behind
@@ -260,6 +346,8 @@ class Velocity:
     def nodes(self, times: Tensor, states: Tensor) -> Tensor:
         """Velocities (n, *shape) at n nodes: states (n, *shape), times (n,) float64, or with a
         time for every sample (n, B, 1, …, 1)."""
+        if self._repeats:
+            return self._repeats.pop(0)
         times = self.layout.against_parts(times).to(self.layout.time_dtype)
         if self.window is not None:
             times = times.clamp(*self.window)
@@ -288,7 +376,10 @@ class Velocity:
             value = self._own(value, y, getrefcount(value))
         return self._checked(value, y, 0)
 
-    def _together(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
+    def _together(
+        self, mode: str, times: Tensor, states: Tensor, copied: bool = False
+    ) -> Tensor:
+        """Several nodes in one call; states as func sees them. copied: the caller copies."""
         layout = self.layout
         if mode == "vmap":
             value = torch.func.vmap(self._plain)(times, layout.split(states, 1))
@@ -296,7 +387,7 @@ class Velocity:
             if times.dim() == 1:
                 times = times.reshape(-1, *(1,) * layout.rank)
             value = self._plain(times, layout.split(states, 1))
-        if self._keeps and isinstance(value, Tensor):
+        if self._keeps and not copied and isinstance(value, Tensor):
             value = self._own(value, states, getrefcount(value))
         return self._checked(value, states, 1)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import attempt
-from .attempt import RuleTensors, Swept
+from .attempt import ArraySums, ColumnSums, RuleTensors, StageSums, Swept, stage_rows
 from .compiled import Attempt, CompiledAttempts, counts
 from .control import Tolerance
 from .dense import Segment, WeightFunction, along, combine, lagrange_weights, polynomial_weights
@@ -21,8 +22,11 @@ from .host import worst
 from .interpolation import Anchor, Interval
 from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
 from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
+from .small_states import NeedsTensors, array_of, tensor_of
 from .tableaus import DOPRI5, Tableau
 from .variable_order import IntervalWeights, interval_weights
+
+T = TypeVar("T")
 
 TRUSTED = 100.0
 """How many tolerances a step's dense output may miss what the step knows by, see
@@ -73,7 +77,7 @@ class OrderErrors:
     order weights.orders[i]; O(h^(order+1))."""
 
     weights: IntervalWeights
-    errors: Tensor
+    errors: Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,8 @@ class Unfinished:
 class StepResult:
     """One interval done.
 
-    state: at its end. previous: at its start. error: estimate of the local error, of the state's
-    shape, O(h^error_order); None without one. The order is an integer, or one a sample.
+    state: at its end. previous: at its start. estimate: see `error`, in an array where the step
+    went through NumPy. error_order: an integer, or one a sample.
     make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
     rejected step need not evaluate it again. orders: the errors of several orders, where the method
     chooses between them. samples: of steps that every sample has for itself. refine: called with no
@@ -119,7 +123,7 @@ class StepResult:
     """
 
     state: State
-    error: Tensor | None
+    estimate: Tensor | np.ndarray | None
     error_order: Any
     make_segment: Callable[[StepResult], Segment]
     start: Anchor | None
@@ -134,12 +138,18 @@ class StepResult:
     make_misses: Callable[[StepResult], list[Tensor]] | None = None
     _segment: Segment | None = None
 
-    def error_ratio(self, tolerance: Tolerance) -> Tensor:
-        """Norm of the error over the tolerance."""
+    @property
+    def error(self) -> Tensor | None:
+        """Estimate of the local error, of the state's shape, O(h^error_order); None without one."""
+        found: Tensor | None = tensor_of(self.estimate)
+        return found
+
+    def error_ratio(self, tolerance: Tolerance) -> Any:
+        """Norm of the error over the tolerance: a number of an error in an array."""
         if self.ratio is not None:
             return self.ratio
-        assert self.error is not None
-        return tolerance.ratio(self.error, self.previous.y, self.state.y)
+        assert self.estimate is not None
+        return tolerance.ratio(self.estimate, self.previous.y, self.state.y)
 
     def dense_ratio(self, tolerance: Tolerance) -> Tensor:
         """By how much dense output misses what the step knows, over what it may: 0-dimensional, or
@@ -177,12 +187,26 @@ class Stepper:
     _derivatives: dict[Any, Tensor] = field(default_factory=dict)
     _weights: WeightFunction | None = None
 
-    def start(self, state: State) -> Anchor:
+    def start(self, state: State, *, in_numpy: bool = False) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
         if state.anchor is not None:
             return state.anchor
+        if in_numpy:
+            known = self.velocity.of_array(state.t, array_of(state.y), held=True)
+            return Anchor(state.t, state.y, torch.from_numpy(known))
         v, detail = self.velocity.of_held(state.t, state.y)
         return Anchor(state.t, state.y, v, detail)
+
+    def _either(self, y: Tensor, run: Callable[[bool], T]) -> T:
+        """What `run` makes of a state: in NumPy, or else in tensors (called with False)."""
+        velocity = self.velocity
+        if velocity.takes_numbers(y):
+            velocity.begin_numbers()
+            try:
+                return run(True)
+            except NeedsTensors:
+                velocity.give_up_numbers()
+        return run(False)
 
     def step(self, state: State, t1: float, *, is_last: bool = False) -> StepResult:
         """Advance `state` to time t1 (either direction).
@@ -244,34 +268,52 @@ class Stepper:
     # -- anchors, variable order -----------------------------------------------------------------
 
     def _variable_order(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
+        if abs(t1 - state.t) < SHORTEST * math.ulp(state.t):
+            return self._started_anew(method, state, t1)
+        return self._either(state.y, functools.partial(self._run_adams, method, state, t1))
+
+    def _started_anew(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
+        """A step that is too short for order 1, by Runge-Kutta."""
         start = self.start(state)
-        # nothing looks at the states of earlier anchors, which need not be kept
-        known = (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
+        known = _looked_back_on(method, state, start)
+        result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
+        order = min(len(known), RUNGE_KUTTA_STARTS)
+        result.state = replace(result.state, history=known, order=order)
+        result.spread = None  # of stages, which limits of variable order say nothing of
+        return result
+
+    def _run_adams(
+        self, method: VariableOrderMethod, state: State, t1: float, in_numpy: bool
+    ) -> StepResult:
+        start = self.start(state, in_numpy=in_numpy)
+        known = _looked_back_on(method, state, start)
         t0, y0, h = state.t, state.y, t1 - state.t
-        if abs(h) < SHORTEST * math.ulp(t0):
-            result = self._stages(DOPRI5, State(t0, y0, start), t1)
-            order = min(len(known), RUNGE_KUTTA_STARTS)
-            result.state = replace(result.state, history=known, order=order)
-            result.spread = None  # of stages, which limits of variable order say nothing of
-            return result
-        shape, recent = y0.shape, known[::-1]
         k = min(state.order, len(known))
-        weights = interval_weights([a.t for a in recent], t0, t1, k, method.max_order)
-        recent = recent[: len(weights.positions)]
-        table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
-        velocities = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
-        predicted = along(y0, (table[0, 1:] @ velocities).reshape(shape), h)
-        v1, _ = self.velocity.of_held(t1, predicted)
-        velocities = torch.cat((v1.reshape(1, -1), velocities))
-        y1 = along(y0, (table[1] @ velocities).reshape(shape), h)
-        errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
+        weights = interval_weights([a.t for a in known[::-1]], t0, t1, k, method.max_order)
+        recent = known[::-1][: len(weights.positions)]
+        if in_numpy:
+            own = array_of(y0)
+            table: Any = weights.table.astype(own.dtype, copy=False)
+            rows: Any = np.array([array_of(a.v).reshape(-1) for a in recent])
+            predicted = attempt.predicted(table, own, rows, h)
+            v1 = self.velocity.of_array(t1, predicted, held=True)
+            rows = np.concatenate((v1.reshape(1, -1), rows))
+            y1, errors = attempt.corrected(table, own, rows, h)
+            y1 = torch.from_numpy(y1)
+        else:
+            table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
+            rows = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
+            predicted = attempt.predicted(table, y0, rows, h)
+            v1, _ = self.velocity.of_held(t1, predicted)
+            rows = torch.cat((v1.reshape(1, -1), rows))
+            y1, errors = attempt.corrected(table, y0, rows, h)
 
         def segment(_: StepResult) -> Segment:
             nodes = [1.0, *weights.positions[:k].tolist()]
-            own = [v1, *(a.v for a in recent[:k])]
+            own = [tensor_of(v1), *(a.v for a in recent[:k])]
             return Segment(t0, t1, y0, own, lagrange_weights(nodes), y1)
 
-        twin = self._twin(lambda: Anchor(t1, predicted, v1))
+        twin = self._twin(lambda: Anchor(t1, tensor_of(predicted), tensor_of(v1)))
         return StepResult(
             State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1, segment, start,
             state, OrderErrors(weights, errors), spread=_between_twins(state, start),
@@ -292,7 +334,6 @@ class Stepper:
 
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
         rule, h, last = method.rule, t1 - state.t, state.last
-        tensors = self._rule_tensors(method, state.y)
         usual, at_first = self._efforts(method)
         order, known = method.error_order, state.anchor
         from_, old = "constant", None
@@ -310,55 +351,63 @@ class Stepper:
 
         sweeps, further = usual if from_ == "extrapolated" else at_first
         v0 = None if known is None else known.v
-        done = self._swept(method, tensors, state, t1, from_, v0, old, None, sweeps)
-        return self._swept_result(method, tensors, state, t1, known, order, done, further)
+        done = self._swept(method, state, t1, from_, v0, old, None, sweeps)
+        return self._swept_result(method, state, t1, known, order, done, further)
 
     def _swept_result(
-        self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float,
-        known: Anchor | None, order: int | None, done: Swept, further: int,
+        self, method: SweepsMethod, state: State, t1: float, known: Anchor | None,
+        order: int | None, done: Swept, further: int,
     ) -> StepResult:  # fmt: skip
         """The result of sweeps that are done, of which `further` more may follow. A method, for
         nested functions that call each other would live until garbage is collected."""
         t0, y0, h = state.t, state.y, t1 - state.t
         anchor = known
         if anchor is None and done.v0 is not None:
-            anchor = Anchor(t0, y0, done.v0)
+            anchor = Anchor(t0, y0, tensor_of(done.v0))
+        y1, values = tensor_of(done.y1), tensor_of(done.values)
 
         def refine() -> StepResult:
             more = self._swept(
-                method, rule, state, t1, "given", done.v0, done.values, done.guess, 1
+                method, state, t1, "given", done.v0, done.values, done.guess, 1
             )._replace(earlier=done.previous)
-            return self._swept_result(method, rule, state, t1, known, order, more, further - 1)
+            return self._swept_result(method, state, t1, known, order, more, further - 1)
 
         def twin() -> Anchor:  # where the last sweep evaluated f at the end
-            assert done.previous is not None
-            moved = rule.matrix[-1] @ done.previous * h
-            return Anchor(t1, y0 + moved.reshape(y0.shape), done.values[-1])
+            matrix = self._rule_tensors(method, y0).matrix
+            moved = matrix[-1] @ tensor_of(done.previous) * h
+            return Anchor(t1, y0 + moved.reshape(y0.shape), values[-1])
 
         spread = _between_twins(state, anchor)
-        earlier, previous = done.earlier, done.previous
-        if earlier is not None and previous is not None:
+        if done.earlier is not None and done.previous is not None:
 
             def spread() -> tuple[Tensor, Tensor]:
-                moved = rule.matrix @ (previous - earlier) * h
-                return moved, done.values.reshape(len(previous), -1) - previous
+                previous = tensor_of(done.previous)
+                matrix = self._rule_tensors(method, y0).matrix
+                moved = matrix @ (previous - tensor_of(done.earlier)) * h
+                return moved, values.reshape(len(previous), -1) - previous
 
-        segment = Segment(t0, t1, y0, done.values, self._dense(method))
+        segment = Segment(t0, t1, y0, values, self._dense(method))
         return StepResult(
-            State(
-                t1, done.y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None
-            ),
+            State(t1, y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None),
             done.error, order, lambda _: segment, anchor, state,
             refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
             ratio=done.ratio,
         )  # fmt: skip
 
     def _swept(
-        self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float, from_: str,
-        v0: Tensor | None, old: Tensor | None, guess: Tensor | None, count: int,
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int,
     ) -> Swept:  # fmt: skip
-        """`count` sweeps over an interval, compiled or not; arguments as of `attempt.guessed`."""
+        """`count` sweeps over an interval, compiled or not, in NumPy or in tensors; arguments as of
+        `attempt.guessed`."""
+        if not (self.compiled is not None or self.corrects or method.converged):
+            run = functools.partial(
+                self._run_sweeps, method, state, t1, from_, v0, old, guess, count
+            )
+            return self._either(state.y, run)
+        v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
         t0, y0, last = state.t, state.y, state.last
+        rule = self._rule_tensors(method, y0)
         h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
         seen, numbers = self._seen(method, t0, h, y0) if self.corrects else (None, ())
         compiled: Attempt | None = None
@@ -370,22 +419,43 @@ class Stepper:
             )
         if compiled is not None and compiled.known:
             return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width, *numbers))
-        before, velocity = counts(self.velocity), self.velocity
+        before = counts(self.velocity)
+        done = self._run_sweeps(method, state, t1, from_, v0, old, guess, count, False, seen)
+        if compiled is not None:
+            compiled.measure(before)
+        return done
+
+    def _run_sweeps(
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int, in_numpy: bool, seen: SeenTimes | None = None,
+    ) -> Swept:  # fmt: skip
+        """The same, not compiled."""
+        t0, last, velocity = state.t, state.last, self.velocity
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        as_here = array_of if in_numpy else tensor_of
+        y0, v0, old, guess = (None if x is None else as_here(x) for x in (state.y, v0, old, guess))
         if from_ == "constant" and v0 is None:
-            v0, _ = velocity.of_held(t0, y0)
+            if in_numpy:
+                v0 = velocity.of_array(t0, y0, held=True)
+            else:
+                v0, _ = velocity.of_held(t0, y0)
+        rule = (
+            attempt.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
+            if in_numpy
+            else self._rule_tensors(method, y0)
+        )
+        nodes = velocity.nodes_of_arrays if in_numpy else velocity.nodes
         start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
-        earlier: Tensor | None = None
+        earlier: Any = None
         if seen is not None and from_ == "constant" and rule.has_left:
             v0 = None  # evaluated beside the start as well, if t is not float64
         if method.converged:
             values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
         else:
             values, previous, earlier, v0 = attempt.sweeps(
-                rule, velocity.nodes, t0, h, y0, v0, start, count, seen
+                rule, nodes, t0, h, y0, v0, start, count, seen
             )
         y1, error = attempt.swept(rule, h, y0, values, previous, guess)
-        if compiled is not None:
-            compiled.measure(before)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
 
     def _seen(
@@ -479,13 +549,14 @@ class Stepper:
             )
         return self._rules[key]
 
-    def _stage_columns(self, tableau: Tableau, y0: Tensor) -> list[Tensor] | None:
-        if y0.numel() > attempt.SUMMED_AT_ONCE or len(tableau.a) < 4:
-            return None
+    def _stage_sums(self, tableau: Tableau, y0: Tensor, h: Any) -> StageSums:
+        large = y0.numel() > attempt.SUMMED_AT_ONCE
+        if large or len(tableau.a) < 4 or isinstance(h, Tensor):
+            return StageSums(tableau, y0, h)
         key = (id(tableau), y0.dtype, y0.device)
         if key not in self._columns:
             self._columns[key] = attempt.stage_columns(tableau, y0)
-        return self._columns[key]
+        return ColumnSums(tableau, y0, h, self._columns[key])
 
     def _until_converged(
         self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
@@ -512,29 +583,46 @@ class Stepper:
             compiled = self.compiled.stages(tableau, state.anchor is not None)
         if compiled is not None and compiled.known:
             return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
-        before, t0, y0 = counts(self.velocity), state.t, state.y
-        h: Any = t1 - t0
-        start = self.start(state)
-        detail = start.detail
+        if compiled is None:
+            return self._either(state.y, functools.partial(self._run_stages, tableau, state, t1))
+        before = counts(self.velocity)
+        result = self._run_stages(tableau, state, t1, False)
+        compiled.measure(before)
+        return result
 
+    def _run_stages(
+        self, tableau: Tableau, state: State, t1: float, in_numpy: bool
+    ) -> StepResult:  # fmt: skip
+        velocity, y0 = self.velocity, state.y
+        h: Any = t1 - state.t
+        start = self.start(state, in_numpy=in_numpy)
+        detail = start.detail
         # the last stage's state may be the step's end
         left = len(tableau.a) - 1 if tableau.first_same_as_last else 0
 
-        def f(t: Any, y: Tensor) -> Tensor:
+        def f(t: Any, y: Any) -> Any:
             nonlocal detail, left
             left -= 1
-            v, detail = self.velocity.of_held(t, y) if left == 0 else self.velocity(t, y)
+            if in_numpy:
+                return velocity.of_array(t, y, held=left == 0)
+            v, detail = velocity.of_held(t, y) if left == 0 else velocity(t, y)
             return v
 
-        columns = None if isinstance(h, Tensor) else self._stage_columns(tableau, y0)
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, columns)
-        if compiled is not None:
-            compiled.measure(before)
-        return self._staged(tableau, state, t1, start, y1, velocities, error, detail)
+        if not in_numpy:
+            sums = self._stage_sums(tableau, y0, h)
+            y1, error = attempt.stages(tableau, f, state.t, t1, h, start.v, sums)
+            return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
+        own = array_of(y0)
+        arrays = ArraySums(stage_rows(tableau, own.dtype), own, h)
+        y1, error = attempt.stages(tableau, f, state.t, t1, h, array_of(start.v), arrays)
+        velocities = torch.from_numpy(arrays.velocities.reshape(-1, *own.shape))
+        return self._staged(
+            tableau, state, t1, start, torch.from_numpy(y1), velocities, error, detail
+        )
 
     def _staged(
         self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
-        velocities: list[Tensor], error: Tensor | None, detail: Any, ratio: Tensor | None = None,
+        velocities: Sequence[Tensor] | Tensor, error: Any, detail: Any, ratio: Tensor | None = None,
     ) -> StepResult:  # fmt: skip
         t0, y0, h = state.t, state.y, t1 - state.t
         end: Anchor | None = None
@@ -585,6 +673,14 @@ class Stepper:
             State(t1, y1, end, twin=twin), error, tableau.error_order, segment, start, state,
             spread=spread, ratio=ratio, make_misses=misses if tableau.misses else None,
         )  # fmt: skip
+
+
+def _looked_back_on(
+    method: VariableOrderMethod, state: State, start: Anchor
+) -> tuple[Anchor, ...]:
+    """The anchors of a step of variable order, `start` the last of them."""
+    # nothing looks at the states of earlier anchors, which need not be kept
+    return (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
 
 
 def _compiled_stages(

@@ -419,16 +419,13 @@ class AdaptiveSteps(Steps):
             extra = [*extra, result.dense_ratio(self.tolerance)]
         if result.orders is None:
             ratio = result.error_ratio(self.tolerance)
-            if not extra:
-                return worst(ratio), {}
-            first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
-            self._read(numbers, leaps, dense)
-            return first, {}
+            if extra or isinstance(ratio, Tensor):
+                ratio, *numbers = _read_on_host([ratio], extra)
+                self._read(numbers, leaps, dense)
+            return ratio, {}
         weights = result.orders.weights
         ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
-        if extra:
-            ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
-        found = worst(ratios)
+        found = _read_on_host(ratios, extra)
         self._read(found[len(weights.orders) :], leaps, dense)
         errors = dict(zip(weights.orders, found, strict=False))
         self._unforeseen, breaks = weights.unforeseen(errors)
@@ -459,6 +456,19 @@ class AdaptiveSteps(Steps):
             raise self._end(Status.NON_FINITE, not_finite_past(t, size))
         dtype = self.stepper.velocity.layout.dtype
         raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
+
+
+def _read_on_host(ratios: Any, extra: Sequence[Tensor]) -> list[float]:
+    """The error ratios, numbers or tensors, and what else there is to be read, as numbers: one host
+    synchronisation."""
+    numbers = not isinstance(ratios, Tensor) and not isinstance(ratios[0], Tensor)
+    if numbers:
+        return [*ratios, *worst(torch.stack([*extra]))] if extra else list(ratios)
+    ratios = ratios if isinstance(ratios, Tensor) else torch.stack([*ratios])
+    if extra:
+        ratios = torch.cat((ratios, torch.stack([x.to(ratios.dtype) for x in extra])))
+    found: list[float] = worst(ratios)
+    return found
 
 
 NEAR = 100.0
