@@ -13,7 +13,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	# types are checked on an installed copy, where the three folders are the package that users get
-	rm -rf build/typed
+	rm -rf build/typed build/lib
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p quadflow
 	$(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml

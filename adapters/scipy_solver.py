@@ -19,14 +19,14 @@ from numpy.typing import ArrayLike
 from scipy.integrate import DenseOutput, OdeSolver
 from torch import Tensor
 
-from quadflow.control import StepController, Tolerance
-from quadflow.dense import Segment
-from quadflow.errors import ToleranceWarning, VelocityError, nearest
-from quadflow.evaluation import StateLayout, Time, Velocity
-from quadflow.methods import Method, SweepsMethod, get_method
-from quadflow.step import State, StepResult
-from quadflow.steps import AdaptiveSteps, Landing, Limits, adaptive_stepper
-from quadflow.tolerances import ROUNDINGS
+from ..control.control import StepController, Tolerance
+from ..control.tolerances import ROUNDINGS
+from ..equations.velocity import StateLayout, Time, Velocity
+from ..errors import ToleranceWarning, VelocityError, nearest
+from ..loop.steps import AdaptiveSteps, Landing, Limits, adaptive_stepper
+from ..plans.registry import Method, SweepsMethod, get_method
+from ..plans.segment import Segment
+from ..plans.step import State, StepResult
 
 NODE_EVALUATIONS = ("loop", "broadcast")
 LEAST_RTOL = ROUNDINGS * float(np.finfo(np.float64).eps)
@@ -167,7 +167,7 @@ class GaussCollocation(_Collocation):
 
     Args:
         nodes: their number, 2 to 8; None lets the tolerance choose
-            (`quadflow.methods.nodes_for_tolerance`). Others: see `QuadflowSolver`.
+            (`quadflow.plans.registry.nodes_for_tolerance`). Others: see `QuadflowSolver`.
     """
 
     method = "gauss"

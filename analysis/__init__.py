@@ -1,40 +1,48 @@
 """quadflow.analysis: the convergence laboratory, and the judging of samplers."""
 
-from .certificates import BlackBoxCertificate, Certificate, certify, certify_solver
-from .convergence import OrderMeasurement, measured_order
-from .multistep import LinearMultistep
-from .order_conditions import order_conditions, simplifying_assumptions
-from .problems import Problem, get_problem, problems, register_problem
-from .reliability import Reliability, reliability
-from .sampling import TrajectoryErrors, trajectory_errors
-from .solvers import Run, Solver, as_solver
-from .stability import StabilityReport, stability_function, stability_report
-from .work_precision import WorkPrecision, work_precision
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "BlackBoxCertificate",
-    "Certificate",
-    "LinearMultistep",
-    "OrderMeasurement",
-    "Problem",
-    "Reliability",
-    "Run",
-    "Solver",
-    "StabilityReport",
-    "TrajectoryErrors",
-    "WorkPrecision",
-    "as_solver",
-    "certify",
-    "certify_solver",
-    "get_problem",
-    "measured_order",
-    "order_conditions",
-    "problems",
-    "register_problem",
-    "reliability",
-    "simplifying_assumptions",
-    "stability_function",
-    "stability_report",
-    "trajectory_errors",
-    "work_precision",
-]
+from quadflow.lazy import export
+
+if TYPE_CHECKING:  # what `export` finds, for those who read types
+    from .cost.work_precision import WorkPrecision as WorkPrecision
+    from .cost.work_precision import work_precision as work_precision
+    from .exact.multistep import LinearMultistep as LinearMultistep
+    from .exact.order_conditions import order_conditions as order_conditions
+    from .exact.order_conditions import simplifying_assumptions as simplifying_assumptions
+    from .images.trajectories import TrajectoryErrors as TrajectoryErrors
+    from .images.trajectories import trajectory_errors as trajectory_errors
+    from .orders.convergence import OrderMeasurement as OrderMeasurement
+    from .orders.convergence import measured_order as measured_order
+    from .problems.problem import Problem as Problem
+    from .problems.problem import get_problem as get_problem
+    from .problems.problem import problems as problems
+    from .problems.problem import register_problem as register_problem
+    from .proofs.certificates import BlackBoxCertificate as BlackBoxCertificate
+    from .proofs.certificates import Certificate as Certificate
+    from .proofs.certificates import certify as certify
+    from .proofs.certificates import certify_solver as certify_solver
+    from .reliability.estimates import Reliability as Reliability
+    from .reliability.estimates import reliability as reliability
+    from .solvers.solver import Run as Run
+    from .solvers.solver import Solver as Solver
+    from .solvers.solver import as_solver as as_solver
+    from .stability.report import StabilityReport as StabilityReport
+    from .stability.report import stability_function as stability_function
+    from .stability.report import stability_report as stability_report
+
+__all__ = export(
+    __name__,
+    {
+        ".proofs.certificates": "BlackBoxCertificate Certificate certify certify_solver",
+        ".orders.convergence": "OrderMeasurement measured_order",
+        ".exact.multistep": "LinearMultistep",
+        ".exact.order_conditions": "order_conditions simplifying_assumptions",
+        ".problems.problem": "Problem get_problem problems register_problem",
+        ".reliability.estimates": "Reliability reliability",
+        ".images.trajectories": "TrajectoryErrors trajectory_errors",
+        ".solvers.solver": "Run Solver as_solver",
+        ".stability.report": "StabilityReport stability_function stability_report",
+        ".cost.work_precision": "WorkPrecision work_precision",
+    },
+)

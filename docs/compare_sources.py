@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from quadflow.adapters import FlowField, Guidance, initial_noise, load_sidenet, sample
-from quadflow.adapters.files import write_json
-from quadflow.adapters.named import load_named
-from quadflow.adapters.sampling import default_labels
-from quadflow.analysis.sampling import converged, rmse
+from quadflow.adapters.backbones.registry import load_named
+from quadflow.adapters.sampling.sample import default_labels
+from quadflow.analysis.images.trajectories import converged, rmse
+from quadflow.storage import write_json
 
 OUT = Path(__file__).parent / "figures" / "sources.json"
 COUNT, NFES = 48, (3, 5, 7, 10)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from quadflow.adapters.cli import main
-from quadflow.adapters.files import write_json
-from quadflow.analysis.work_precision import machine
+from quadflow.adapters.cli.main import main
+from quadflow.analysis.cost.work_precision import machine
+from quadflow.storage import write_json
 
 FIGURES = Path(__file__).parent / "figures"
 COMMANDS = {

@@ -10,13 +10,13 @@ import json
 import sys
 from pathlib import Path
 
-from quadflow.adapters.cli import main as quadflow
-from quadflow.adapters.files import write_json
-from quadflow.adapters.images import save_png, tile
-from quadflow.adapters.named import load_named, load_named_sidenet
+from quadflow.adapters.backbones.registry import load_named, load_named_sidenet
+from quadflow.adapters.cli.main import main as quadflow
+from quadflow.adapters.data.images import save_png, tile
 from quadflow.analysis.benchmarks.sidenet_overhead import overhead
-from quadflow.analysis.evaluation import Evaluation, Subject, add_budget
-from quadflow.analysis.round_trip import edit_grid, round_trip_errors
+from quadflow.analysis.images.evaluation import Evaluation, Subject, add_budget
+from quadflow.analysis.images.round_trip import edit_grid, round_trip_errors
+from quadflow.storage import write_json
 
 FIGURES = Path(__file__).parent / "figures"
 PICTURED = ("fashion-unet-guided", "mnist-sit-guided")

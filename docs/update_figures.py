@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from quadflow.analysis.demo import error_table, order_table
-from quadflow.analysis.judged import judgement, overhead_table, round_trip_table
-from quadflow.analysis.marked_blocks import fill
-from quadflow.analysis.tables import columns
+from quadflow.analysis.images.judged import judgement, overhead_table, round_trip_table
+from quadflow.analysis.report.demo import error_table, order_table
+from quadflow.analysis.report.marked_blocks import fill
+from quadflow.analysis.report.tables import columns
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"

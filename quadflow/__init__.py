@@ -1,123 +1,97 @@
 """quadflow: ODEs by quadrature and interpolation, for science and for flow-matching models."""
 
-from .adjoint import odeint_adjoint
-from .control import StepController, max_norm, rms_norm
-from .errors import (
-    CompileError,
-    EventWarning,
-    RoundingWarning,
-    StiffnessWarning,
-    ToleranceWarning,
-    VelocityError,
-)
-from .events import Event
-from .interpolation import (
-    Anchor,
-    Interpolant,
-    Interval,
-    IntervalVelocity,
-    OracleInterpolant,
-    PolynomialInterpolant,
-)
-from .methods import (
-    AnchorsMethod,
-    Method,
-    StagesMethod,
-    SweepsMethod,
-    VariableOrderMethod,
-    adams,
-    adams_variable,
-    anchors,
-    collocation,
-    get_method,
-    methods,
-    register,
-    stages,
-    unregister,
-)
-from .odeint import odeint, odeint_dense, odeint_event
-from .quadrature import (
-    NegativeWeightsWarning,
-    QuadratureRule,
-    boole,
-    clenshaw_curtis,
-    fejer,
-    gauss_legendre,
-    gauss_lobatto,
-    midpoint_rule,
-    newton_cotes,
-    radau_left,
-    radau_right,
-    rule_from_nodes,
-    simpson,
-    symmetric_four,
-    three_eighths,
-    trapezoid,
-)
-from .solution import Solution, SolveError, Statistics
-from .solve import solve
-from .steps import Status
-from .tableaus import Tableau
-from .variable_order import OrderControl
+from typing import TYPE_CHECKING
+
+from .lazy import export
+
+if TYPE_CHECKING:  # what `export` finds, for those who read types
+    from .control.control import StepController as StepController
+    from .control.control import max_norm as max_norm
+    from .control.control import rms_norm as rms_norm
+    from .errors import CompileError as CompileError
+    from .errors import EventWarning as EventWarning
+    from .errors import RoundingWarning as RoundingWarning
+    from .errors import StiffnessWarning as StiffnessWarning
+    from .errors import ToleranceWarning as ToleranceWarning
+    from .errors import VelocityError as VelocityError
+    from .loop.steps import Status as Status
+    from .observe.events import Event as Event
+    from .plans.interpolants import Anchor as Anchor
+    from .plans.interpolants import Interpolant as Interpolant
+    from .plans.interpolants import Interval as Interval
+    from .plans.interpolants import IntervalVelocity as IntervalVelocity
+    from .plans.interpolants import OracleInterpolant as OracleInterpolant
+    from .plans.interpolants import PolynomialInterpolant as PolynomialInterpolant
+    from .plans.registry import AnchorsMethod as AnchorsMethod
+    from .plans.registry import Method as Method
+    from .plans.registry import StagesMethod as StagesMethod
+    from .plans.registry import SweepsMethod as SweepsMethod
+    from .plans.registry import VariableOrderMethod as VariableOrderMethod
+    from .plans.registry import adams as adams
+    from .plans.registry import adams_variable as adams_variable
+    from .plans.registry import anchors as anchors
+    from .plans.registry import collocation as collocation
+    from .plans.registry import get_method as get_method
+    from .plans.registry import methods as methods
+    from .plans.registry import register as register
+    from .plans.registry import stages as stages
+    from .plans.registry import unregister as unregister
+    from .plans.variable_order import OrderControl as OrderControl
+    from .rules.quadrature import NegativeWeightsWarning as NegativeWeightsWarning
+    from .rules.quadrature import QuadratureRule as QuadratureRule
+    from .rules.quadrature import boole as boole
+    from .rules.quadrature import clenshaw_curtis as clenshaw_curtis
+    from .rules.quadrature import fejer as fejer
+    from .rules.quadrature import gauss_legendre as gauss_legendre
+    from .rules.quadrature import gauss_lobatto as gauss_lobatto
+    from .rules.quadrature import midpoint_rule as midpoint_rule
+    from .rules.quadrature import newton_cotes as newton_cotes
+    from .rules.quadrature import radau_left as radau_left
+    from .rules.quadrature import radau_right as radau_right
+    from .rules.quadrature import rule_from_nodes as rule_from_nodes
+    from .rules.quadrature import simpson as simpson
+    from .rules.quadrature import symmetric_four as symmetric_four
+    from .rules.quadrature import three_eighths as three_eighths
+    from .rules.quadrature import trapezoid as trapezoid
+    from .rules.tableaus import Tableau as Tableau
+    from .solution import Solution as Solution
+    from .solution import SolveError as SolveError
+    from .solution import Statistics as Statistics
+    from .solve import solve as solve
+    from .torchdiffeq_api.odeint import odeint as odeint
+    from .torchdiffeq_api.odeint import odeint_dense as odeint_dense
+    from .torchdiffeq_api.odeint import odeint_event as odeint_event
+    from .torchdiffeq_api.odeint_adjoint import odeint_adjoint as odeint_adjoint
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Anchor",
-    "AnchorsMethod",
-    "CompileError",
-    "Event",
-    "EventWarning",
-    "Interpolant",
-    "Interval",
-    "IntervalVelocity",
-    "Method",
-    "NegativeWeightsWarning",
-    "OracleInterpolant",
-    "OrderControl",
-    "PolynomialInterpolant",
-    "QuadratureRule",
-    "RoundingWarning",
-    "Solution",
-    "SolveError",
-    "StagesMethod",
-    "Statistics",
-    "Status",
-    "StepController",
-    "StiffnessWarning",
-    "SweepsMethod",
-    "Tableau",
-    "ToleranceWarning",
-    "VariableOrderMethod",
-    "VelocityError",
-    "adams",
-    "adams_variable",
-    "anchors",
-    "boole",
-    "clenshaw_curtis",
-    "collocation",
-    "fejer",
-    "gauss_legendre",
-    "gauss_lobatto",
-    "get_method",
-    "max_norm",
-    "methods",
-    "midpoint_rule",
-    "newton_cotes",
-    "odeint",
-    "odeint_adjoint",
-    "odeint_dense",
-    "odeint_event",
-    "radau_left",
-    "radau_right",
-    "register",
-    "rms_norm",
-    "rule_from_nodes",
-    "simpson",
-    "solve",
-    "stages",
-    "symmetric_four",
-    "three_eighths",
-    "trapezoid",
-    "unregister",
-]
+__all__ = export(
+    __name__,
+    {
+        ".torchdiffeq_api.odeint_adjoint": "odeint_adjoint",
+        ".control.control": "StepController max_norm rms_norm",
+        ".errors": (
+            "CompileError EventWarning RoundingWarning StiffnessWarning ToleranceWarning "
+            "VelocityError"
+        ),
+        ".observe.events": "Event",
+        ".plans.interpolants": (
+            "Anchor Interpolant Interval IntervalVelocity OracleInterpolant PolynomialInterpolant"
+        ),
+        ".plans.registry": (
+            "AnchorsMethod Method StagesMethod SweepsMethod VariableOrderMethod adams "
+            "adams_variable anchors collocation get_method methods register stages unregister"
+        ),
+        ".torchdiffeq_api.odeint": "odeint odeint_dense odeint_event",
+        ".rules.quadrature": (
+            "NegativeWeightsWarning QuadratureRule boole clenshaw_curtis fejer gauss_legendre "
+            "gauss_lobatto midpoint_rule newton_cotes radau_left radau_right rule_from_nodes "
+            "simpson symmetric_four three_eighths trapezoid"
+        ),
+        ".solution": "Solution SolveError Statistics",
+        ".solve": "solve",
+        ".loop.steps": "Status",
+        ".rules.tableaus": "Tableau",
+        ".plans.variable_order": "OrderControl",
+    },
+)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .evaluation import StateLayout
+from .equations.velocity import StateLayout
+from .loop.per_sample import dense_states
+from .loop.steps import Status
 from .packing import Packed, pack
-from .per_sample import dense_states
-from .steps import Status
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import (
+from .checks import (
     check_booleans,
     check_callables,
     check_fits,
@@ -20,26 +20,22 @@ from .arguments import (
     points_in_time,
     positive,
 )
-from .clock import Clock, differentiated, with_graph
-from .compiled import CompiledAttempts
-from .control import Norm, StepController, Tolerance, rms_norm
-from .dense import Segment
-from .evaluation import StateLayout, Velocity, check_function
-from .events import EventTracker, Stop
-from .grids import fixed_grid, per_sample_grid, with_landings
+from .compiled.step import CompiledAttempts
+from .control.control import Norm, StepController, Tolerance, rms_norm
+from .control.tolerances import default_atol, default_rtol, held_atol, held_rtol
+from .equations.clock import Clock, differentiated, with_graph
+from .equations.ownership import Untouched
+from .equations.velocity import StateLayout, Velocity, check_function
 from .host import worst
-from .methods import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
-from .ownership import Untouched
-from .per_sample import (
+from .loop.grids import fixed_grid, per_sample_grid, with_landings
+from .loop.per_sample import (
     PerSampleCollector,
     PerSampleSteps,
     check_method,
     per_sample_tolerance,
     sample_times,
 )
-from .solution import Solution, SolveError, Statistics
-from .step import State, Stepper, StepResult
-from .steps import (
+from .loop.steps import (
     AdaptiveSteps,
     Ended,
     FixedSteps,
@@ -50,8 +46,12 @@ from .steps import (
     Steps,
     adaptive_stepper,
 )
-from .stiffness import check_action
-from .tolerances import default_atol, default_rtol, held_atol, held_rtol
+from .observe.events import EventTracker, Stop
+from .observe.stiffness import check_action
+from .plans.registry import AnchorsMethod, Method, StagesMethod, SweepsMethod, get_method
+from .plans.segment import Segment
+from .plans.step import State, Stepper, StepResult
+from .solution import Solution, SolveError, Statistics
 
 DEFAULT_METHOD = "adams"
 """Of adaptive steps that the whole state shares: the method whose cost is never far from the best
@@ -133,8 +133,8 @@ def solve(
             torch.func.vmap, or one by one. "auto" tries and compares at the first interval.
         dense_output: keep the polynomial of every interval, so that sol(t) works.
         events: an `Event`, a function g(t, y), or a sequence of these: zeros of g are found on the
-            dense output; see `quadflow.events`. t_events and y_events of the solution, and its
-            time and state at a terminal event, are differentiable, as the event moves.
+            dense output. t_events and y_events of the solution, and its time and state at a
+            terminal event, are differentiable, as the event moves.
         batch_dims: 1 gives every sample (entry of y0's leading axis) times, steps, acceptance and
             end of its own: t is (T,) or (T, B), func gets times (B, 1, ..., 1) that broadcast
             against the state, rtol and atol may be (B,); a sample that fails leaves the others
@@ -321,7 +321,7 @@ def solve(
 def _bar(progress: bool, t0: Any, t1: Any) -> Any:
     if not progress:
         return None
-    from .progress import ProgressBar
+    from .observe.progress import ProgressBar
 
     return ProgressBar(t0, t1)
 

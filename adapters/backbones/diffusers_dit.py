@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quadflow.extras import require
-
-from ..checkpoints import load_into
+from ...extras import require
+from .checkpoints import load_into
 from .sit import SiT, SiTConfig
 from .sit_checkpoints import check_positions
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import CheckpointError
+from .checkpoints import CheckpointError
 
 
 def read_leaves(path: str | Path) -> list[Tensor]:

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quadflow.errors import nearest
-from quadflow.extras import MissingExtraError
-
-from ..checkpoints import CheckpointError, load_into
+from ...errors import nearest
+from ...extras import MissingExtraError
+from .checkpoints import CheckpointError, load_into
 from .equinox_files import name_leaves, read_leaves
 
 STRETCH = 0.1

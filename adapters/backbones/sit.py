@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embedding import LabelEmbedder, ScalarEmbedder
+from .embedding import LabelEmbedder, ScalarEmbedder
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import (
+from ..flow.field import resolve_convention
+from .checkpoints import (
     CheckpointError,
     count_blocks,
     dimensions,
@@ -19,7 +20,6 @@ from ..checkpoints import (
     read_torch,
     state_dict_of,
 )
-from ..flow import resolve_convention
 from .sit import SIT_CONFIGS, SiT, SiTConfig, position_table
 
 HEADS = {(c.width, c.depth): c.heads for c in SIT_CONFIGS.values()}

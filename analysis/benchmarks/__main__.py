@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from quadflow.adapters.files import read_json_object, write_json
-
+from ...storage import read_json_object, write_json
 from . import batches, checks, default_method, growth, overhead, scientific, training_step
 from .report import Record, measured, replace_blocks, say
 

@@ -14,10 +14,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .equal_error import compare
-from .peers import Peer, other_peers, quadflow_peers
+from ..cost.equal_error import compare
+from ..cost.subjects import Subject, ring
+from ..solvers.peers import Peer, other_peers, quadflow_peers
 from .report import Record, left_out, milliseconds, quotient, ratio, run, table
-from .subjects import Subject, ring
 
 SIZES = (1, 100, 10_000)
 """Numbers of trajectories."""

@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import quadflow as qf
 
+from ..cost.subjects import subject
+from ..cost.timing import interleaved
 from .report import Record, ratio, run, table
-from .subjects import subject
-from .timing import interleaved
 
 METHODS = ("adams", "dopri5", "dopri8", "gauss")
 FAR = 1e8

@@ -25,12 +25,12 @@ from torch import Tensor
 
 import quadflow as qf
 
-from ..work_precision_costs import geometric_mean
-from .equal_error import compare
+from ..cost.equal_error import compare
+from ..cost.rows import geometric_mean
+from ..cost.subjects import SCIENTIFIC, Subject, subject, torch_subject
+from ..solvers.peers import quadflow_peer
 from .networks import NetworkVelocity, start_states
-from .peers import quadflow_peer
 from .report import Record, ratio, run, table
-from .subjects import SCIENTIFIC, Subject, subject, torch_subject
 
 METHODS = ("bosh3", "dopri5", "tsit5", "dopri8", "gauss4", "gauss", "lobatto", "adams")
 """Candidates: every adaptive method of the registry that another one does not plainly stand for."""

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..panels import Panels, styles, tidy_log
-from .memory import JobFailed, in_own_process
-from .peers import Counter, Peer, missing, quadflow_peer, torchdiffeq_peer
+from ..cost.memory import JobFailed, in_own_process
+from ..cost.subjects import Subject, ring_start, subject, torch_subject
+from ..cost.timing import clocked
+from ..report.panels import Panels, styles, tidy_log
+from ..solvers.peers import Counter, Peer, missing, quadflow_peer, torchdiffeq_peer
 from .report import Record, left_out, milliseconds, run, table
-from .subjects import Subject, ring_start, subject, torch_subject
-from .timing import clocked
 
 SIZES: dict[str, tuple[float, ...]] = {
     "dimension": tuple(10.0**k for k in range(7)),

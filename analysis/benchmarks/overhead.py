@@ -20,18 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cost.subjects import Subject, subject, torch_subject
+from ..cost.timing import clocked, forget_compiled, graphs_compiled, interleaved
+from ..solvers.peers import Peer, missing, quadflow_peer, quietly, torchdiffeq_peer, torchode_peer
 from .networks import NetworkVelocity, start_states
-from .peers import (
-    Peer,
-    missing,
-    quadflow_peer,
-    quietly,
-    torchdiffeq_peer,
-    torchode_peer,
-)
 from .report import Record, left_out, ratio, run, table
-from .subjects import Subject, subject, torch_subject
-from .timing import clocked, forget_compiled, graphs_compiled, interleaved
 
 
 @dataclass(frozen=True)

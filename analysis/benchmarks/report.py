@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from quadflow.adapters.files import write_json
-
-from ..marked_blocks import fill
-from ..work_precision import machine
-from .peers import LIBRARIES, missing
+from ...storage import write_json
+from ..cost.work_precision import machine
+from ..report.marked_blocks import fill
+from ..solvers.peers import LIBRARIES, missing
 
 Record = dict[str, Any]
 """What a benchmark measured, ready for JSON; `tables` makes text of it."""

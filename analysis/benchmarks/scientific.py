@@ -14,20 +14,12 @@ from typing import Any
 
 import torch
 
-from ..work_precision_costs import geometric_mean
-from .equal_error import compare
-from .peers import Peer, other_peers, quadflow_peers
-from .report import (
-    Record,
-    left_out,
-    milliseconds,
-    quotient,
-    ratio,
-    run,
-    table,
-)
-from .subjects import SCIENTIFIC, subject
-from .timing import interleaved
+from ..cost.equal_error import compare
+from ..cost.rows import geometric_mean
+from ..cost.subjects import SCIENTIFIC, subject
+from ..cost.timing import interleaved
+from ..solvers.peers import Peer, other_peers, quadflow_peers
+from .report import Record, left_out, milliseconds, quotient, ratio, run, table
 
 TARGETS = (1e-6, 1e-9, 1e-12)
 """Achieved relative errors at which solvers are compared."""

@@ -11,13 +11,12 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from quadflow.adapters import SideNet, SideNetConfig
-from quadflow.adapters.backbones.sit import SiT, sit_config
-from quadflow.adapters.files import write_json
-from quadflow.adapters.named import load_named, load_named_sidenet
-from quadflow.adapters.sampling import default_labels
-
-from ..rivals import Run, run_sampler
+from ...adapters import SideNet, SideNetConfig
+from ...adapters.backbones.registry import load_named, load_named_sidenet
+from ...adapters.backbones.sit import SiT, sit_config
+from ...adapters.sampling.sample import default_labels
+from ...storage import write_json
+from ..images.rivals import Run, run_sampler
 
 
 def overhead(

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.extras import require
 
-from .equal_error import Trial, cheapest
-from .memory import in_own_process
+from ...extras import require
+from ..cost.equal_error import Trial, cheapest
+from ..cost.memory import in_own_process
+from ..cost.timing import interleaved
+from ..solvers.peers import ATOL_RATIO, EXTRA, missing
 from .networks import NetworkVelocity, start_states
-from .peers import ATOL_RATIO, EXTRA, missing
 from .report import Record, left_out, milliseconds, quotient, ratio, run, table
-from .timing import interleaved
 
 TOLERANCE = 1e-4
 """Relative tolerance of the comparison at equal tolerance."""

@@ -1,0 +1,1 @@
+"""Samplers, grids of times and noise, and editing by inversion."""

@@ -1,0 +1,261 @@
+"""Images from a flow-matching model in a given number of evaluations, by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import nearest
+from ...plans.registry import Method, adams, anchors
+from ...rules.quadrature import QuadratureRule, gauss_legendre
+from ...solution import Statistics
+from ...solve import solve
+from ..flow.data_prediction import DataPredictionInterpolant
+from ..flow.field import Convention, FlowField, Guidance, resolve_convention
+from ..sidenet.network import BiAnchor, SingleAnchor
+
+Plan = Callable[[FlowField, int, "nn.Module | None"], tuple[Method, int]]
+"""(field, nfe, sidenet) -> the method and the number of intervals that cost exactly nfe."""
+
+
+def _euler(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+    return adams(1), nfe
+
+
+def _heun(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+    # two evaluations an interval; an odd budget ends with an Euler step
+    return adams(1, "PECE", forward_last=nfe % 2 == 1), (nfe + 1) // 2
+
+
+def _adams_bashforth(k: int) -> Plan:
+    return lambda field, nfe, sidenet: (adams(k, startup="rising"), nfe)
+
+
+def _pec(k: int) -> Plan:
+    return lambda field, nfe, sidenet: (
+        adams(k, "PEC", startup="rising", forward_last=True),
+        nfe,
+    )
+
+
+def _dpmpp_2m(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+    interpolant = DataPredictionInterpolant(field.resolved)
+    return anchors(interpolant, gauss_legendre(1), name="dpmpp-2m"), nfe
+
+
+def bianchor_plan(rule: QuadratureRule | None = None, *, forward_last: bool = True) -> Plan:
+    """`BiAnchor` on any rule as a plan for `sample`: nfe intervals, or nfe - 1 with forward_last
+    off (the end of the last interval is then evaluated too)."""
+
+    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+        if not forward_last and nfe < 2:
+            raise ValueError(f"nfe={nfe}: a last interval that is corrected needs nfe >= 2")
+        method = BiAnchor(_given(sidenet, "bianchor"), field, rule=rule, forward_last=forward_last)
+        return method, nfe if forward_last else nfe - 1
+
+    return plan
+
+
+def single_anchor_plan(nodes: int = 2) -> Plan:
+    """`SingleAnchor` on Gauss-Legendre `nodes` as a plan for `sample`."""
+
+    def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[Method, int]:
+        return SingleAnchor(_given(sidenet, "single-anchor"), field, nodes=nodes), nfe
+
+    return plan
+
+
+def _given(sidenet: nn.Module | None, method: str) -> nn.Module:
+    if sidenet is None:
+        raise ValueError(f"method={method!r} needs sidenet=, a SideNet trained for this model")
+    return sidenet
+
+
+SAMPLERS: dict[str, Plan] = {
+    "euler": _euler,
+    "heun": _heun,
+    "ab2": _adams_bashforth(2),
+    "ab3": _adams_bashforth(3),
+    "ab4": _adams_bashforth(4),
+    "dpmpp-2m": _dpmpp_2m,
+    "pec2": _pec(2),
+    "pec3": _pec(3),
+    "single-anchor": single_anchor_plan(),
+    "bianchor": bianchor_plan(),
+}
+"""euler; heun (explicit trapezoid); ab2 to ab4 (Adams-Bashforth with so many anchors, fewer at the
+start); dpmpp-2m (DPM-Solver++ in data prediction); pec2, pec3 (predict with so many anchors,
+correct once, reuse); bianchor (BA-solver); single-anchor (its variant of one anchor)."""
+
+
+def _check_state(x: Tensor, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor (B, ...), got {type(x).__name__}")
+    if x.dim() < 2 or not len(x):
+        raise ValueError(f"{name} must be (B, ...) with B >= 1, got shape {tuple(x.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        bad = int(torch.isfinite(x).flatten(1).all(1).logical_not().nonzero()[0])
+        raise ValueError(f"{name} is not finite in sample {bad}")
+
+
+def _grid(grid: Any, noise: Tensor, intervals: int, what: str) -> Any:
+    """The grid as `solve` takes it: (N+1,) as it is, (B, N+1) as (N+1, B, 1, ...)."""
+    times = grid if isinstance(grid, Tensor) else np.asarray(grid, np.float64)
+    if times.ndim not in (1, 2) or (times.ndim == 2 and len(times) != len(noise)):
+        raise ValueError(
+            f"grid must be (N+1,), or (B, N+1) with B={len(noise)} samples, got shape "
+            f"{tuple(times.shape)}"
+        )
+    if times.shape[-1] != intervals + 1:
+        raise ValueError(f"grid has {times.shape[-1]} times; {what} needs {intervals + 1}")
+    if times.ndim == 1:
+        return times
+    rows = torch.as_tensor(times).T
+    return rows.reshape(*rows.shape, *(1,) * (noise.dim() - 1))
+
+
+NEED_SIDENET = ("bianchor", "single-anchor")
+"""The samplers that need a SideNet."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """x: (B, ...) at the data end. stats: of the solve; stats.nfe counts a guided pair as one.
+    rows: samples that the network was evaluated on (2B an evaluation where guided)."""
+
+    x: Tensor
+    stats: Statistics
+    rows: int
+
+
+def initial_noise(
+    seed: int, count: int, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Standard normal noise (count, *shape), drawn sample by sample: sample i depends on seed and
+    i alone, not on the batch that it is drawn in."""
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}")
+    if count < 1:
+        raise ValueError(f"count must be >= 1, got {count}")
+    rows = []
+    for i in range(count):
+        words = np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        rows.append(torch.randn(shape, generator=generator, dtype=dtype))
+    return torch.stack(rows)
+
+
+def default_labels(count: int, num_classes: int) -> Tensor | None:
+    """`count` labels that go round the classes; None for a backbone without."""
+    return torch.arange(count) % num_classes if num_classes else None
+
+
+def time_grid(
+    intervals: int,
+    convention: Convention | str = "repa",
+    *,
+    shift: float = 1.0,
+    sigmas: tuple[float, float] = (1.0, 0.0),
+) -> np.ndarray:
+    """Times from noise to data, in the model's own time: (intervals + 1,) float64.
+
+    Args:
+        intervals: >= 1.
+        convention: whose time it is.
+        shift: s of σ' = sσ/(1 + (s-1)σ) on a uniform grid of σ: above 1 the steps are short near
+            the noise, below 1 near the data; 1 is uniform.
+        sigmas: noise fractions of the first and the last time, within [0, 1] and different; other
+            ends than (1, 0) give a part of the way, or the way back.
+
+    Source: Esser et al. 2024, eq. 23.
+    """
+    if isinstance(intervals, bool) or not isinstance(intervals, int) or intervals < 1:
+        raise ValueError(f"intervals must be an integer >= 1, got {intervals!r}")
+    if not 0 < shift < float("inf"):
+        raise ValueError(f"shift must be positive and finite, got {shift}")
+    if not all(0 <= s <= 1 for s in sigmas) or sigmas[0] == sigmas[1]:
+        raise ValueError(f"sigmas must be two different numbers in [0, 1], got {sigmas}")
+    path = resolve_convention(convention)
+    start, end = (_own_time(path, s) for s in sigmas)
+    # on a uniform grid of the model's own time, so that shift 1 is that grid to the last bit
+    times = np.linspace(start, end, intervals + 1)
+    if shift == 1:
+        return times
+    first, last = (s / (shift - (shift - 1) * s) for s in sigmas)  # where the shift takes to them
+    sigma = np.linspace(first, last, intervals + 1)
+    sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    times[1:-1] = (path.data_t + path.direction * sigma)[1:-1]
+    return times
+
+
+def _own_time(path: Convention, sigma: float) -> float:
+    # the ends exactly
+    return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
+
+
+def sample(
+    model: Any,
+    noise: Tensor,
+    labels: Tensor | None = None,
+    *,
+    sigmas: tuple[float, float] = (1.0, 0.0),
+    method: str | Plan = "bianchor",
+    nfe: int = 7,
+    sidenet: nn.Module | None = None,
+    guidance: Guidance | None = None,
+    convention: Convention | str = "repa",
+    extras: Mapping[str, Any] | None = None,
+    null_extras: Mapping[str, Any] | None = None,
+    grid: Tensor | np.ndarray | Sequence[float] | None = None,
+    shift: float = 1.0,
+    callback: Callable[[float, Tensor], None] | None = None,
+) -> Samples:
+    """Integrate a flow-matching model from noise to data with exactly `nfe` evaluations.
+
+    Args:
+        model: the network; see `FlowField` for what may be given and how it is called.
+        noise: (B, ...) float32 or float64, the state at noise fraction sigmas[0].
+        labels: (B,) int64, or None.
+        sigmas: noise fractions σ in [0, 1] where the way begins and ends; other ones than noise to
+            data sample from a state between, or go back (see `editing.invert`).
+        method: one of `SAMPLERS`, or a plan such as `bianchor_plan(simpson())`.
+        nfe: evaluations of the model, >= 1; a guided pair is one.
+        sidenet: for "bianchor" and "single-anchor".
+        guidance, convention, extras, null_extras: see `FlowField`.
+        grid: ends of the intervals in the model's own time, from that of sigmas[0] to that of
+            sigmas[1], both included: (N+1,), or (B, N+1) with times for every sample. N must be the
+            number of intervals that costs `nfe`. Default: `time_grid` between sigmas.
+        shift: see `time_grid`; excludes `grid`.
+        callback: callback(t, x) after every interval; t is a float, or (B, 1, ...) with times for
+            every sample.
+
+    Raises:
+        ValueError: unknown method, nfe < 1, a grid that does not fit, noise that is not finite;
+            what `FlowField` and `solve` raise.
+        SolveError: the samples are not finite.
+    """
+    if isinstance(method, str) and method not in SAMPLERS:
+        raise ValueError(f"method={method!r} is unknown: {nearest(method, SAMPLERS)}")
+    if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+        raise ValueError(f"nfe must be an integer >= 1, got {nfe!r}")
+    _check_state(noise, "noise" if sigmas[0] == 1 else "x")
+    flow = FlowField(
+        model, convention, labels, guidance or Guidance(), extras or {},
+        null_extras=null_extras or {},
+    )  # fmt: skip
+    plan, intervals = (SAMPLERS[method] if isinstance(method, str) else method)(flow, nfe, sidenet)
+    times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
+    ends = (float(times[0]), float(times[-1]))
+    if grid is not None:
+        if shift != 1:
+            raise ValueError(f"give grid or shift={shift}, not both")
+        name = method if isinstance(method, str) else plan.name
+        times = _grid(grid, noise, intervals, f"{name} with nfe={nfe}")
+    with torch.no_grad():
+        solution = solve(flow, noise, ends, method=plan, grid=times, callback=callback)
+    return Samples(solution.y[-1], solution.stats, flow.rows)

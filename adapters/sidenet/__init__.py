@@ -1,0 +1,1 @@
+"""SideNets, the Bi-Anchor interpolant and the published checkpoints."""

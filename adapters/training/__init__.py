@@ -1,0 +1,1 @@
+"""Training of backbones and SideNets: the one loop, chains, random numbers, state, previews."""

@@ -1,0 +1,1 @@
+"""Error against cost: work-precision, equal error, timing, memory."""

@@ -1,0 +1,636 @@
+"""Error against cost: solvers of anybody's, side by side on the same problems in one run.
+
+Each solve is compared with a reference whose own error is known, and rows that come as near to the
+solution as the reference does are flagged. Wall times are medians of interleaved repetitions: one
+round through all solvers after another, so that the load of the machine hits all alike. Each solver
+calls f in its own arithmetic (torch, numpy, jax), and on small states that is most of the time:
+evaluations and calls compare methods, seconds what a user waits for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import zip_longest
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import quadflow as qf
+
+from ...plans.registry import Method
+from ...storage import read_json_object, write_json
+from ..orders.error_kinds import endpoint_error
+from ..problems.problem import Problem, get_problem
+from ..solvers.solver import Run, Solver, as_solver
+from .rows import (
+    COSTS,
+    Proportionality,
+    Row,
+    check_cost,
+    cost_at,
+    costs_text,
+    proportionality,
+    ratios,
+    ratios_text,
+    rows_text,
+)
+
+__all__ = [
+    "BUDGET",
+    "COSTS",
+    "STEPS",
+    "TOLERANCES",
+    "Proportionality",
+    "Row",
+    "WorkPrecision",
+    "machine",
+    "row_count",
+    "work_precision",
+]
+
+TOLERANCES = tuple(float(f"1e-{k}") for k in range(3, 11))
+"""Relative tolerances of adaptive solvers, one a decade."""
+STEPS = tuple(2**k for k in range(6, 14))
+"""Numbers of equal steps of solvers that have no error control."""
+BUDGET = 30_000
+"""Most calls of f in one solve: explicit methods on stiff problems would take millions."""
+
+_OVER = "over the budget"
+
+
+class _BudgetError(RuntimeError):
+    """A solve has used up its calls of f."""
+
+
+@dataclass
+class WorkPrecision:
+    """Rows of (solver, problem, tolerance or number of steps) with achieved error and cost.
+
+    rows: see `Row`. references: problem -> {"error": relative error of the reference, "how": how it
+    was found}, or {"failure": why there is none}. settings: repeats, atol_ratio, budget. machine:
+    see `machine`. complete: False where it was interrupted. command: what reproduces it, if known.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    references: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
+    command: str = ""
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """Names, in the order of the rows."""
+        return tuple(dict.fromkeys(r.solver for r in self.rows))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Names, in the order of the rows."""
+        return tuple(dict.fromkeys(r.problem for r in self.rows))
+
+    @property
+    def failures(self) -> list[Row]:
+        """Rows of solves that did not reach the end."""
+        return [r for r in self.rows if r.failure is not None]
+
+    def of(self, solver: str, problem: str) -> list[Row]:
+        """The rows of one solver on one problem, from loose to tight."""
+        rows = [r for r in self.rows if r.solver == solver and r.problem == problem]
+        return sorted(rows, key=lambda r: r.steps or -(r.tolerance or 0.0))
+
+    def cost_at(self, error: float, cost: str = "nfe") -> dict[str, dict[str, float | None]]:
+        """What each solver needs for an achieved relative error: problem -> solver -> cost.
+
+        Interpolated between neighbouring rows, linearly in both logarithms, where the error passes
+        `error` for the last time on the way to tight tolerances; None where it does not pass it:
+        nothing is extrapolated. cost: "nfe", "calls" or "seconds".
+
+        Raises:
+            ValueError: an error that is not positive, or unknown cost.
+        """
+        return {
+            p: {s: cost_at(self.of(s, p), error, cost) for s in self.solvers} for p in self.problems
+        }
+
+    def ratios(
+        self, error: float, peer: str, cost: str = "nfe"
+    ) -> dict[str, dict[str, float | None]]:
+        """`cost_at` over the cost of `peer` at the same error: problem -> solver -> ratio.
+
+        Raises:
+            ValueError: peer is none of the solvers; otherwise as `cost_at`.
+        """
+        return ratios(self.cost_at(error, cost), peer)
+
+    def ratio_table(self, errors: Sequence[float], peer: str, cost: str = "nfe") -> str:
+        """`ratios` as text, with geometric means over the problems where both reach the error."""
+        return "\n\n".join(
+            ratios_text(self.ratios(e, peer, cost), f"{cost} over {peer}'s at error {e:.0e}")
+            for e in errors
+        )
+
+    def cost_table(self, errors: Sequence[float], cost: str = "nfe") -> str:
+        """`cost_at` as text, a table a problem; "≤" before what the loosest row costs, where that
+        is more accurate already.
+
+        Raises:
+            ValueError: as `cost_at`.
+        """
+        check_cost(cost)
+        return "\n\n".join(
+            costs_text(
+                {s: self.of(s, p) for s in self.solvers}, errors, f"{p}: {COSTS[cost]}", cost
+            )
+            for p in self.problems
+        )
+
+    def proportionality(self) -> list[Proportionality]:
+        """How the achieved error follows the tolerance, for every adaptive solver and problem."""
+        found = []
+        for p in self.problems:
+            for s in self.solvers:
+                rows = [r for r in self.of(s, p) if r.tolerance is not None]
+                if rows:
+                    found.append(proportionality(rows))
+        return found
+
+    def __str__(self) -> str:
+        parts = []
+        for name, reference in self.references.items():
+            if "failure" in reference:
+                parts.append(f"{name}: no reference: {reference['failure']}")
+                continue
+            title = f"{name} (reference: {reference['how']}, relative error "
+            title += f"{reference['error']:.0e})"
+            rows = [r for s in self.solvers for r in self.of(s, name)]
+            parts.append(rows_text(title, rows))
+        if not self.complete:
+            parts.append("not complete: it was interrupted")
+        return "\n\n".join(parts) or "no rows"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "kind": "work-precision",
+            "complete": self.complete,
+            "command": self.command,
+            "settings": dict(self.settings),
+            "machine": dict(self.machine),
+            "references": {k: dict(v) for k, v in self.references.items()},
+            "rows": [r.to_dict() for r in self.rows],
+        }
+
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, Any]) -> WorkPrecision:
+        """What `to_dict` wrote.
+
+        Raises:
+            ValueError: it is something else, or an entry is missing.
+        """
+        if figures.get("kind") != "work-precision":
+            raise ValueError("this is no work-precision study: it has no kind 'work-precision'")
+        try:
+            return cls(
+                [Row.from_dict(r) for r in figures["rows"]],
+                {k: dict(v) for k, v in figures["references"].items()},
+                dict(figures["settings"]), dict(figures["machine"]), figures["complete"],
+                figures["command"],
+            )  # fmt: skip
+        except KeyError as error:
+            raise ValueError(f"this is no work-precision study: {error} is missing") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> WorkPrecision:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        figures = read_json_object(path, "work-precision study")
+        try:
+            return cls.from_dict(figures)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def plot(self, path: str | Path, cost: str = "nfe", *, command: str | None = None) -> None:
+        """Draw cost against achieved error, a panel a problem; see `work_precision_figures`."""
+        from .figures import work_precision_plot
+
+        work_precision_plot(path, self, cost, command=command)
+
+    def plot_proportionality(self, path: str | Path, *, command: str | None = None) -> None:
+        """Draw achieved error against tolerance with the line where they are equal."""
+        from .figures import proportionality_plot
+
+        proportionality_plot(path, self, command=command)
+
+
+def machine(solvers: Iterable[str] = ()) -> dict[str, Any]:
+    """What wall times depend on: cores, processor, architecture, versions and torch's threads.
+
+    solvers: names; the versions of peers among them are recorded too.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))  # those this process may use
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    peers = {name.partition(":")[0] for name in solvers if ":" in name} - {"scipy"}
+    versions = {}
+    for package in ("torch", "numpy", "scipy", *sorted(peers)):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # a name of the user's own with a colon in it
+            continue
+    return {
+        "cores": cores,
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "quadflow": qf.__version__,
+        **versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+# -- the measurement ------------------------------------------------------------------------------
+
+
+def work_precision(
+    methods: Any,
+    problems: Any,
+    *,
+    tolerances: Sequence[float] = TOLERANCES,
+    steps: Sequence[int] = STEPS,
+    repeats: int = 3,
+    atol_ratio: float = 1e-2,
+    budget: int | None = BUDGET,
+    progress: Callable[[], None] | None = None,
+    save: str | Path | None = None,
+    resume: bool = True,
+    command: str = "",
+) -> WorkPrecision:
+    """Solve every problem with every method at every tolerance; record error, evaluations, time.
+
+    Args:
+        methods: one or several of what `as_solver` takes. Those with error control run over
+            `tolerances`, those without over `steps`.
+        problems: one or several names or Problems; a mapping (as `problems("nonstiff")` gives) is
+            read by its values.
+        tolerances: relative tolerances, positive; the absolute one is atol_ratio times it.
+        steps: numbers of equal steps over the span.
+        repeats: timed runs of each row after a first one that is not timed.
+        budget: most sequential calls of f in one solve; a solve that needs more has failed, and
+            tighter tolerances of that solver and problem are not tried. It is enforced in the
+            first, not timed, run. None: no limit. What runs inside jax is not stopped by it.
+        progress: called (1 + repeats) times for every row, see `row_count`.
+        save: JSON file, rewritten after every finished (problem, tolerance).
+        resume: go on from the rows in `save`, where that file exists; False starts anew.
+        command: kept in the result, as what reproduces it.
+
+    Returns:
+        `WorkPrecision`; after Ctrl-C what was finished, with complete=False. A failed solve, a
+        problem without reference: reported in it.
+
+    Raises:
+        ValueError, TypeError: unknown names, names that occur twice, bad numbers; a file to resume
+            from that holds another study, other settings, or another machine's times.
+        MissingExtraError: a peer that is not installed.
+    """
+    solvers = _solvers(methods)
+    subjects = _subjects(problems)
+    tolerances, steps = _levels_checked(tolerances, steps)
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    if not (atol_ratio > 0 and math.isfinite(atol_ratio)):
+        raise ValueError(f"atol_ratio must be positive, got {atol_ratio}")
+    if budget is not None and budget < 1:
+        raise ValueError(f"budget must be at least 1 call of f, got {budget}")
+    settings = {"repeats": repeats, "atol_ratio": atol_ratio, "budget": budget}
+    levels = _levels(solvers, tolerances, steps)
+    order = {w.key(p): i for i, (p, w) in enumerate(
+        (p, w) for p in subjects for level in levels for w in level
+    )}  # fmt: skip
+    result = WorkPrecision(
+        settings=settings, machine=machine(s.name for s in solvers), command=command
+    )
+    path = None if save is None else Path(save)
+    if path is not None:
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(f"save {path}: must be a file in a folder that exists")
+        if resume and path.exists():
+            before = _earlier(path, result, order)
+            result.rows, result.references = before.rows, before.references
+    done = {r.key for r in result.rows}
+
+    def tick(times: int) -> None:
+        for _ in range(times if progress is not None else 0):
+            progress()  # type: ignore[misc]
+
+    try:
+        for label, problem in subjects.items():
+            missing = [lv for lv in levels if not all(w.key(label) in done for w in lv)]
+            there = sum(len(lv) for lv in levels) - sum(len(lv) for lv in missing)
+            tick(there * (1 + repeats))
+            if not missing:
+                continue  # before its reference, which may take a minute
+            try:
+                end, error, how = _reference(problem)
+            except Exception as wrong:  # whatever it is, there is nothing to compare with
+                result.references[label] = {"failure": f"{type(wrong).__name__}: {wrong}"}
+                tick(sum(len(lv) for lv in missing) * (1 + repeats))
+                continue
+            result.references[label] = {"error": error, "how": how}
+            for level in missing:
+                first = order[level[0].key(label)]
+                looser = [r for r in result.rows if r.problem == label and order[r.key] < first]
+                over = {
+                    r.solver: r for r in reversed(looser) if (r.failure or "").startswith(_OVER)
+                }
+                bench = _Bench(problem, label, end, error, settings, tick)
+                fresh = bench.rows(level, over)
+                keys = {r.key for r in fresh}
+                result.rows = [r for r in result.rows if r.key not in keys] + fresh
+                result.rows.sort(key=lambda r: order[r.key])
+                if path is not None:
+                    result.save(path)
+        result.complete = True
+    except KeyboardInterrupt:
+        pass
+    if path is not None:
+        result.save(path)
+    return result
+
+
+def row_count(
+    methods: Any,
+    problems: Any,
+    *,
+    tolerances: Sequence[float] = TOLERANCES,
+    steps: Sequence[int] = STEPS,
+) -> int:
+    """How many rows `work_precision` will have; it calls `progress` (1 + repeats) times for each.
+
+    Raises:
+        ValueError, TypeError, MissingExtraError: as `work_precision`.
+    """
+    tolerances, steps = _levels_checked(tolerances, steps)
+    each = (len(steps) if s.adaptive is None else len(tolerances) for s in _solvers(methods))
+    return sum(each) * len(_subjects(problems))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One row to be measured."""
+
+    solver: Solver
+    tolerance: float | None
+    steps: int | None
+
+    def key(self, problem: str) -> tuple[Any, ...]:
+        return self.solver.name, problem, self.tolerance, self.steps
+
+    def solve(self, problem: Problem, atol_ratio: float) -> Run:
+        if self.tolerance is not None and self.solver.adaptive is not None:
+            return self.solver.adaptive(problem, self.tolerance, atol_ratio * self.tolerance)
+        assert self.steps is not None and self.solver.fixed is not None
+        return self.solver.fixed(problem, np.linspace(*problem.span, self.steps + 1))
+
+
+def _levels(
+    solvers: Sequence[Solver], tolerances: Sequence[float], steps: Sequence[int]
+) -> list[list[_Wanted]]:
+    """What is measured together: the k-th tolerance, and the k-th number of steps.
+
+    Solvers with and without error control share rounds, so that all are timed under one load.
+    """
+    tight = [[_Wanted(s, t, None) for s in solvers if s.adaptive is not None] for t in tolerances]
+    fine = [[_Wanted(s, None, n) for s in solvers if s.adaptive is None] for n in steps]
+    nothing: list[_Wanted] = []
+    merged = [[*a, *b] for a, b in zip_longest(tight, fine, fillvalue=nothing)]
+    return [level for level in merged if level]
+
+
+@dataclass
+class _Bench:
+    """The rows of one problem at one level."""
+
+    problem: Problem
+    label: str
+    end: Tensor
+    reference_error: float
+    settings: Mapping[str, Any]
+    tick: Callable[[int], None]
+
+    def rows(self, level: Sequence[_Wanted], over: Mapping[str, Row]) -> list[Row]:
+        repeats, atol_ratio = self.settings["repeats"], self.settings["atol_ratio"]
+        first: dict[str, Run] = {}
+        for w in level:
+            name = w.solver.name
+            if name in over:
+                first[name] = Run(None, 0, 0, 0.0, f"{_OVER}: not tried, see {_at(over[name])}")
+            else:
+                first[name] = self._first(w, atol_ratio)
+            self.tick(1)
+        running = []
+        for w in level:
+            if first[w.solver.name].failure is None:
+                running.append(w)
+            else:
+                self.tick(repeats)
+        seconds: dict[str, list[float]] = {w.solver.name: [] for w in running}
+        for _ in range(repeats):
+            for w in running:
+                run = w.solve(self.problem, atol_ratio)
+                if run.failure is not None:
+                    text = f"in a timed run, not in the first: {run.failure}"
+                    first[w.solver.name] = dataclasses.replace(run, end=None, failure=text)
+                seconds[w.solver.name].append(run.seconds)
+                self.tick(1)
+        return [self._row(w, first[w.solver.name], seconds.get(w.solver.name, [])) for w in level]
+
+    def _first(self, w: _Wanted, atol_ratio: float) -> Run:
+        budget = self.settings["budget"]
+        if budget is None:
+            return w.solve(self.problem, atol_ratio)
+        limited = Limited(self.problem, budget)
+        run = w.solve(limited.problem, atol_ratio)
+        if limited.over:
+            return dataclasses.replace(run, end=None, failure=f"{_OVER} of {budget} calls of f")
+        return run
+
+    def _row(self, w: _Wanted, run: Run, seconds: Sequence[float]) -> Row:
+        failure, error = run.failure, None
+        if failure is None:
+            assert run.end is not None
+            error = endpoint_error(run.end, self.end)
+            if not math.isfinite(error):
+                failure, error = f"the error is {error}", None
+        return Row(
+            w.solver.name, self.label, w.tolerance, w.steps, error, self.reference_error,
+            run.nfe, run.calls, median(seconds) if failure is None else None, tuple(seconds),
+            len(run.steps) - 1 if run.steps and failure is None else None, failure,
+        )  # fmt: skip
+
+
+def _at(row: Row) -> str:
+    return f"tolerance {row.tolerance:.0e}" if row.steps is None else f"{row.steps} steps"
+
+
+class Limited:
+    """A problem whose right-hand side refuses to be called more than `budget` times.
+
+    problem: with the refusing right-hand side. over: whether it has refused.
+    """
+
+    def __init__(self, problem: Problem, budget: int) -> None:
+        self.left, self.over = budget, False
+        whole = problem.vector
+
+        def spend() -> None:
+            self.left -= 1
+            if self.left < 0:
+                self.over = True
+                raise _BudgetError(f"{_OVER} of {budget} calls of f")
+
+        def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
+            spend()
+            return problem.rhs(t, y, m)
+
+        def vector(t: Any, y: Any, m: Any) -> Any:
+            assert whole is not None
+            spend()
+            return whole(t, y, m)
+
+        self.problem = dataclasses.replace(
+            problem, rhs=rhs, vector=None if whole is None else vector
+        )
+
+
+def _reference(problem: Problem) -> tuple[Tensor, float, str]:
+    from ..references.reference import reference_end
+
+    end, error, how = reference_end(problem)
+    return end, float(error), str(how)
+
+
+def _earlier(
+    path: Path, now: WorkPrecision, wanted: Mapping[tuple[Any, ...], int]
+) -> WorkPrecision:
+    """The study in a file, if it is the one that goes on.
+
+    Raises:
+        ValueError: it is not.
+    """
+    before = WorkPrecision.load(path)
+    way = "name another file, or start anew with resume=False"
+    for what, old, new in (
+        ("settings", before.settings, now.settings), ("machine", before.machine, now.machine),
+    ):  # fmt: skip
+        for name in {**old, **new}:
+            if old.get(name) != new.get(name):
+                if what == "machine" and name not in old:
+                    continue  # a peer that joins
+                if what == "machine" and name not in new:
+                    continue  # its rows are refused below
+                raise ValueError(
+                    f"save {path} holds rows of {name} {old.get(name)!r}, now it is "
+                    f"{new.get(name)!r}: {way}"
+                )
+    for row in before.rows:
+        if row.key not in wanted:
+            raise ValueError(
+                f"save {path} holds {row.solver} on {row.problem} at {_at(row)}, which is not "
+                f"asked for and would be lost: {way}"
+            )
+    return before
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+def _solvers(methods: Any) -> list[Solver]:
+    if isinstance(methods, str | Method | Solver) or not isinstance(methods, Iterable):
+        methods = [methods]
+    solvers = [as_solver(m) for m in methods]
+    if not solvers:
+        raise ValueError("methods is empty: at least one is needed")
+    for s in solvers:
+        if s.adaptive is None and s.fixed is None:
+            raise ValueError(f"{s.name} can solve neither at a tolerance nor on given steps")
+    for i, s in enumerate(solvers):
+        if s.name in [other.name for other in solvers[:i]]:
+            raise ValueError(f"methods has two of the name {s.name!r}: their rows would be mixed")
+    return solvers
+
+
+def _subjects(problems: Any) -> dict[str, Problem]:
+    if isinstance(problems, str | Problem):
+        problems = [problems]
+    elif isinstance(problems, Mapping):
+        problems = list(problems.values())
+    subjects: dict[str, Problem] = {}
+    for p in problems:
+        problem = get_problem(p)
+        label = problem_label(problem)
+        if label in subjects:
+            raise ValueError(f"problems has {label!r} twice: their rows would be mixed")
+        subjects[label] = problem
+    if not subjects:
+        raise ValueError("problems is empty: at least one is needed")
+    return subjects
+
+
+def problem_label(problem: Problem) -> str:
+    """The name, with those parameters that are not the registered defaults."""
+    try:
+        default = get_problem(problem.name).parameters
+    except ValueError:  # one of the user's own
+        return problem.name
+    own = [f"{k}={v}" for k, v in problem.parameters.items() if default.get(k) != v]
+    return f"{problem.name}({', '.join(own)})" if own else problem.name
+
+
+def _levels_checked(
+    tolerances: Sequence[float], steps: Sequence[int]
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """From loose to tight.
+
+    Raises:
+        ValueError: one that is not positive, or none at all.
+    """
+    for tolerance in tolerances:
+        if not (tolerance > 0 and math.isfinite(tolerance)):
+            raise ValueError(f"tolerances has {tolerance!r}, must be positive numbers")
+    for number in steps:
+        if number != int(number) or number < 1:
+            raise ValueError(f"steps has {number!r}, must be whole numbers from 1")
+    if not len(tolerances) or not len(steps):
+        raise ValueError("tolerances and steps must hold at least one number each")
+    return tuple(sorted({float(t) for t in tolerances}, reverse=True)), tuple(
+        sorted({int(n) for n in steps})
+    )

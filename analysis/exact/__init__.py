@@ -1,0 +1,1 @@
+"""Methods in exact arithmetic, written without a look at the code that runs."""

@@ -1,0 +1,1 @@
+"""Samplers of images judged: features, distances, error budgets, other libraries' samplers."""

@@ -1,0 +1,87 @@
+"""How far samplers end from the converged solution of the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import quadflow as qf
+
+from ...adapters import FlowField, Guidance, Samples, sample
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The converged samples (B, ...) and their own error: RMSE to a solve with half the steps,
+    divided by 15 (Richardson, for a fourth-order method). nfe: evaluations of both solves."""
+
+    x: Tensor
+    error: float
+    nfe: int
+
+
+def rmse(a: Tensor, b: Tensor) -> float:
+    """Root mean squared difference over all entries, in units of the state."""
+    return float((a - b).double().square().mean().sqrt())
+
+
+def solved(field: FlowField, noise: Tensor, steps: int) -> qf.Solution:
+    """The solve from noise to data with rk4 in so many equal steps."""
+    ends = (field.resolved.noise_t, field.resolved.data_t)
+    size = abs(ends[1] - ends[0]) / steps
+    with torch.no_grad():
+        return qf.solve(field, noise, ends, method="rk4", step_size=size)
+
+
+def converged(field: FlowField, noise: Tensor, steps: int) -> Reference:
+    """`solved` from the same noise in `steps` and in 2*`steps` steps."""
+    coarse, fine = (solved(field, noise, n) for n in (steps, 2 * steps))
+    error = rmse(fine.y[-1], coarse.y[-1]) / 15
+    return Reference(fine.y[-1], error, coarse.stats.nfe + fine.stats.nfe)
+
+
+@dataclass(frozen=True)
+class TrajectoryErrors:
+    """RMSE to the reference by method and NFE, and the samples themselves."""
+
+    rmse: dict[str, dict[int, float]]
+    samples: dict[str, dict[int, Samples]]
+    reference: Reference
+
+
+def trajectory_errors(
+    model: nn.Module,
+    sidenet: nn.Module,
+    noise: Tensor,
+    labels: Tensor,
+    *,
+    methods: Sequence[str],
+    nfes: Sequence[int],
+    guidance: Guidance,
+    reference_steps: int = 40,
+    progress: Callable[[], None] | None = None,
+) -> TrajectoryErrors:
+    """Every method at every NFE on the same noise and labels, against the converged solve."""
+    reference = converged(
+        FlowField(model, labels=labels, guidance=guidance), noise, reference_steps
+    )
+    if progress is not None:
+        progress()
+    errors: dict[str, dict[int, float]] = {}
+    samples: dict[str, dict[int, Samples]] = {}
+    for method in methods:
+        errors[method], samples[method] = {}, {}
+        for nfe in nfes:
+            result = sample(
+                model, noise, labels, method=method, nfe=nfe, sidenet=sidenet, guidance=guidance
+            )
+            if result.stats.nfe != nfe:
+                raise RuntimeError(f"{method} used {result.stats.nfe} evaluations, asked for {nfe}")
+            samples[method][nfe] = result
+            errors[method][nfe] = rmse(result.x, reference.x)
+            if progress is not None:
+                progress()
+    return TrajectoryErrors(errors, samples, reference)

@@ -1,0 +1,1 @@
+"""Measured orders: at the end, between steps, of estimates, of events and of gradients."""

@@ -1,0 +1,23 @@
+"""Initial value problems with known solutions: the registry, the library, tables of it."""
+
+from .problem import (
+    Event,
+    Problem,
+    get_problem,
+    parse_problem,
+    problem_names,
+    problems,
+    register_problem,
+    vector,
+)
+
+__all__ = [
+    "Event",
+    "Problem",
+    "get_problem",
+    "parse_problem",
+    "problem_names",
+    "problems",
+    "register_problem",
+    "vector",
+]

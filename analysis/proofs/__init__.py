@@ -1,0 +1,1 @@
+"""Certificates of order, and the faults that they have to find."""

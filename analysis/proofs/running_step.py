@@ -1,0 +1,135 @@
+"""The step that runs against the step that was proved: an interval of `Stepper`, by trees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+import quadflow as qf
+
+from ...equations.velocity import StateLayout, Velocity
+from ...plans.interpolants import Anchor
+from ...plans.registry import AnchorsMethod, SweepsMethod, VariableOrderMethod
+from ...plans.segment import Segment, lagrange_weights
+from ...plans.step import State, Stepper, StepResult
+from ..exact.methods import ExactStep, exact_step, exact_velocity, look_back
+from ..exact.trees import all_trees, density, size, tree_problem, tree_text
+
+TOLERANCE = 1e-9
+"""Relative to the exact solution; float64 loses 1e-14 to 1e-11 on the way."""
+
+UNEVEN = Fraction(6, 5)
+"""Ratio of neighbouring steps in comparisons on uneven grids; with larger ones extrapolation
+amplifies rounding too much."""
+
+THETAS = (0.21, 0.5, 0.83)
+
+
+def _run(method: qf.Method, highest: int, ratio: float, intervals: int) -> StepResult:
+    """The last of several intervals, each from the exact state; it goes from 0 to 1."""
+    table, problem = all_trees(highest), tree_problem(highest)
+    powers = torch.tensor([float(size(tree)) for tree in table.trees], dtype=torch.float64)
+    assert problem.end is not None
+
+    def exact(t: float) -> Tensor:
+        return problem.end * t**powers  # type: ignore[operator]
+
+    def slope(t: float) -> Tensor:
+        velocity = exact_velocity(table, Fraction(t))
+        return torch.tensor([float(v) for v in velocity], dtype=torch.float64)
+
+    velocity = Velocity(problem.f, StateLayout(problem.y0), (-1.0, 1.0), "broadcast")
+    stepper = Stepper(method, velocity)
+    sizes = [ratio**-j for j in range(intervals - 1, -1, -1)]
+    t = -sum(sizes[:-1])
+    state = State(t, exact(t))
+    if isinstance(method, (AnchorsMethod, VariableOrderMethod)):
+        times, h = [t], sizes[0]
+        for _ in range(look_back(method)):
+            h /= ratio
+            times.insert(0, times[0] - h)
+        known = [Anchor(s, exact(s), slope(s)) for s in times]
+        # a method of variable order is run at its highest
+        state = State(t, exact(t), known[-1], tuple(known[:-1]), order=len(known))
+    elif isinstance(method, SweepsMethod) and method.guess == "extrapolated":
+        h = sizes[0] / ratio
+        nodes = method.rule.nodes
+        values = torch.stack([slope(t - h + c * h) for c in nodes.tolist()])
+        before = Segment(t - h, t, exact(t - h), values, lagrange_weights(nodes))
+        state = State(t, exact(t), last=before)
+    for i, h in enumerate(sizes):
+        t1 = 1.0 if i == len(sizes) - 1 else t + h
+        result = stepper.step(state, t1)
+        t = 0.0 if i == len(sizes) - 2 else t1
+        reused = isinstance(method, AnchorsMethod) and method.correction == "PEC"
+        state = State(
+            t, exact(t), result.state.anchor if reused else None, result.state.history,
+            result.state.last,
+        )  # fmt: skip
+    return result
+
+
+def _expected_error(step: ExactStep, method: qf.Method) -> Tensor | None:
+    """|the estimate| as the step combines its rows."""
+    if not step.estimates:
+        return None
+    rows = torch.tensor([[float(e) for e in row] for row in step.estimates], dtype=torch.float64)
+    rows = rows.abs()
+    if step.combined:
+        return rows[0] ** 2 / (rows[0] ** 2 + 0.01 * rows[1] ** 2).sqrt()
+    if isinstance(method, SweepsMethod):
+        return rows.sum(0)
+    return rows[0]
+
+
+def against_algebra(
+    method: str | qf.Method, *, highest: int = 6, ratio: Fraction = Fraction(1)
+) -> list[str]:
+    """Every difference between `Stepper` and the exact step of `exact.methods`, in words.
+
+    Compared for all trees up to order `highest`, those included whose conditions fail: the state at
+    the end, the dense output at three places, and the error estimate (that of DOP853 is zero up to
+    order 5, which is why the default goes to 6).
+
+    Args:
+        method: a registered name or a Method.
+        ratio: of neighbouring steps, for methods that look back.
+
+    Raises:
+        ValueError, TypeError: as `exact_step`.
+    """
+    method = qf.get_method(method)
+    table = all_trees(highest)
+    proved = exact_step(method, table, ratio)
+    intervals = 1
+    if isinstance(method, AnchorsMethod):
+        intervals = highest if method.correction == "PEC" else 1
+    elif isinstance(method, SweepsMethod) and method.guess == "extrapolated":
+        intervals = -(-highest // method.sweeps) + 1
+    result = _run(method, highest, float(ratio), intervals)
+    segment = result.segment()
+    found: list[str] = []
+
+    def compare(what: str, got: Tensor, want: Sequence[Fraction] | Tensor) -> None:
+        scale = torch.tensor([1 / density(t) for t in table.trees], dtype=torch.float64)
+        wanted = torch.as_tensor([float(w) for w in want], dtype=torch.float64)
+        off = (got - wanted).abs() / torch.maximum(scale, wanted.abs())
+        worst = int(torch.nan_to_num(off, nan=torch.inf).argmax())
+        if not float(off[worst]) <= TOLERANCE:
+            found.append(
+                f"{what} differs at tree {tree_text(table.trees[worst])}: "
+                f"{float(got[worst]):.12g}, proved {float(wanted[worst]):.12g}"
+            )
+
+    compare("the step", result.state.y, proved.end)
+    for theta in THETAS:
+        compare(f"dense output at {theta}", segment(theta), proved.dense(Fraction(theta)))
+    expected = _expected_error(proved, method)
+    if (result.error is None) != (expected is None):
+        found.append("one has an error estimate and the other has not")
+    elif result.error is not None and expected is not None:
+        compare("the error estimate", result.error.abs(), expected)
+    return found

@@ -1,0 +1,1 @@
+"""Reference solutions by closed forms and by solvers that are not quadflow's."""

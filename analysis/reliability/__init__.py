@@ -1,0 +1,1 @@
+"""Whether error estimates are true, and what solvers make of short inputs."""

@@ -1,0 +1,341 @@
+"""Are error estimates true? The estimated against the true local error of every accepted step.
+
+The true local error of a step is found from the solver's own state at its start: an independent
+solver at tight tolerance goes the same way from there. What is measured is so the estimate alone,
+not what earlier steps have left behind.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import integrate
+
+from ...storage import json_number, read_json_object, write_json
+from ..cost.work_precision import BUDGET, Limited, problem_label
+from ..problems.problem import Problem, get_problem
+from ..solvers.solver import Dense, Run, as_solver
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_STEPS = 400
+"""Steps judged of one solve; of more, so many are taken evenly."""
+
+_TIGHT = 1e-13
+_LOCAL_BUDGET = 50_000  # calls of f for the reference of one step
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Estimated and true local errors of the accepted steps of one adaptive solve.
+
+    tolerance: relative. accepted: steps of the solve. starts, sizes: of the steps judged, in time.
+    estimates, errors: estimated and true, largest entry, in units of the state. floors: a true
+    error below is rounding or the local reference's own error, and takes no part. failure: why
+    there is nothing to judge. remark: what else is to be known.
+    """
+
+    solver: str
+    problem: str
+    tolerance: float
+    accepted: int = 0
+    starts: tuple[float, ...] = ()
+    sizes: tuple[float, ...] = ()
+    estimates: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
+    floors: tuple[float, ...] = ()
+    failure: str | None = None
+    remark: str = ""
+
+    @functools.cached_property
+    def judged(self) -> np.ndarray:
+        """Which steps take part, (N,) bool: true error above the floor, positive estimate."""
+        errors, floors = np.array(self.errors), np.array(self.floors)
+        return np.asarray((errors > floors) & (np.array(self.estimates) > 0))
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """Estimate over true error of the judged steps, float64."""
+        keep = self.judged
+        return np.asarray(np.array(self.estimates)[keep] / np.array(self.errors)[keep])
+
+    @property
+    def quantiles(self) -> dict[float, float]:
+        """`QUANTILES` of the ratio estimate/true; NaN without judged steps."""
+        ratios = self.ratios
+        if not len(ratios):
+            return dict.fromkeys(QUANTILES, math.nan)
+        return {q: float(np.quantile(ratios, q)) for q in QUANTILES}
+
+    @property
+    def underestimates(self) -> float:
+        """Fraction of the judged steps whose error is larger than estimated; NaN without any."""
+        ratios = self.ratios
+        return float((ratios < 1).mean()) if len(ratios) else math.nan
+
+    def __str__(self) -> str:
+        return reliability_text([self])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every figure, for JSON: None stands for what is no number."""
+        return {
+            "solver": self.solver,
+            "problem": self.problem,
+            "tolerance": self.tolerance,
+            "accepted": self.accepted,
+            "judged": int(self.judged.sum()),
+            "quantiles": {str(q): json_number(v) for q, v in self.quantiles.items()},
+            "underestimates": json_number(self.underestimates),
+            "starts": list(self.starts),
+            "sizes": list(self.sizes),
+            "estimates": list(self.estimates),
+            "errors": list(self.errors),
+            "floors": list(self.floors),
+            "failure": self.failure,
+            "remark": self.remark,
+        }
+
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, Any]) -> Reliability:
+        """What `to_dict` wrote.
+
+        Raises:
+            ValueError: an entry is missing.
+        """
+        try:
+            values: dict[str, Any] = {f.name: figures[f.name] for f in fields(cls)}
+        except KeyError as error:
+            raise ValueError(f"this is no reliability diagram: {error} is missing") from None
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
+        return cls(**values)
+
+    def plot(self, path: str | Path, *, command: str = "") -> None:
+        """Draw estimate against true error; see `reliability_figures.reliability_plot`."""
+        from .figures import reliability_plot
+
+        reliability_plot(path, [self], command=command)
+
+
+def reliability(
+    method: Any,
+    problem: str | Problem,
+    tolerance: float = 1e-6,
+    *,
+    atol_ratio: float = 1e-2,
+    most_steps: int = MOST_STEPS,
+    budget: int | None = BUDGET,
+) -> Reliability:
+    """Compare the error estimate of every accepted step with the true local error.
+
+    The true one: scipy's DOP853 from the solver's state at the start of the step, rtol 1e-13 and
+    at least three steps; its difference from a solve with rtol 1e-12, times ten, is the floor below
+    which nothing is judged, or eight units of rounding.
+
+    Args:
+        method: what `as_solver` takes. problem: a name or a Problem. tolerance: relative; the
+            absolute one is atol_ratio times it. most_steps: of longer solves so many steps, evenly,
+            are judged. budget: most calls of f in the solve.
+
+    Returns:
+        `Reliability`; a solver without error control or that tells no estimates, or a solve that
+        failed, gives one whose `failure` says so.
+
+    Raises:
+        ValueError, TypeError: unknown names, numbers that are not positive.
+    """
+    solver, problem = as_solver(method), get_problem(problem)
+    for name, value in (("tolerance", tolerance), ("atol_ratio", atol_ratio)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be positive, got {value}")
+    if most_steps < 1:
+        raise ValueError(f"most_steps must be at least 1, got {most_steps}")
+
+    def nothing(why: str) -> Reliability:
+        return Reliability(solver.name, problem_label(problem), tolerance, failure=why)
+
+    if solver.adaptive is None:
+        return nothing("it has no error control")
+    # the same problem goes on unlimited below, so that dense output is free
+    limited = Limited(problem, budget) if budget is not None else None
+    if limited is not None:
+        tried = solver.adaptive(limited.problem, tolerance, atol_ratio * tolerance)
+        if limited.over:
+            return nothing(f"over the budget of {budget} calls of f")
+        if tried.failure is not None:
+            return nothing(tried.failure)
+    run = solver.adaptive(problem, tolerance, atol_ratio * tolerance)
+    if run.failure is not None:
+        return nothing(run.failure)
+    count = len(run.steps) - 1
+    if len(run.estimates) != count or count < 1:
+        return nothing("the solver does not tell its estimates")
+    chosen = _evenly(count, most_steps)
+    states = _states(run, [*chosen, *(i + 1 for i in chosen)])
+    rows: list[tuple[float, float, float, float, float]] = []
+    lost = 0
+    for i in chosen:
+        t0, t1 = run.steps[i], run.steps[i + 1]
+        try:
+            exact, doubt = local_solution(problem, t0, t1, states[i])
+        except RuntimeError:
+            lost += 1
+            continue
+        floor = max(10 * doubt, 8 * 2.0**-53 * float(np.abs(exact).max()))
+        error = float(np.abs(states[i + 1] - exact).max())
+        rows.append((t0, t1 - t0, run.estimates[i], error, floor))
+    remarks = []
+    if len(chosen) < count:
+        remarks.append(f"{len(chosen)} of {count} steps")
+    if lost:
+        remarks.append(f"{lost} steps had no local reference")
+    starts, sizes, estimates, errors, floors = zip(*rows, strict=True) if rows else [()] * 5
+    return Reliability(
+        solver.name, problem_label(problem), tolerance, count, starts, sizes, estimates, errors,
+        floors, None if rows else "no step had a local reference", "; ".join(remarks),
+    )  # fmt: skip
+
+
+def local_solution(
+    problem: Problem, t0: float, t1: float, y0: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """The state (d,) at t1 of the solution through (t0, y0), and how uncertain it is.
+
+    Raises:
+        RuntimeError: it takes too many evaluations, or the solver fails.
+    """
+    size = float(np.abs(y0).max())
+    ends = []
+    f = Limited(problem, _LOCAL_BUDGET).problem.f_numpy
+    # other tolerances and other steps, so that the two cannot agree by being the same
+    for rtol, max_step in ((10 * _TIGHT, np.inf), (_TIGHT, abs(t1 - t0) / 3)):
+        atol = max(1e-2 * rtol * size, 1e-300)
+        with np.errstate(all="ignore"):
+            got = integrate.solve_ivp(
+                f, (t0, t1), y0, method="DOP853", rtol=rtol, atol=atol, max_step=max_step
+            )
+        if not got.success:
+            raise RuntimeError(f"no local reference over [{t0:.9g}, {t1:.9g}]: {got.message}")
+        ends.append(got.y[:, -1])
+    return ends[1], float(np.abs(ends[0] - ends[1]).max())
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    if count <= most:
+        return list(range(count))
+    return sorted(set(np.linspace(0, count - 1, most).round().astype(int).tolist()))
+
+
+def _states(run: Run, wanted: Sequence[int]) -> dict[int, np.ndarray]:
+    """The solver's states at its own accepted times."""
+    numbers = sorted(set(wanted))
+    times = np.array([run.steps[i] for i in numbers])
+    assert run.dense is not None
+    if isinstance(run.dense, Dense):
+        values = run.dense.many(times).detach().numpy()
+    else:
+        values = np.stack([run.dense(t).detach().numpy() for t in times.tolist()])
+    states = dict(zip(numbers, values, strict=True))
+    last = len(run.steps) - 1
+    if last in states and run.end is not None:
+        states[last] = run.end.detach().numpy()
+    return states
+
+
+# -- several ---------------------------------------------------------------------------------------
+
+
+def reliabilities(
+    methods: Sequence[Any],
+    problems: Sequence[str | Problem],
+    tolerance: float = 1e-6,
+    *,
+    atol_ratio: float = 1e-2,
+    most_steps: int = MOST_STEPS,
+    budget: int | None = BUDGET,
+    progress: Callable[[], None] | None = None,
+    save: str | Path | None = None,
+    command: str = "",
+) -> list[Reliability]:
+    """`reliability` of each method on each problem; after Ctrl-C those that are done.
+
+    Args:
+        methods, problems: several of what `reliability` takes; the rest as there. progress: called
+            after every one. save: JSON file, rewritten after every one. command: kept in it.
+
+    Raises:
+        ValueError, TypeError: as `reliability`.
+    """
+    solvers = [as_solver(m) for m in methods]
+    subjects = [get_problem(p) for p in problems]
+    done: list[Reliability] = []
+    try:
+        for subject in subjects:
+            for solver in solvers:
+                done.append(
+                    reliability(
+                        solver, subject, tolerance, atol_ratio=atol_ratio, most_steps=most_steps,
+                        budget=budget,
+                    )
+                )  # fmt: skip
+                if save is not None:
+                    save_reliabilities(save, done, command=command)
+                if progress is not None:
+                    progress()
+    except KeyboardInterrupt:
+        pass
+    return done
+
+
+def save_reliabilities(
+    path: str | Path, measurements: Sequence[Reliability], *, command: str = ""
+) -> None:
+    """Write them as JSON, whole or not at all."""
+    write_json(
+        path,
+        {
+            "kind": "reliability",
+            "command": command,
+            "diagrams": [m.to_dict() for m in measurements],
+        },
+    )
+
+
+def load_reliabilities(path: str | Path) -> list[Reliability]:
+    """Read what `save_reliabilities` wrote.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    figures = read_json_object(path, "set of reliability diagrams")
+    if figures.get("kind") != "reliability":
+        raise ValueError(f"{path} is no set of reliability diagrams")
+    return [Reliability.from_dict(m) for m in figures.get("diagrams", [])]
+
+
+def reliability_text(measurements: Sequence[Reliability]) -> str:
+    """One line a measurement: quantiles of estimate/true and the fraction of underestimates."""
+    head = "".join(f"{f'{100 * q:.0f} %':>9}" for q in QUANTILES)
+    lines = [
+        "estimated over true local error of the accepted steps",
+        f"{'solver':<24}{'problem':<20}{'tol':>7}{'steps':>7}{'judged':>8}{head}{'under':>8}",
+    ]
+    for m in measurements:
+        line = f"{m.solver:<24}{m.problem:<20}{m.tolerance:>7.0e}"
+        if m.failure is not None:
+            lines.append(f"{line}  none: {m.failure}")
+            continue
+        cells = "".join(
+            f"{value:>9.2g}" if math.isfinite(value) else f"{'-':>9}"
+            for value in m.quantiles.values()
+        )
+        under = f"{100 * m.underestimates:.0f} %" if m.judged.any() else "-"
+        remark = f"  ({m.remark})" if m.remark else ""
+        lines.append(f"{line}{m.accepted:>7}{int(m.judged.sum()):>8}{cells}{under:>8}{remark}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Figures, tables, marked blocks of pages and the demo."""

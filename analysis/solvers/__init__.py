@@ -1,0 +1,1 @@
+"""Anybody's solver behind one interface, one adapter a library."""

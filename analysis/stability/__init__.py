@@ -1,0 +1,1 @@
+"""Linear and algebraic stability: regions, order stars, Lebesgue constants."""

@@ -1,0 +1,1 @@
+"""Steps compiled by torch.compile."""

@@ -1,0 +1,1 @@
+"""Ways of differentiating a solve other than through its operations."""

@@ -1,0 +1,525 @@
+"""From step to step: iterators over the accepted steps of a solve, fixed or adaptive."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..control.control import StepController, Tolerance, first_step, worth_a_sweep
+from ..control.lookout import ABOUT, Lookout
+from ..control.time_rounding import TimeRounding
+from ..equations.velocity import Velocity
+from ..errors import StiffnessWarning, real_number
+from ..host import worst
+from ..observe.stiffness import StiffnessMonitor
+from ..plans.registry import Method, StagesMethod, VariableOrderMethod
+from ..plans.step import NotContracting, State, Stepper, StepResult
+from ..plans.variable_order import SUDDEN, OrderControl
+
+
+class Status(enum.Enum):
+    """How a solve ended."""
+
+    SUCCESS = "success"
+    EVENT = "terminal event"
+    NON_FINITE = "non-finite"
+    STEP_COLLAPSE = "step collapse"
+    MAX_STEPS = "step cap"
+    NOT_CONTRACTING = "sweeps do not contract"
+    STIFF = "stiff"
+
+
+@dataclass
+class Limits:
+    """Of adaptive steps: sizes are positive, max_steps counts accepted and rejected ones."""
+
+    initial_step: float | None = None
+    min_step: float = 0.0
+    max_step: float = math.inf
+    max_steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        if self.initial_step is not None:
+            self.initial_step = real_number(self.initial_step, "initial_step")
+        self.min_step = real_number(self.min_step, "min_step")
+        self.max_step = real_number(self.max_step, "max_step")
+        for name, size in (("initial_step", self.initial_step), ("max_step", self.max_step)):
+            if size is not None and not size > 0:
+                raise ValueError(f"{name} must be positive, got {size}")
+        if not 0 <= self.min_step <= self.max_step:
+            raise ValueError(
+                f"min_step must be in [0, max_step={self.max_step}], got {self.min_step}"
+            )
+        count = self.max_steps
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"max_steps must be an integer >= 1, got {count!r}")
+
+    def bound(self, size: float) -> float:
+        """The size within [min_step, max_step]."""
+        return min(max(size, self.min_step), self.max_step)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Called around every try of an adaptive or fixed step, as hook(t, state, h)."""
+
+    attempt: Callable[[float, Tensor, float], None] | None = None
+    reject: Callable[[float, Tensor, float], None] | None = None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A time that a step ends on exactly. restart: nothing from before is used after it.
+
+    entering: called when the steps enter the interval that ends here.
+    """
+
+    t: float
+    restart: bool = False
+    entering: Callable[[], None] | None = None
+
+
+def endless(t: float) -> str:
+    """Why a solve to infinity ends where its steps grow without bound."""
+    return (
+        f"the steps from t={t:.9g} grow without bound: the solution no longer moves, and no "
+        "terminal event was found"
+    )
+
+
+def restarted(state: State) -> State:
+    """The state without the velocities of earlier intervals."""
+    return State(state.t, state.y)
+
+
+class Ended(StopIteration):
+    """There is no further step. Not to be taken for a StopIteration that func has raised."""
+
+
+class Steps(Iterator[StepResult]):
+    """Accepted steps, one by one.
+
+    Attributes:
+        state: where the solve stands. accepted, rejected, refined: counts so far, the last one of
+            further sweeps of a step. status, message: how it ended, once it has. statuses,
+            messages: one a sample, where every sample has steps of its own. stopped: whether `stop`
+            has ended it. wants_dense: (t0, t1) -> whether dense output of a step between them will
+            be asked for; adaptive steps then see to it that it can be trusted.
+    """
+
+    def __init__(self, stepper: Stepper, state: State, hooks: Hooks = Hooks()) -> None:
+        self.stepper, self.state, self.hooks = stepper, state, hooks
+        self.accepted = self.rejected = self.refined = 0
+        self.status, self.message = Status.SUCCESS, ""
+        self.stopped = False
+        self.wants_dense: Callable[[Any, Any], Any] | None = None
+        self._result: StepResult | None = None
+        self.statuses: list[Status] | None = None
+        self.messages: list[str] | None = None
+
+    @property
+    def stiff_at(self) -> float | None:
+        """When the problem was found to be stiff, where that is looked for."""
+        return None
+
+    def _take(self, result: StepResult) -> None:
+        self.accepted += 1
+        self._result, self.state = result, result.state
+
+    def _share(self) -> None:
+        """Dense output of the last step may have evaluated f at its end meanwhile."""
+        if self._result is not None:
+            self.state = self._result.state
+            self._result = None
+
+    def stop(self, t: Any) -> None:
+        """End the solve within the last step, at time t: a terminal event lies there."""
+        self.stopped = True
+        self._end(Status.EVENT, f"a terminal event ended the solve at t={t:.9g}")
+
+    def _end(self, status: Status, message: str) -> Ended:
+        self.status, self.message = status, message
+        return Ended()
+
+
+class FixedSteps(Steps):
+    """Steps between given times.
+
+    Args:
+        grid: ends of the steps (floats; tensors for per-sample times).
+        landings: those ends where something happens; each must be in the grid.
+        perturb: func is evaluated just inside each interval, not at its very ends.
+        max_steps: of a grid that has no end.
+
+    Raises:
+        ValueError: a method of variable order.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        state: State,
+        grid: Iterable[float],
+        *,
+        landings: Sequence[Landing] = (),
+        perturb: bool = False,
+        max_steps: float = math.inf,
+        hooks: Hooks = Hooks(),
+    ) -> None:
+        super().__init__(stepper, state, hooks)
+        if not stepper.method.takes_fixed_steps:
+            raise ValueError(
+                f"method {stepper.method.name!r} chooses its steps together with its order: leave "
+                "out step_size and grid, or take a method of fixed order such as 'pece4'"
+            )
+        self._points = iter(grid)
+        self._upcoming = next(self._points, None)
+        self._landings = list(landings)
+        self._perturb, self._max_steps = perturb, max_steps
+        self._restart = True
+
+    def __next__(self) -> StepResult:
+        if self._upcoming is None:
+            raise Ended
+        if self.accepted >= self._max_steps:
+            raise self._end(
+                Status.MAX_STEPS,
+                f"max_steps={self._max_steps} steps were used up at t={self.state.t:.9g} and no "
+                "terminal event was found: raise max_steps or step_size, or give t an end",
+            )
+        t1, self._upcoming = self._upcoming, next(self._points, None)
+        self._share()
+        state = self.state
+        if self._restart and self._landings:
+            state = restarted(state) if self.accepted else state
+            if self._landings[0].entering is not None:
+                self._landings[0].entering()
+        self._restart = False
+        velocity = self.stepper.velocity
+        if self._perturb:
+            velocity.window = _just_inside(state.t, t1, velocity.layout.time_dtype)
+            state = restarted(state)
+        if self.hooks.attempt is not None:
+            self.hooks.attempt(state.t, state.y, t1 - state.t)
+        try:
+            result = self.stepper.step(state, t1, is_last=self._upcoming is None)
+        except NotContracting as failure:
+            raise self._end(Status.NOT_CONTRACTING, str(failure)) from None
+        self._take(result)
+        if self._landings and t1 == self._landings[0].t:
+            self._restart = self._landings.pop(0).restart
+        return result
+
+
+class AdaptiveSteps(Steps):
+    """Steps whose size the error estimate chooses: one host synchronisation a try.
+
+    Args:
+        landings: times to land on, in the direction of the solve; the last one is the end (which
+            may be infinite).
+        controller: keeps a memory; it is copied. Methods of variable order bring their own
+            `OrderControl` instead.
+        on_stiff: see `StiffnessMonitor`.
+
+    Raises:
+        TypeError: a controller that a method of variable order would not use.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        state: State,
+        landings: Sequence[Landing],
+        tolerance: Tolerance,
+        controller: StepController,
+        limits: Limits,
+        *,
+        hooks: Hooks = Hooks(),
+        on_stiff: str = "warn",
+    ) -> None:
+        super().__init__(stepper, state, hooks)
+        self.tolerance, self.limits = tolerance, limits
+        self._monitor = StiffnessMonitor(stepper.method, tolerance, on_stiff)
+        self._rounding = TimeRounding(stepper.method, stepper.velocity, tolerance)
+        self._controller = copy.copy(controller)
+        method = stepper.method
+        self._orders: OrderControl | None = None
+        if isinstance(method, VariableOrderMethod):
+            self._orders = method.control
+            if controller != StepController(max_factor=method.max_growth):
+                raise TypeError(
+                    f"method {method.name!r} chooses its steps together with its order: make it "
+                    f"with adams_variable(control=OrderControl(...)) instead of controller="
+                    f"{controller!r}"
+                )
+        self._landings = list(landings)
+        self._sign = math.copysign(1.0, landings[-1].t - state.t)
+        self._jumps = any(landing.restart for landing in landings[:-1])
+        self._size: float | None = None
+        self._entered = True
+        self._not_finite_at = math.inf  # the end of the last try that was not finite
+        self._dense_ratio = 0.0
+        self._unforeseen, self._unforeseen_before = 0.0, math.inf
+        self._lookout = Lookout(method.widest_gap, state.t, landings[-1].t, tolerance.strictest)
+
+    @property
+    def stiff_at(self) -> float | None:
+        return self._monitor.stiff_at
+
+    def _begin(self) -> None:
+        """The first step's size."""
+        state, stepper, limits = self.state, self.stepper, self.limits
+        self._enter()
+        start = stepper.start(state)
+        if worst(~start.v.detach().isfinite().all()):
+            raise self._end(Status.NON_FINITE, f"func is not finite at the start, t={state.t:.9g}")
+        self.state = replace(state, anchor=start)
+        if limits.initial_step is not None:
+            size = limits.initial_step
+        else:
+            size = first_step(
+                lambda t, y: stepper.velocity(t, y)[0], state.t, state.y, start.v, self._sign,
+                # the end: a landing before it may be as near as rounding
+                abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
+                self.tolerance, leap=self._lookout.longest_leap,
+            )  # fmt: skip
+            size = max(min(size, self._lookout.longest), 16 * math.ulp(abs(state.t)))
+        self._size = limits.bound(size)
+        if self._rounding.amplifies(state.t):
+            self._rounding.measure(state.t, state.y, self._size, self._sign)
+            self._rounding.read(worst(torch.stack([*self._rounding.pending])))
+            stepper.corrects = self._rounding.corrects
+
+    def _enter(self) -> None:
+        self._entered = True
+        upcoming = self._landings[0]
+        if upcoming.entering is not None:
+            upcoming.entering()
+        if self._jumps:
+            velocity = self.stepper.velocity
+            velocity.enter(_just_inside(self.state.t, upcoming.t, velocity.layout.time_dtype))
+
+    def __next__(self) -> StepResult:
+        if not self._landings:
+            raise Ended
+        if self._size is None:
+            self._begin()
+        self._share()
+        if not self._entered:
+            self._enter()
+        assert self._size is not None
+        limits, stepper, failures = self.limits, self.stepper, 0
+        errors: dict[int, float] = {}
+        while True:
+            state, t_next = self.state, self._landings[0].t
+            self._check(limits)
+            size, left = self._size, abs(t_next - state.t)
+            # land exactly, and leave no sliver for a last step
+            lands = size >= left or (size >= 0.99 * left and left <= limits.max_step)
+            t1 = t_next if lands else state.t + self._sign * size
+            size = abs(t1 - state.t)
+            if math.isinf(t1):
+                raise self._end(Status.NON_FINITE, endless(state.t))
+            if self.hooks.attempt is not None:
+                self.hooks.attempt(state.t, state.y, t1 - state.t)
+            self._monitor.expect(size, abs(self._landings[-1].t - state.t))
+            result = stepper.step(state, t1)
+            assert result.error_order is not None
+            order = result.error_order
+            ratio, errors = self._ratios(result, state.y)
+            judged, before = ratio, None
+            while result.refine is not None and worth_a_sweep(ratio, before, result.sweeps_left):
+                self.refined += 1  # a try of its own
+                before, result = ratio, result.refine()
+                ratio, errors = self._ratios(result, state.y)
+            # steps are chosen such that the least sweeps suffice, of which those of a first
+            # interval, from a constant guess, say nothing
+            if state.last is None:
+                judged = ratio
+            self._rounding.tell()
+            if self._rounding.due(state.t, size):
+                self._rounding.measure(state.t, state.y, size, self._sign)
+            if ratio <= 1 and not self._dense_ratio <= 1:
+                assert isinstance(stepper.method, StagesMethod)
+                ratio, order = self._dense_ratio, stepper.method.tableau.dense_order
+            if not math.isfinite(ratio):
+                self._not_finite_at = t1
+            elif ratio <= 1:
+                if self._monitor.wants_sweep(result) and result.refine is not None:
+                    self.refined += 1
+                    swept = result.refine()
+                    if self._ratios(swept, state.y)[0] <= 1:
+                        result = swept
+                break
+            self.rejected += 1
+            if self.hooks.reject is not None:
+                self.hooks.reject(state.t, state.y, t1 - state.t)
+            self.state = replace(state, anchor=state.anchor or result.start)
+            failures += 1
+            if result.orders is not None:
+                assert self._orders is not None
+                order, factor = self._orders.reject(result.orders.weights, errors, failures)
+                self.state = replace(self.state, order=order)
+            else:
+                factor = self._controller.reject(ratio, order)
+            self._size = size * factor
+        if result.orders is not None:
+            assert self._orders is not None
+            order, factor = self._orders.accept(result.orders.weights, errors)
+            result.state = replace(result.state, order=order)
+        else:
+            factor = self._controller.accept(judged, order)
+        self._unforeseen_before = self._unforeseen
+        self._take(result)
+        if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
+            warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
+        planned = size * factor
+        if not lands:  # a step shortened to land says nothing of f
+            planned = self._lookout.bound(result.state.t, size, planned, ratio, result.error_order)
+        # where the least step was good enough, the next one is no shorter
+        planned = limits.bound(max(planned, 16 * math.ulp(self.state.t)))
+        # a step shortened to land says little about the steps after it
+        self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
+        if lands:
+            passed = self._landings.pop(0)
+            if passed.restart:
+                self.state, self._result = restarted(self.state), None
+                self._lookout.restart(self.state.t)
+                if self._orders is not None:
+                    self._size = None  # at order 1 again, and with as short a step as at first
+            # not before the next step: dense output may yet evaluate func within this one
+            self._entered = False
+        return result
+
+    def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
+        """The error over the tolerance; and that of every order, where the method chooses between
+        some. The one host synchronisation of a try."""
+        y1 = result.state.y
+        extra = [*self._monitor.quantities(result), *self._rounding.pending]
+        t0, t1 = result.previous.t, result.state.t
+        leaps = abs(t1 - t0) >= ABOUT * self._lookout.longest_leap
+        if leaps:
+            extra = [*extra, self.tolerance.ratio((y1 - y0).detach(), y0, y1)]
+        dense = (
+            result.make_misses is not None
+            and self.wants_dense is not None
+            and self.wants_dense(t0, t1)
+        )
+        self._dense_ratio = 0.0
+        if dense:
+            extra = [*extra, result.dense_ratio(self.tolerance)]
+        if result.orders is None:
+            ratio = result.error_ratio(self.tolerance)
+            if extra or isinstance(ratio, Tensor):
+                ratio, *numbers = _read_on_host([ratio], extra)
+                self._read(numbers, leaps, dense)
+            return ratio, {}
+        weights = result.orders.weights
+        ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
+        found = _read_on_host(ratios, extra)
+        self._read(found[len(weights.orders) :], leaps, dense)
+        errors = dict(zip(weights.orders, found, strict=False))
+        self._unforeseen, breaks = weights.unforeseen(errors)
+        if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
+            errors[weights.order] = max(errors[weights.order], self._unforeseen)
+        return errors[weights.order], errors
+
+    def _read(self, numbers: list[float], leaps: bool, dense: bool) -> None:
+        """Hand on what was read beside the error."""
+        if dense:
+            *numbers, self._dense_ratio = numbers
+        if leaps:
+            *numbers, self._lookout.moved = numbers
+        self._monitor.read(self._rounding.read(numbers))
+        self.stepper.corrects = self._rounding.corrects
+
+    def _check(self, limits: Limits) -> None:
+        size, t = self._size or 0.0, self.state.t
+        stiff = self._monitor.message
+        if stiff and self._monitor.on_stiff == "stop":
+            raise self._end(Status.STIFF, stiff)
+        if self.accepted + self.rejected >= limits.max_steps:
+            raise self._end(Status.MAX_STEPS, steps_used_up(limits.max_steps, t, size, stiff))
+        least = max(limits.min_step, 16 * math.ulp(abs(t)))
+        if size >= least:
+            return
+        if abs(self._not_finite_at - t) <= NEAR * least:
+            raise self._end(Status.NON_FINITE, not_finite_past(t, size))
+        dtype = self.stepper.velocity.layout.dtype
+        raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
+
+
+def _read_on_host(ratios: Any, extra: Sequence[Tensor]) -> list[float]:
+    """The error ratios, numbers or tensors, and what else there is to be read, as numbers: one host
+    synchronisation."""
+    numbers = not isinstance(ratios, Tensor) and not isinstance(ratios[0], Tensor)
+    if numbers:
+        return [*ratios, *worst(torch.stack([*extra]))] if extra else list(ratios)
+    ratios = ratios if isinstance(ratios, Tensor) else torch.stack([*ratios])
+    if extra:
+        ratios = torch.cat((ratios, torch.stack([x.to(ratios.dtype) for x in extra])))
+    found: list[float] = worst(ratios)
+    return found
+
+
+NEAR = 100.0
+"""A step that collapses within so many of the least steps before a place where a try was not finite
+was stopped by that, though the last tries, shorter still, may have been finite."""
+
+
+def steps_used_up(max_steps: int, t: float, size: float, stiff: str | None = None) -> str:
+    """The message of Status.MAX_STEPS. stiff: what was found of stiffness ("" for nothing), None
+    where nobody looked."""
+    used = f"max_steps={max_steps} steps were used up at t={t:.9g}, step size {size:.3g}: "
+    if stiff:
+        return used + stiff
+    if stiff == "":
+        return used + "raise max_steps or loosen the tolerances (no stiffness was seen)"
+    return (
+        used + "raise max_steps, loosen the tolerances, or (if the steps stay this small on a "
+        "smooth solution) the problem is stiff and wants an implicit method"
+    )
+
+
+def not_finite_past(t: float, size: float) -> str:
+    """The message of Status.NON_FINITE, of an adaptive step."""
+    return (
+        f"func or the solution is not finite just past t={t:.9g}, however short the step "
+        f"({size:.3g}): a singularity, a NaN or inf from func there, or tolerances so small that "
+        "the error over them overflows"
+    )
+
+
+def collapsed(t: float, size: float, least: float, dtype: torch.dtype) -> str:
+    """The message of Status.STEP_COLLAPSE."""
+    return (
+        f"the step size fell to {size:.3g}, below {least:.3g}, at t={t:.9g}: the solution may blow "
+        "up or jump there; else it moves faster than times so far from 0 can tell (they are "
+        f"rounded to {math.ulp(t):.2g}: shift t such that the solve starts at 0), the tolerances "
+        f"ask for more than {dtype} holds, or min_step is too large"
+    )
+
+
+def adaptive_stepper(method: Method, velocity: Velocity, tolerance: Tolerance) -> Stepper:
+    """For steps that the error estimate chooses: by the method, or what it becomes at the
+    tolerance."""
+    eps = torch.finfo(velocity.layout.func_dtype).eps
+    return Stepper(method.for_tolerance(tolerance.strictest, eps), velocity, adaptive=True)
+
+
+def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:
+    """The interval without its ends, in the precision in which func sees times; ascending."""
+
+    kind = np.float64 if dtype is torch.float64 else np.float32
+    low, high = (kind(min(t0, t1)), kind(max(t0, t1)))
+    inside = float(np.nextafter(low, kind(np.inf))), float(np.nextafter(high, kind(-np.inf)))
+    return inside if inside[0] <= inside[1] else (float(low), float(high))

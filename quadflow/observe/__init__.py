@@ -1,0 +1,1 @@
+"""What is reported of a solve and never changes it: events, stiffness, progress."""

@@ -1,0 +1,1 @@
+"""Plans of where func is evaluated in a step, their interpolants, their registry."""

@@ -1,0 +1,767 @@
+"""One interval: predict, evaluate, correct. Every method of the library is advanced here."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..compiled.step import Attempt, CompiledAttempts, counts
+from ..control.control import Tolerance
+from ..equations.small_states import NeedsTensors, array_of, tensor_of
+from ..equations.velocity import Velocity
+from ..host import worst
+from ..rules.tableaus import DOPRI5, Tableau
+from . import attempt
+from .attempt import ArraySums, ColumnSums, RuleTensors, StageSums, Swept, stage_rows
+from .interpolants import Anchor, Interval
+from .registry import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
+from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
+from .segment import Segment, WeightFunction, along, combine, lagrange_weights, polynomial_weights
+from .variable_order import IntervalWeights, interval_weights
+
+T = TypeVar("T")
+
+TRUSTED = 100.0
+"""How many tolerances a step's dense output may miss what the step knows by, see
+`Tableau.misses`. Of dopri8 on smooth problems the median is 1/2, the largest 50 (380 where
+stability holds the steps); where f jumps past the stages it is hundreds and more."""
+
+FARTHEST = 10.0
+"""A step this many times longer than the one before it starts anew from its start alone: what is
+extrapolated from an interval so short is the rounding in it."""
+
+SHORTEST = 1e3
+"""Of variable order, steps of fewer roundings of t are made by Runge-Kutta: order 1, at which the
+method starts itself, might want steps that t does not hold, where those of order 5 are fine."""
+
+RUNGE_KUTTA_STARTS = 4
+"""The most anchors that the first step of variable order after such steps is predicted from."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a solve stands between two intervals.
+
+    anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
+    last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
+    the next interval where it varies. twin: another evaluation of f at t, at a state nearby, that
+    an adaptive solve made on its way here (a predicted end). t may be a tensor that broadcasts
+    against y: a time for every sample. unfinished: see `Unfinished`; samples that have no interval
+    behind them have f at their start as `last`, at all nodes.
+    """
+
+    t: float
+    y: Tensor
+    anchor: Anchor | None = None
+    history: tuple[Anchor, ...] = ()
+    last: Segment | None = None
+    order: int = 1
+    unfinished: Unfinished | None = None
+    twin: Callable[[], Anchor] | None = None
+
+
+class NotContracting(RuntimeError):
+    """Sweeps that are to converge do not."""
+
+
+@dataclass(frozen=True)
+class OrderErrors:
+    """What the next order is chosen from: errors[i], of the state's shape, estimates the error of
+    order weights.orders[i]; O(h^(order+1))."""
+
+    weights: IntervalWeights
+    errors: Tensor | np.ndarray
+
+
+@dataclass(frozen=True)
+class SamplesStep:
+    """Of steps that every sample has for itself: whose was accepted (bool (B,)), and the times t
+    (B,) where the samples stand after it, on the host."""
+
+    accepted: np.ndarray
+    t: np.ndarray
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Of the sweeps of an interval that every sample has for itself, where the samples stand.
+
+    active: who still has a way to go (bool (B,), like the others). first: whose interval is its
+    first. again: whose interval, swept already, gets one sweep more, of the same size and from
+    `values` ((n, B·rest); None before any sweep).
+    """
+
+    active: np.ndarray
+    first: np.ndarray
+    again: np.ndarray
+    values: Tensor | None = None
+
+
+@dataclass
+class StepResult:
+    """One interval done.
+
+    state: at its end. previous: at its start. estimate: see `error`, in an array where the step
+    went through NumPy. error_order: an integer, or one a sample.
+    make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
+    rejected step need not evaluate it again. orders: the errors of several orders, where the method
+    chooses between them. samples: of steps that every sample has for itself. refine: called with no
+    arguments, the same interval with one sweep more (a call of f); None where the method has none.
+    sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
+    then how often it may in all, one a sample. spread: called with no arguments, the difference of
+    two states (or of combinations of more) at which f was evaluated anyway, and that of f there;
+    None where there are none. See `stiffness`. ratio: of error and tolerance, where a compiled step
+    brings it instead of the error. make_misses: see `dense_ratio`; None where dense output is made
+    of what the error estimate has judged.
+    """
+
+    state: State
+    estimate: Tensor | np.ndarray | None
+    error_order: Any
+    make_segment: Callable[[StepResult], Segment]
+    start: Anchor | None
+    previous: State
+    orders: OrderErrors | None = None
+    samples: SamplesStep | None = None
+    refine: Callable[[], StepResult] | None = None
+    sweeps_left: Any = 0
+    swept: Tensor | None = None
+    spread: Callable[[], tuple[Tensor, Tensor]] | None = None
+    ratio: Tensor | None = None
+    make_misses: Callable[[StepResult], list[Tensor]] | None = None
+    _segment: Segment | None = None
+
+    @property
+    def error(self) -> Tensor | None:
+        """Estimate of the local error, of the state's shape, O(h^error_order); None without one."""
+        found: Tensor | None = tensor_of(self.estimate)
+        return found
+
+    def error_ratio(self, tolerance: Tolerance) -> Any:
+        """Norm of the error over the tolerance: a number of an error in an array."""
+        if self.ratio is not None:
+            return self.ratio
+        assert self.estimate is not None
+        return tolerance.ratio(self.estimate, self.previous.y, self.state.y)
+
+    def dense_ratio(self, tolerance: Tolerance) -> Tensor:
+        """By how much dense output misses what the step knows, over what it may: 0-dimensional, or
+        (B,). It evaluates f where `segment` does, which does not do so again."""
+        assert self.make_misses is not None
+        misses, y0, y1 = self.make_misses(self), self.previous.y.detach(), self.state.y.detach()
+        return torch.stack([tolerance.ratio(miss, y0, y1) for miss in misses]).amax(0) / TRUSTED
+
+    def segment(self) -> Segment:
+        """The interval's dense output. It may need evaluations of f, which are shared with the
+        next interval through `state`: it is asked for and not made, and made once."""
+        if self._segment is None:
+            self._segment = self.make_segment(self)
+        return self._segment
+
+
+@dataclass
+class Stepper:
+    """A method bound to a velocity; `step` advances it by one interval.
+
+    The constants of the method are kept here as tensors of the state's dtype and device, so that
+    nothing is moved between host and device inside the loop. adaptive: the error estimate is
+    looked at, and `StepResult.refine` asked for what is wanting. compiled: runs the tries, those
+    of the stages and the sweeps plan. corrects: sweeps undo the rounding of their times; bool (B,)
+    where every sample has steps of its own.
+    """
+
+    method: Method
+    velocity: Velocity
+    adaptive: bool = False
+    compiled: CompiledAttempts | None = None
+    corrects: Any = False
+    _rules: dict[Any, RuleTensors] = field(default_factory=dict)
+    _columns: dict[Any, list[Tensor]] = field(default_factory=dict)
+    _derivatives: dict[Any, Tensor] = field(default_factory=dict)
+    _weights: WeightFunction | None = None
+
+    def start(self, state: State, *, in_numpy: bool = False) -> Anchor:
+        """The anchor at the start of an interval: known already, or one evaluation."""
+        if state.anchor is not None:
+            return state.anchor
+        if in_numpy:
+            known = self.velocity.of_array(state.t, array_of(state.y), held=True)
+            return Anchor(state.t, state.y, torch.from_numpy(known))
+        v, detail = self.velocity.of_held(state.t, state.y)
+        return Anchor(state.t, state.y, v, detail)
+
+    def _either(self, y: Tensor, run: Callable[[bool], T]) -> T:
+        """What `run` makes of a state: in NumPy, or else in tensors (called with False)."""
+        velocity = self.velocity
+        if velocity.takes_numbers(y):
+            velocity.begin_numbers()
+            try:
+                return run(True)
+            except NeedsTensors:
+                velocity.give_up_numbers()
+        return run(False)
+
+    def step(self, state: State, t1: float, *, is_last: bool = False) -> StepResult:
+        """Advance `state` to time t1 (either direction).
+
+        is_last says that no interval follows, for plans that save an evaluation there.
+        """
+        if isinstance(self.method, AnchorsMethod):
+            return self._anchors(self.method, state, t1, is_last)
+        if isinstance(self.method, VariableOrderMethod):
+            return self._variable_order(self.method, state, t1)
+        if isinstance(self.method, SweepsMethod):
+            if state.unfinished is not None:
+                return self._sweeps_of_samples(self.method, state, t1)
+            return self._sweeps(self.method, state, t1)
+        if isinstance(self.method, StagesMethod):
+            return self._stages(self.method.tableau, state, t1)
+        raise TypeError(f"{self.method!r} has no evaluation plan")
+
+    def _twin(self, make: Callable[[], Anchor]) -> Callable[[], Anchor] | None:
+        """`State.twin`: only adaptive steps look at it."""
+        return make if self.adaptive else None
+
+    # -- anchors ---------------------------------------------------------------------------------
+
+    def _anchors(self, method: AnchorsMethod, state: State, t1: float, is_last: bool) -> StepResult:
+        interpolant, rule = method.interpolant, method.rule
+        start = self.start(state)
+        known = _spaced((*state.history, start), t1)[-interpolant.anchors :]
+        if method.startup == "dopri5" and len(known) < interpolant.anchors:
+            result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
+            result.state = State(t1, result.state.y, result.state.anchor, known)
+            return result
+        t0, y0 = state.t, state.y
+        h: Any = t1 - t0
+        if isinstance(h, Tensor):  # per-sample times are float64, the state need not be
+            h = h.to(self.velocity.layout.time_dtype)
+        inside = interpolant.integrate(Interval(known, t0, t1, rule))
+        y1 = along(y0, inside.mean, h)
+        end: Anchor | None = None
+        error: Tensor | None = None
+        twin: Callable[[], Anchor] | None = None
+        if method.correction is not None and not (is_last and method.forward_last):
+            v1, detail = self.velocity.of_held(t1, y1)
+            reached = Anchor(t1, y1, v1, detail)
+            corrected = interpolant.integrate(Interval((*known, reached), t0, t1, rule, inside))
+            y1 = along(y0, corrected.mean, h)
+            error = (corrected.mean - inside.mean) * h
+            inside = corrected
+            if method.correction == "PEC":
+                end = Anchor(t1, y1, v1, detail)
+            else:
+                twin = self._twin(lambda: reached)
+        segment = Segment(t0, t1, y0, inside.values, inside.weights)
+        return StepResult(
+            State(t1, y1, end, known, twin=twin), error, len(known) + 1, lambda _: segment, start,
+            state, spread=_between_twins(state, start),
+        )  # fmt: skip
+
+    # -- anchors, variable order -----------------------------------------------------------------
+
+    def _variable_order(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
+        if abs(t1 - state.t) < SHORTEST * math.ulp(state.t):
+            return self._started_anew(method, state, t1)
+        return self._either(state.y, functools.partial(self._run_adams, method, state, t1))
+
+    def _started_anew(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
+        """A step that is too short for order 1, by Runge-Kutta."""
+        start = self.start(state)
+        known = _looked_back_on(method, state, start)
+        result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
+        order = min(len(known), RUNGE_KUTTA_STARTS)
+        result.state = replace(result.state, history=known, order=order)
+        result.spread = None  # of stages, which limits of variable order say nothing of
+        return result
+
+    def _run_adams(
+        self, method: VariableOrderMethod, state: State, t1: float, in_numpy: bool
+    ) -> StepResult:
+        start = self.start(state, in_numpy=in_numpy)
+        known = _looked_back_on(method, state, start)
+        t0, y0, h = state.t, state.y, t1 - state.t
+        k = min(state.order, len(known))
+        weights = interval_weights([a.t for a in known[::-1]], t0, t1, k, method.max_order)
+        recent = known[::-1][: len(weights.positions)]
+        if in_numpy:
+            own = array_of(y0)
+            table: Any = weights.table.astype(own.dtype, copy=False)
+            rows: Any = np.array([array_of(a.v).reshape(-1) for a in recent])
+            predicted = attempt.predicted(table, own, rows, h)
+            v1 = self.velocity.of_array(t1, predicted, held=True)
+            rows = np.concatenate((v1.reshape(1, -1), rows))
+            y1, errors = attempt.corrected(table, own, rows, h)
+            y1 = torch.from_numpy(y1)
+        else:
+            table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
+            rows = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
+            predicted = attempt.predicted(table, y0, rows, h)
+            v1, _ = self.velocity.of_held(t1, predicted)
+            rows = torch.cat((v1.reshape(1, -1), rows))
+            y1, errors = attempt.corrected(table, y0, rows, h)
+
+        def segment(_: StepResult) -> Segment:
+            nodes = [1.0, *weights.positions[:k].tolist()]
+            own = [tensor_of(v1), *(a.v for a in recent[:k])]
+            return Segment(t0, t1, y0, own, lagrange_weights(nodes), y1)
+
+        twin = self._twin(lambda: Anchor(t1, tensor_of(predicted), tensor_of(v1)))
+        return StepResult(
+            State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1, segment, start,
+            state, OrderErrors(weights, errors), spread=_between_twins(state, start),
+        )  # fmt: skip
+
+    # -- sweeps ----------------------------------------------------------------------------------
+
+    def _efforts(self, method: SweepsMethod) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(sweeps, further ones there may be) of an interval, and of a first one, whose guess is a
+        constant where that of later ones is extrapolated."""
+        sweeps, further = method.sweeps, max(0, method.most_sweeps - method.sweeps)
+        if method.guess == "constant":
+            return (sweeps, further), (sweeps, further)
+        full = max(sweeps, (method.order or 1) - 1)
+        if further and self.adaptive:  # the estimate says when there are enough
+            return (sweeps, further), (2, 2 * full)
+        return (sweeps, further), (full, further)
+
+    def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
+        rule, h, last = method.rule, t1 - state.t, state.last
+        usual, at_first = self._efforts(method)
+        order, known = method.error_order, state.anchor
+        from_, old = "constant", None
+        if (
+            method.guess == "extrapolated"
+            and last is not None
+            and h / (last.t1 - last.t0) <= FARTHEST
+        ):
+            assert isinstance(last.velocities, Tensor)
+            from_, old = "extrapolated", last.velocities
+            # without an anchor the first sweep evaluates the start with the other nodes
+            known = known if rule.has_left else None
+        elif order is not None:
+            order = min(order, rule.n)
+
+        sweeps, further = usual if from_ == "extrapolated" else at_first
+        v0 = None if known is None else known.v
+        done = self._swept(method, state, t1, from_, v0, old, None, sweeps)
+        return self._swept_result(method, state, t1, known, order, done, further)
+
+    def _swept_result(
+        self, method: SweepsMethod, state: State, t1: float, known: Anchor | None,
+        order: int | None, done: Swept, further: int,
+    ) -> StepResult:  # fmt: skip
+        """The result of sweeps that are done, of which `further` more may follow. A method, for
+        nested functions that call each other would live until garbage is collected."""
+        t0, y0, h = state.t, state.y, t1 - state.t
+        anchor = known
+        if anchor is None and done.v0 is not None:
+            anchor = Anchor(t0, y0, tensor_of(done.v0))
+        y1, values = tensor_of(done.y1), tensor_of(done.values)
+
+        def refine() -> StepResult:
+            more = self._swept(
+                method, state, t1, "given", done.v0, done.values, done.guess, 1
+            )._replace(earlier=done.previous)
+            return self._swept_result(method, state, t1, known, order, more, further - 1)
+
+        def twin() -> Anchor:  # where the last sweep evaluated f at the end
+            matrix = self._rule_tensors(method, y0).matrix
+            moved = matrix[-1] @ tensor_of(done.previous) * h
+            return Anchor(t1, y0 + moved.reshape(y0.shape), values[-1])
+
+        spread = _between_twins(state, anchor)
+        if done.earlier is not None and done.previous is not None:
+
+            def spread() -> tuple[Tensor, Tensor]:
+                previous = tensor_of(done.previous)
+                matrix = self._rule_tensors(method, y0).matrix
+                moved = matrix @ (previous - tensor_of(done.earlier)) * h
+                return moved, values.reshape(len(previous), -1) - previous
+
+        segment = Segment(t0, t1, y0, values, self._dense(method))
+        return StepResult(
+            State(t1, y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None),
+            done.error, order, lambda _: segment, anchor, state,
+            refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
+            ratio=done.ratio,
+        )  # fmt: skip
+
+    def _swept(
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int,
+    ) -> Swept:  # fmt: skip
+        """`count` sweeps over an interval, compiled or not, in NumPy or in tensors; arguments as of
+        `attempt.guessed`."""
+        if not (self.compiled is not None or self.corrects or method.converged):
+            run = functools.partial(
+                self._run_sweeps, method, state, t1, from_, v0, old, guess, count
+            )
+            return self._either(state.y, run)
+        v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
+        t0, y0, last = state.t, state.y, state.last
+        rule = self._rule_tensors(method, y0)
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        seen, numbers = self._seen(method, t0, h, y0) if self.corrects else (None, ())
+        compiled: Attempt | None = None
+        # an interval that starts anew is swept in a way of its own, which is rare
+        anew = from_ == "constant" or (from_ == "given" and guess is None)
+        if self.compiled is not None and (not anew or method.guess == "constant"):
+            compiled = self.compiled.sweeps(
+                rule, count, from_, v0 is not None, guess is not None, seen
+            )
+        if compiled is not None and compiled.known:
+            return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width, *numbers))
+        before = counts(self.velocity)
+        done = self._run_sweeps(method, state, t1, from_, v0, old, guess, count, False, seen)
+        if compiled is not None:
+            compiled.measure(before)
+        return done
+
+    def _run_sweeps(
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int, in_numpy: bool, seen: SeenTimes | None = None,
+    ) -> Swept:  # fmt: skip
+        """The same, not compiled."""
+        t0, last, velocity = state.t, state.last, self.velocity
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        as_here = array_of if in_numpy else tensor_of
+        y0, v0, old, guess = (None if x is None else as_here(x) for x in (state.y, v0, old, guess))
+        if from_ == "constant" and v0 is None:
+            if in_numpy:
+                v0 = velocity.of_array(t0, y0, held=True)
+            else:
+                v0, _ = velocity.of_held(t0, y0)
+        rule = (
+            attempt.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
+            if in_numpy
+            else self._rule_tensors(method, y0)
+        )
+        nodes = velocity.nodes_of_arrays if in_numpy else velocity.nodes
+        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
+        earlier: Any = None
+        if seen is not None and from_ == "constant" and rule.has_left:
+            v0 = None  # evaluated beside the start as well, if t is not float64
+        if method.converged:
+            values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
+        else:
+            values, previous, earlier, v0 = attempt.sweeps(
+                rule, nodes, t0, h, y0, v0, start, count, seen
+            )
+        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
+        return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
+
+    def _seen(
+        self, method: SweepsMethod, t0: float, h: float, y0: Tensor
+    ) -> tuple[SeenTimes, tuple[float, ...]]:
+        """The nodes' times as func sees them, and the numbers of it, times before shifts."""
+        velocity = self.velocity
+        numbers = np.stack(
+            seen_numbers(method.rule.nodes, t0, h, velocity.layout.time_dtype, velocity.window)
+        )
+        times, shifts = torch.tensor(numbers).to(y0.device, non_blocking=True).unbind()
+        shifts = shifts.reshape(-1, *(1,) * y0.dim())
+        return SeenTimes(times, shifts, self._derivative(method, y0)), tuple(numbers.flat)
+
+    def _seen_by_samples(
+        self, method: SweepsMethod, t0: Tensor, h: Tensor, y0: Tensor
+    ) -> SeenTimes:
+        wanted = torch.tensor(self.corrects).to(y0.device, non_blocking=True).reshape(h.shape)
+        nodes = self._rule_tensors(method, y0).nodes
+        times, shifts = seen_by_samples(nodes, t0, h, self.velocity.layout.time_dtype, wanted)
+        return SeenTimes(times, shifts, self._derivative(method, y0))
+
+    def _derivative(self, method: SweepsMethod, y0: Tensor) -> Tensor:
+        key = (y0.dtype, y0.device)
+        if key not in self._derivatives:
+            self._derivatives[key] = derivative_matrix(method.rule, y0)
+        return self._derivatives[key]
+
+    def _dense(self, method: SweepsMethod) -> WeightFunction:
+        if self._weights is None:
+            self._weights = lagrange_weights(method.rule.nodes)
+        return self._weights
+
+    def _sweeps_of_samples(self, method: SweepsMethod, state: State, t1: Any) -> StepResult:
+        """As `_sweeps`, with an interval of its own for every sample: see `Unfinished`."""
+        waiting = state.unfinished
+        assert waiting is not None
+        t0: Any = state.t
+        rule, y0, h = method.rule, state.y, t1 - t0
+        n, shape = rule.n, y0.shape
+        tensors = self._rule_tensors(method, y0)
+        usual, at_first = self._efforts(method)
+        first: Tensor | None = None
+        order: Any = method.error_order
+        if method.guess == "extrapolated" and state.last is not None:
+            anchor = state.anchor if rule.has_left else None
+            guess = extrapolated = attempt.extrapolated(tensors, h, *_rows(state.last))
+            if waiting.first.any():
+                first = _columns(waiting.first, y0)
+                guess = extrapolated = torch.where(first, _rows(state.last)[1], guess)
+            begun, further = (
+                np.where(waiting.first, a, b) for a, b in zip(at_first, usual, strict=True)
+            )
+            order = np.where(waiting.first, min(order, n), order)
+        else:
+            anchor, extrapolated = self.start(state), None
+            guess = anchor.v.reshape(1, -1).expand(n, -1)
+            begun, further = (np.full(len(y0), count) for count in at_first)
+            order = min(order, n)
+        values = previous = guess
+        if waiting.again.any():
+            assert waiting.values is not None
+            values = torch.where(_columns(waiting.again, y0), waiting.values, guess)
+        v0 = None if anchor is None else anchor.v
+        seen: SeenTimes | None = None
+        if np.any(self.corrects):
+            seen = self._seen_by_samples(method, t0, h, y0)
+            if self.velocity.layout.time_dtype is not torch.float64:
+                v0 = None  # evaluated beside the start as well
+        wanted = np.where(waiting.active, np.where(waiting.again, 1, begun), 0)
+        for left in range(int(wanted.max()), 0, -1):
+            new, v0 = attempt.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values, seen)
+            late = waiting.active & (wanted < left)
+            if late.any():  # all end with the same sweep
+                new = torch.where(_columns(late, y0), values, new)
+            previous, values = values, new
+        if v0 is not None and anchor is None:
+            anchor = Anchor(t0, y0, v0)
+        y1, error = attempt.swept(tensors, h, y0, values, previous, extrapolated, first)
+        segment = Segment(t0, t1, y0, values.reshape(n, *shape), self._dense(method))
+        return StepResult(
+            State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
+            sweeps_left=further, swept=values,
+        )  # fmt: skip
+
+    def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
+        key = (y0.dtype, y0.device)
+        if key not in self._rules:
+            self._rules[key] = attempt.rule_tensors(
+                method.rule, y0, estimated=method.error_order is not None
+            )
+        return self._rules[key]
+
+    def _stage_sums(self, tableau: Tableau, y0: Tensor, h: Any) -> StageSums:
+        large = y0.numel() > attempt.SUMMED_AT_ONCE
+        if large or len(tableau.a) < 4 or isinstance(h, Tensor):
+            return StageSums(tableau, y0, h)
+        key = (id(tableau), y0.dtype, y0.device)
+        if key not in self._columns:
+            self._columns[key] = attempt.stage_columns(tableau, y0)
+        return ColumnSums(tableau, y0, h, self._columns[key])
+
+    def _until_converged(
+        self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
+        guess: Tensor, most: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        """As `attempt.sweeps`, until the sweeps move the states by rounding alone."""
+        values = previous = guess
+        eps = torch.finfo(self.velocity.layout.func_dtype).eps  # func knows its states no better
+        change = least = math.inf
+        for count in range(1, most + 1):
+            previous = values
+            values, v0 = attempt.sweep(rule, self.velocity.nodes, t0, h, y0, v0, previous)
+            before, change = change, _rounding_units(values - previous, h, y0, eps)
+            if _converged(change, before, least, count == most, t0, h):
+                break
+            least = min(least, change)
+        return values, previous, v0
+
+    # -- stages ----------------------------------------------------------------------------------
+
+    def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
+        compiled: Attempt | None = None
+        if self.compiled is not None:
+            compiled = self.compiled.stages(tableau, state.anchor is not None)
+        if compiled is not None and compiled.known:
+            return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
+        if compiled is None:
+            return self._either(state.y, functools.partial(self._run_stages, tableau, state, t1))
+        before = counts(self.velocity)
+        result = self._run_stages(tableau, state, t1, False)
+        compiled.measure(before)
+        return result
+
+    def _run_stages(
+        self, tableau: Tableau, state: State, t1: float, in_numpy: bool
+    ) -> StepResult:  # fmt: skip
+        velocity, y0 = self.velocity, state.y
+        h: Any = t1 - state.t
+        start = self.start(state, in_numpy=in_numpy)
+        detail = start.detail
+        # the last stage's state may be the step's end
+        left = len(tableau.a) - 1 if tableau.first_same_as_last else 0
+
+        def f(t: Any, y: Any) -> Any:
+            nonlocal detail, left
+            left -= 1
+            if in_numpy:
+                return velocity.of_array(t, y, held=left == 0)
+            v, detail = velocity.of_held(t, y) if left == 0 else velocity(t, y)
+            return v
+
+        if not in_numpy:
+            sums = self._stage_sums(tableau, y0, h)
+            y1, error = attempt.stages(tableau, f, state.t, t1, h, start.v, sums)
+            return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
+        own = array_of(y0)
+        arrays = ArraySums(stage_rows(tableau, own.dtype), own, h)
+        y1, error = attempt.stages(tableau, f, state.t, t1, h, array_of(start.v), arrays)
+        velocities = torch.from_numpy(arrays.velocities.reshape(-1, *own.shape))
+        return self._staged(
+            tableau, state, t1, start, torch.from_numpy(y1), velocities, error, detail
+        )
+
+    def _staged(
+        self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
+        velocities: Sequence[Tensor] | Tensor, error: Any, detail: Any, ratio: Tensor | None = None,
+    ) -> StepResult:  # fmt: skip
+        t0, y0, h = state.t, state.y, t1 - state.t
+        end: Anchor | None = None
+        twin: Callable[[], Anchor] | None = None
+        if tableau.first_same_as_last:
+            end = Anchor(t1, y1, velocities[-1], detail)
+        elif tableau.c[-1] == 1.0:
+            twin = self._twin(
+                lambda: Anchor(
+                    t1, along(y0, combine(tableau.a[-1], velocities[:-1]), h), velocities[-1]
+                )
+            )
+
+        known: list[Tensor] = []
+
+        def evaluated(result: StepResult) -> list[Tensor]:
+            if not known:
+                known.extend(velocities)
+                if not tableau.first_same_as_last:
+                    anchor = self.start(result.state)  # shared with the next interval
+                    result.state = replace(result.state, anchor=anchor)
+                    known.append(anchor.v)
+                for node, row in tableau.extra:
+                    inner = along(y0, combine(row, known), h)
+                    known.append(self.velocity(t0 + node * h, inner)[0])
+            return known
+
+        def segment(result: StepResult) -> Segment:
+            weights, degree = polynomial_weights(tableau.dense), tableau.dense.shape[1]
+            return Segment(t0, t1, y0, evaluated(result), weights, degree=degree)
+
+        def misses(result: StepResult) -> list[Tensor]:
+            size: Any = h
+            if isinstance(size, Tensor):
+                size = size.to(y0.real.dtype)
+            # f is evaluated with its graph, which dense output needs; the misses have none
+            found = [v.detach() for v in evaluated(result)]
+            return [combine(row, found) * size for row in tableau.misses]
+
+        spread = _between_twins(state, start)
+        if tableau.probe is not None:
+            v_weights, y_weights = tableau.probe
+
+            def spread() -> tuple[Tensor, Tensor]:
+                return combine(y_weights, velocities) * h, combine(v_weights, velocities)
+
+        return StepResult(
+            State(t1, y1, end, twin=twin), error, tableau.error_order, segment, start, state,
+            spread=spread, ratio=ratio, make_misses=misses if tableau.misses else None,
+        )  # fmt: skip
+
+
+def _looked_back_on(method: VariableOrderMethod, state: State, start: Anchor) -> tuple[Anchor, ...]:
+    """The anchors of a step of variable order, `start` the last of them."""
+    # nothing looks at the states of earlier anchors, which need not be kept
+    return (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
+
+
+def _compiled_stages(
+    compiled: Attempt, state: State, t1: Any
+) -> tuple[Anchor, Tensor, list[Tensor], None, None, Tensor | None]:
+    t0: Any = state.t
+    start = state.anchor
+    times = (t0, t1, None, None) if isinstance(t0, Tensor) else compiled.times(t0, t1)
+    v0 = None if start is None else start.v
+    y1, velocities, ratio = compiled(state.y, v0, times)
+    if start is None:
+        start = Anchor(t0, state.y, velocities[0])
+    else:
+        velocities.insert(0, v0)
+    return start, y1, velocities, None, None, ratio
+
+
+def _between_twins(
+    state: State, start: Anchor | None
+) -> Callable[[], tuple[Tensor, Tensor]] | None:
+    """What `StepResult.spread` needs, of two evaluations of f at the start of an interval."""
+    make = state.twin
+    if make is None or start is None:
+        return None
+
+    def spread() -> tuple[Tensor, Tensor]:
+        twin = make()
+        return start.y - twin.y, start.v - twin.v
+
+    return spread
+
+
+def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
+    """The anchors without those that are much nearer to the last one than the step to t1 is long:
+    their difference from it is their error, which a longer step would magnify."""
+    *earlier, start = anchors
+    if any(isinstance(t, Tensor) for t in (t1, *(anchor.t for anchor in anchors))):
+        return anchors  # a time for every sample, which is not read here
+    while earlier and abs(t1 - start.t) > FARTHEST * abs(start.t - earlier[-1].t):
+        earlier.pop()
+    return (*earlier, start)
+
+
+def _rows(segment: Segment) -> tuple[Any, Tensor]:
+    """Its size, and its velocities, one row a node."""
+    assert isinstance(segment.velocities, Tensor)
+    velocities = segment.velocities.reshape(len(segment.velocities), -1)
+    return segment.t1 - segment.t0, velocities
+
+
+def _columns(which: np.ndarray, y: Tensor) -> Tensor:
+    """Entries (y.numel(),) of the samples that are named: bool, on y's device."""
+    named = torch.tensor(which).to(y.device, non_blocking=True)
+    return named.repeat_interleave(y[0].numel())
+
+
+def _rounding_units(change: Tensor, h: float, y0: Tensor, eps: float) -> float:
+    """How much a sweep moved the states, in units of their rounding: one host synchronisation."""
+    with torch.no_grad():
+        size = torch.maximum(y0.abs().amax(), change.abs().amax() * abs(h))
+        moved = change.abs().amax() * abs(h) / size / eps
+        return float(worst(torch.where(size > 0, moved, 0.0)))
+
+
+def _converged(
+    change: float, before: float, least: float, is_last: bool, t0: float, h: float
+) -> bool:
+    """Whether sweeps are done: the last one moved the states by rounding alone.
+
+    change, before: what the last two sweeps changed, in units of rounding; least: the smallest
+    change so far.
+
+    Raises:
+        NotContracting: they move away, or this was the last sweep there may be.
+    """
+    # rounding may go on for ever: changes of some units that do not shrink any more are the end
+    if change <= 1 or (change <= 64 and change >= 0.5 * before):
+        return True
+    # a sweep may grow for a while before it contracts, where the equations are coupled one way
+    if not math.isfinite(change) or is_last or change > 1e4 * least:
+        raise NotContracting(
+            f"the sweeps do not contract at t={t0:.9g} with step size {abs(h):.3g} (the last one "
+            f"changed the states by {change:.3g} roundings, the one before by {before:.3g}): take "
+            "smaller steps, or an implicit method where the problem is stiff"
+        )
+    return False

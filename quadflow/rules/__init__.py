@@ -1,0 +1,1 @@
+"""Quadrature rules, the Lagrange basis and Runge-Kutta tableaus: what methods are made of."""

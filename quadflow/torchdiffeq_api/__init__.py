@@ -1,0 +1,1 @@
+"""torchdiffeq's functions, names and options on this library's solve."""

@@ -1,0 +1,162 @@
+"""torchdiffeq 0.2.5's names of methods and options, and the method of this library that each is."""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import nearest
+from ..plans.registry import Method, adams, get_method, method_names, stages
+from ..rules.tableaus import FEHLBERG2
+
+
+class Kind(enum.Enum):
+    """How a method of `odeint` chooses its steps; which options mean anything follows from it."""
+
+    ADAPTIVE = "adaptive"
+    FIXED = "fixed"
+    ADAMS = "fixed Adams"
+    SCIPY = "SciPy's"
+
+
+# Not registered: its estimate is 1/512 of the difference that it is made of, so that the error is
+# some hundred times the tolerance, here and in every library that has it.
+_FEHLBERG2 = stages(FEHLBERG2, "fehlberg2")
+
+_ADAPTIVE: dict[str, str | Method] = {
+    "dopri8": "dopri8",
+    "dopri5": "dopri5",
+    "bosh3": "bosh3",
+    "fehlberg2": _FEHLBERG2,
+    "adaptive_heun": "heun",
+}
+_FIXED = {
+    "euler": "euler",
+    "midpoint": "midpoint",
+    "heun2": "heun",
+    "heun3": "heun3",
+    "rk4": "rk4_38",
+}
+_ADAMS = {"explicit_adams": None, "implicit_adams": "PECE", "fixed_adams": "PECE"}
+_SCIPY = "scipy_solver"
+
+TORCHDIFFEQ_METHODS: tuple[str, ...] = (*_ADAPTIVE, *_FIXED, *_ADAMS, _SCIPY)
+"""The names that torchdiffeq 0.2.5 knows."""
+
+_MAX_ORDER, _LEAST_ORDER = 12, 4
+
+_OF_ADAPTIVE = (
+    "first_step",
+    "min_step",
+    "max_step",
+    "max_num_steps",
+    "safety",
+    "ifactor",
+    "dfactor",
+    "norm",
+    "dtype",
+    "step_t",
+    "jump_t",
+    "grid_points",
+)
+_OF_FIXED = ("step_size", "grid_constructor", "interp", "perturb")
+_OF_EITHER = ("eps", "node_evaluation")
+_OF_ADAMS = ("max_order", "max_iters")
+_OF_SCIPY = ("solver", "min_step", "max_step")
+
+_OPTIONS: tuple[str, ...] = (*_OF_ADAPTIVE, *_OF_FIXED, *_OF_EITHER, *_OF_ADAMS, "solver")
+
+_USED: dict[Kind, tuple[str, ...]] = {
+    Kind.ADAPTIVE: (*_OF_ADAPTIVE, *_OF_EITHER),
+    Kind.FIXED: (*_OF_FIXED, *_OF_EITHER),
+    Kind.ADAMS: (*_OF_FIXED, *_OF_EITHER, *_OF_ADAMS),
+    Kind.SCIPY: _OF_SCIPY,
+}
+
+
+def named_method(
+    method: str | Method | None, options: Mapping[str, Any]
+) -> tuple[str, Method | None, Kind]:
+    """What `odeint` runs: the name asked for, its Method (None for SciPy's), how steps are chosen.
+
+    Args:
+        method: a name of torchdiffeq, a registered name, a Method, or None for "dopri5". Where
+            both have a name, torchdiffeq's meaning counts: "rk4" is the 3/8 rule.
+        options: as given to `odeint`, None being the same as not there; `max_order` and `max_iters`
+            make the Adams method.
+
+    A method of this library alone takes adaptive steps, or fixed ones where options hold a step
+    size or a grid or where it has no error estimate.
+
+    Raises:
+        ValueError: an unknown name, an unknown option, an option that this method has no use for,
+            max_order or max_iters out of range. TypeError: neither a name nor a Method.
+    """
+    for option in options:
+        if option not in _OPTIONS:
+            raise ValueError(f"options[{option!r}] is unknown: {nearest(option, _OPTIONS)}")
+    options = {option: value for option, value in options.items() if value is not None}
+    chosen, kind = _look_up("dopri5" if method is None else method, options)
+    name = method.name if isinstance(method, Method) else method or "dopri5"
+    refused = [option for option in options if option not in _USED[kind]]
+    if name == "explicit_adams" and "max_iters" in options:
+        refused.append("max_iters")
+    if refused:
+        raise ValueError(f"options {refused} have no use in method {name!r}: {_why(refused, kind)}")
+    if kind is Kind.ADAMS:
+        chosen = _adams(name, options)
+    return name, chosen, kind
+
+
+def _look_up(method: str | Method, options: Mapping[str, Any]) -> tuple[Method | None, Kind]:
+    if isinstance(method, str):
+        if method == _SCIPY:
+            return None, Kind.SCIPY
+        if method in _ADAMS:
+            return None, Kind.ADAMS
+        if method in _FIXED:
+            return get_method(_FIXED[method]), Kind.FIXED
+        if method in _ADAPTIVE:
+            return get_method(_ADAPTIVE[method]), Kind.ADAPTIVE
+        known = {*TORCHDIFFEQ_METHODS, *method_names()}
+        if method not in known:
+            raise ValueError(f"method={method!r} is unknown: {nearest(method, known)}")
+    chosen = get_method(method)
+    stepped = "step_size" in options or "grid_constructor" in options
+    return chosen, Kind.FIXED if stepped or chosen.error_order is None else Kind.ADAPTIVE
+
+
+def _why(refused: list[str], kind: Kind) -> str:
+    if kind is Kind.SCIPY:
+        return f"it takes {', '.join(_OF_SCIPY)}"
+    reasons = [
+        (_OF_ADAMS, "max_order belongs to the Adams methods, max_iters to the implicit one"),
+        (("solver",), "solver belongs to 'scipy_solver'"),
+        (_OF_FIXED, "they belong to fixed steps and these are adaptive"),
+        (_OF_ADAPTIVE, "they belong to adaptive steps and these are fixed"),
+    ]
+    return "; ".join(why for options, why in reasons if any(o in options for o in refused))
+
+
+def _adams(name: str, options: Mapping[str, Any]) -> Method:
+    """Adams-Bashforth(-Moulton) of max_order, the order of the corrector."""
+    order = _integer(options.get("max_order", _MAX_ORDER), "max_order")
+    if order > _MAX_ORDER:
+        raise ValueError(f"options['max_order'] must be at most {_MAX_ORDER}, got {order}")
+    # the corrector is made once: the limit on its iterations is kept whatever it is
+    _integer(options.get("max_iters", 1), "max_iters")
+    if order < _LEAST_ORDER:
+        warnings.warn(
+            f"max_order={order} is below {_LEAST_ORDER}: {name!r} takes the steps of 'rk4' alone",
+            stacklevel=4,
+        )
+        return get_method(_FIXED["rk4"])
+    return adams(order - 1, _ADAMS[name])
+
+
+def _integer(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"options[{name!r}] must be an integer >= 1, got {value!r}")
+    return value
