@@ -41,11 +41,11 @@ class Tolerance:
     norm: Norm = rms_norm
     per_sample: bool = False
 
-    def ratio(self, error: Any, y0: Tensor, y1: Tensor) -> Any:
+    def ratio(self, error: Any, y0: Any, y1: Any) -> Any:
         """Norm of error / scale, 0-dimensional: a step is accepted where it is at most 1.
 
-        With per_sample, one for every entry of the leading axis: (B,). A number of an error in an
-        array, which comes of a state that `small_states` takes.
+        With per_sample, one for every entry of the leading axis: (B,). A number where error and
+        states are arrays.
         """
         if isinstance(error, np.ndarray):
             return self.ratios(error[None], y0, y1)[0]
@@ -56,10 +56,10 @@ class Tolerance:
         """The least relative tolerance (one host synchronisation where it is a tensor)."""
         return float(-worst(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol)
 
-    def ratios(self, errors: Any, y0: Tensor, y1: Tensor) -> Any:
-        """`ratio` of each of k errors (k, *shape) of one step: (k,), a list of errors in arrays."""
+    def ratios(self, errors: Any, y0: Any, y1: Any) -> Any:
+        """`ratio` of each of k errors (k, *shape) of one step: (k,), or a list of numbers."""
         if isinstance(errors, np.ndarray):
-            return self._ratios_of_arrays(errors, y0.numpy(), y1.numpy())
+            return self._ratios_of_arrays(errors, y0, y1)
         scaled = errors / self._scale(y0, y1)
         if self.norm is rms_norm:
             return _rms_of_each(scaled)
@@ -67,14 +67,15 @@ class Tolerance:
 
     def _ratios_of_arrays(self, errors: Array, y0: Array, y1: Array) -> list[float]:
         rtol, atol = self._in_numpy
-        scaled = errors / (np.maximum(abs(y0), abs(y1)) * rtol + atol)
-        if self.norm is not rms_norm:
-            return [float(worst(_measured(self.norm, torch.from_numpy(one)))) for one in scaled]
-        flat = scaled.reshape(len(scaled), -1)
-        if flat.dtype.kind == "c":
-            flat = abs(flat)
-        size = flat.shape[1]
-        return [math.sqrt(one.dot(one) / size) for one in flat]
+        with np.errstate(all="ignore"):
+            scaled = errors / (np.maximum(abs(y0), abs(y1)) * rtol + atol)
+            if self.norm is rms_norm:
+                flat = scaled.reshape(len(scaled), -1)
+                if flat.dtype.kind == "c":
+                    flat = abs(flat)
+                size = flat.shape[1]
+                return [math.sqrt(one.dot(one) / size) for one in flat]
+        return [float(worst(_measured(self.norm, torch.from_numpy(one)))) for one in scaled]
 
     @functools.cached_property
     def _in_numpy(self) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,7 @@ from ..errors import VelocityError, nearest
 from ..host import worst
 from .ownership import Outputs, Untouched
 from .probing import find_mode
-from .small_states import NeedsTensors, array_of, takes, tensor_of
+from .small_states import NeedsTensors, takes, tensor_of
 
 Array = np.ndarray
 
@@ -226,6 +227,7 @@ class Velocity:
         self._keeps = not (layout.joined or self._detailed or layout.dtype is not layout.func_dtype)
         # for several nodes together, where no detail is kept
         self._plain = func if callable(func) else lambda t, y: func.evaluate(t, y)[0]
+        self._ones = (1,) * layout.rank
         self._numbers = np.float64 if layout.time_dtype is torch.float64 else np.float32
         self._same = layout.kind is Tensor and layout.dtype is layout.func_dtype
         # what func returned in the step that goes through NumPy; and what is yet to be returned
@@ -233,6 +235,8 @@ class Velocity:
         self._made: list[Tensor | Array] = []
         self._repeats: list[Tensor] = []
         self._has_numbers = not self._detailed
+        # arithmetic in NumPy is silent; func is called in the context of whoever solves
+        self._outside = contextvars.copy_context().run
 
     def __call__(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
         """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
@@ -291,16 +295,19 @@ class Velocity:
         """
         self.nfe += 1
         self.calls += 1
-        window = self.window
-        if window is not None:
-            t = min(max(t, window[0]), window[1])
+        if self.window is not None:
+            t = min(max(t, self.window[0]), self.window[1])
         time = torch.from_numpy(np.array(t, self._numbers))
-        seen = state = torch.from_numpy(y.copy() if held else y)
+        state = torch.from_numpy(y.copy() if held else y)
         if not self._same:
             seen = self.layout.seen(state)
-        mark = self._guard.before(seen)
-        value = self._plain(time, seen if self._same else self.layout.split(seen))
-        self._guard.after(seen, mark)
+            mark = self._guard.before(seen)
+            value = self._outside(self._plain, time, self.layout.split(seen))
+            self._guard.after(seen, mark)
+            return self._number(self._checked(value, state, 0))
+        mark = self._guard.before(state)
+        value = self._outside(self._plain, time, state)
+        self._guard.after(state, mark)
         return self._number(self._checked(value, state, 0))
 
     def nodes_of_arrays(self, times: Array, states: Array) -> Array:
@@ -311,27 +318,29 @@ class Velocity:
             when = when.clip(*self.window)
         seen_times = torch.from_numpy(when)
         if self.mode == "auto":
-            self.mode = find_mode(self, seen_times, together)
+            self.mode = self._outside(find_mode, self, seen_times, together)
         self.nfe += len(states)
         self.calls += len(states) if self.mode == "loop" else 1
         seen = self.layout.seen(together)
         mark = self._guard.before(seen)
         if self.mode == "loop":
-            value = self._each(seen_times, seen)
+            value = self._outside(self._each, seen_times, seen)
         else:
-            value = self._together(self.mode, seen_times, seen, copied=True)
+            value = self._outside(self._together, self.mode, seen_times, seen, True)
         self._guard.after(seen, mark)
         return self._number(value)
 
     def _number(self, value: Tensor) -> Array:
         """The numbers of what func returned, which may write over them in its next call."""
-        try:
-            own = array_of(value).copy()
-        except NeedsTensors:
-            self._made.append(value)
-            raise
-        self._made.append(own)
-        return own
+        if type(value) is Tensor and not value.requires_grad:
+            try:
+                own = value.numpy().copy()
+                self._made.append(own)
+                return own
+            except (RuntimeError, TypeError):  # not in memory as NumPy knows it
+                pass
+        self._made.append(value)
+        raise NeedsTensors
 
     def enter(self, window: tuple[float, float]) -> None:
         """Evaluate func inside this window of times alone, whose ends are breaks of it: behind
@@ -376,14 +385,16 @@ class Velocity:
             value = self._own(value, y, getrefcount(value))
         return self._checked(value, y, 0)
 
-    def _together(self, mode: str, times: Tensor, states: Tensor, copied: bool = False) -> Tensor:
+    def _together(
+        self, mode: str, times: Tensor, states: Tensor, copied: bool = False
+    ) -> Tensor:
         """Several nodes in one call; states as func sees them. copied: the caller copies."""
         layout = self.layout
         if mode == "vmap":
             value = torch.func.vmap(self._plain)(times, layout.split(states, 1))
         else:
             if times.dim() == 1:
-                times = times.reshape(-1, *(1,) * layout.rank)
+                times = times.view(-1, *self._ones)
             value = self._plain(times, layout.split(states, 1))
         if self._keeps and not copied and isinstance(value, Tensor):
             value = self._own(value, states, getrefcount(value))

@@ -335,12 +335,12 @@ class AdaptiveSteps(Steps):
             result = stepper.step(state, t1)
             assert result.error_order is not None
             order = result.error_order
-            ratio, errors = self._ratios(result, state.y)
+            ratio, errors = self._ratios(result)
             judged, before = ratio, None
             while result.refine is not None and worth_a_sweep(ratio, before, result.sweeps_left):
                 self.refined += 1  # a try of its own
                 before, result = ratio, result.refine()
-                ratio, errors = self._ratios(result, state.y)
+                ratio, errors = self._ratios(result)
             # steps are chosen such that the least sweeps suffice, of which those of a first
             # interval, from a constant guess, say nothing
             if state.last is None:
@@ -357,7 +357,7 @@ class AdaptiveSteps(Steps):
                 if self._monitor.wants_sweep(result) and result.refine is not None:
                     self.refined += 1
                     swept = result.refine()
-                    if self._ratios(swept, state.y)[0] <= 1:
+                    if self._ratios(swept)[0] <= 1:
                         result = swept
                 break
             self.rejected += 1
@@ -368,14 +368,14 @@ class AdaptiveSteps(Steps):
             if result.orders is not None:
                 assert self._orders is not None
                 order, factor = self._orders.reject(result.orders.weights, errors, failures)
-                self.state = replace(self.state, order=order)
+                self.state = self.state.at_order(order)
             else:
                 factor = self._controller.reject(ratio, order)
             self._size = size * factor
         if result.orders is not None:
             assert self._orders is not None
             order, factor = self._orders.accept(result.orders.weights, errors)
-            result.state = replace(result.state, order=order)
+            result.state = result.state.at_order(order)
         else:
             factor = self._controller.accept(judged, order)
         self._unforeseen_before = self._unforeseen
@@ -400,15 +400,14 @@ class AdaptiveSteps(Steps):
             self._entered = False
         return result
 
-    def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
+    def _ratios(self, result: StepResult) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
-        y1 = result.state.y
-        extra = [*self._monitor.quantities(result), *self._rounding.pending]
+        extra: list[Any] = [*self._monitor.quantities(result), *self._rounding.pending]
         t0, t1 = result.previous.t, result.state.t
         leaps = abs(t1 - t0) >= ABOUT * self._lookout.longest_leap
         if leaps:
-            extra = [*extra, self.tolerance.ratio((y1 - y0).detach(), y0, y1)]
+            extra.append(result.moved_ratio(self.tolerance))
         dense = (
             result.make_misses is not None
             and self.wants_dense is not None
@@ -416,17 +415,16 @@ class AdaptiveSteps(Steps):
         )
         self._dense_ratio = 0.0
         if dense:
-            extra = [*extra, result.dense_ratio(self.tolerance)]
+            extra.append(result.dense_ratio(self.tolerance))
         if result.orders is None:
-            ratio = result.error_ratio(self.tolerance)
-            if extra or isinstance(ratio, Tensor):
-                ratio, *numbers = _read_on_host([ratio], extra)
-                self._read(numbers, leaps, dense)
-            return ratio, {}
+            found = _read_on_host(result.error_ratio(self.tolerance), extra)
+            if extra:
+                self._read(found[1:], leaps, dense)
+            return found[0], {}
         weights = result.orders.weights
-        ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
-        found = _read_on_host(ratios, extra)
-        self._read(found[len(weights.orders) :], leaps, dense)
+        found = _read_on_host(result.order_ratios(self.tolerance), extra)
+        if extra:
+            self._read(found[len(weights.orders) :], leaps, dense)
         errors = dict(zip(weights.orders, found, strict=False))
         self._unforeseen, breaks = weights.unforeseen(errors)
         if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
@@ -458,17 +456,19 @@ class AdaptiveSteps(Steps):
         raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
 
 
-def _read_on_host(ratios: Any, extra: Sequence[Tensor]) -> list[float]:
-    """The error ratios, numbers or tensors, and what else there is to be read, as numbers: one host
-    synchronisation."""
-    numbers = not isinstance(ratios, Tensor) and not isinstance(ratios[0], Tensor)
-    if numbers:
-        return [*ratios, *worst(torch.stack([*extra]))] if extra else list(ratios)
-    ratios = ratios if isinstance(ratios, Tensor) else torch.stack([*ratios])
-    if extra:
-        ratios = torch.cat((ratios, torch.stack([x.to(ratios.dtype) for x in extra])))
-    found: list[float] = worst(ratios)
-    return found
+def _read_on_host(first: Any, others: Sequence[Any]) -> list[float]:
+    """Numbers: those of `first` (a tensor, a number or a list of these), then `others` (tensors
+    without axes, or numbers). All tensors in one host synchronisation."""
+    if isinstance(first, Tensor):
+        if others:
+            others = [torch.as_tensor(x, dtype=first.dtype, device=first.device) for x in others]
+            first = torch.cat((first.reshape(-1), torch.stack(others)))
+        found = worst(first)
+        return found if isinstance(found, list) else [found]
+    numbers = list(first) if isinstance(first, list) else [first]
+    tensors = [x for x in others if isinstance(x, Tensor)]
+    read = iter(worst(torch.stack(tensors)) if tensors else ())
+    return numbers + [next(read) if isinstance(x, Tensor) else x for x in others]
 
 
 NEAR = 100.0

@@ -104,38 +104,31 @@ class ColumnSums(StageSums):
 
 
 class ArraySums:
-    """The same in NumPy. rows: see `stage_rows`; velocities: (stages, numel)."""
+    """The same in NumPy, of a state in an array. velocities: (stages, numel); 0 before they are
+    known, so that every sum is over all of them.
 
-    def __init__(self, rows: StageRows, y0: Array, h: float) -> None:
-        self._rows, self._y0, self._h, self._known = rows, y0, h, 0
+    table: see `stage_table`.
+    """
+
+    def __init__(self, table: Array, y0: Array, h: float) -> None:
+        self._scaled, self._y0, self._known = table * h, y0, 0
         self._is_flat = y0.ndim == 1
-        self.velocities = np.empty((len(rows.stages), y0.size), y0.dtype)
+        self.velocities = np.zeros((table.shape[1], y0.size), y0.dtype)
 
     def add(self, v: Array) -> None:
         self.velocities[self._known] = v if self._is_flat else v.reshape(-1)
         self._known += 1
 
-    def _moved(self, mean: Array) -> Array:
-        return self._y0 + (mean if self._is_flat else mean.reshape(self._y0.shape)) * self._h
-
     def state(self, i: int) -> Array:
-        return self._moved(self._rows.stages[i].dot(self.velocities[:i]))
+        moved = self._scaled[i].dot(self.velocities)
+        return self._y0 + (moved if self._is_flat else moved.reshape(self._y0.shape))
 
     def end(self) -> Array:
-        return self._moved(self._rows.end.dot(self.velocities))
+        return self.state(len(self.velocities))
 
     def errors(self) -> Array:
-        shape = self._y0.shape
-        return (self._rows.errors.dot(self.velocities) * self._h).reshape(-1, *shape)
-
-
-class StageRows(NamedTuple):
-    """A tableau's weights as arrays of a state's dtype. stages: of every stage i those (i,) of the
-    stages before it. end: (s,). errors: (rows, s), of the error estimates."""
-
-    stages: list[Array]
-    end: Array
-    errors: Array
+        rows = self._scaled[len(self.velocities) + 1 :]
+        return rows.dot(self.velocities).reshape(-1, *self._y0.shape)
 
 
 def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
@@ -150,14 +143,10 @@ def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
 
 
 @functools.lru_cache(maxsize=64)
-def stage_rows(tableau: Tableau, dtype: np.dtype[Any]) -> StageRows:
-    """The weights of a tableau for states of this dtype."""
-    matrix = tableau.matrix.astype(dtype)
-    return StageRows(
-        [row[:i] for i, row in enumerate(matrix)],
-        tableau.b.astype(dtype),
-        np.array(tableau.errors, dtype),
-    )
+def stage_table(tableau: Tableau, dtype: np.dtype[Any]) -> Array:
+    """The weights of a tableau's stages as an array for states of this dtype, (s + 1 + errors, s):
+    of the stage states, then of the end, then of the error estimates."""
+    return np.array([*tableau.matrix, tableau.b, *tableau.errors], dtype)
 
 
 def stages(

@@ -19,7 +19,7 @@ from ..equations.velocity import Velocity
 from ..host import worst
 from ..rules.tableaus import DOPRI5, Tableau
 from . import attempt
-from .attempt import ArraySums, ColumnSums, RuleTensors, StageSums, Swept, stage_rows
+from .attempt import ArraySums, ColumnSums, RuleTensors, StageSums, Swept
 from .interpolants import Anchor, Interval
 from .registry import AnchorsMethod, Method, StagesMethod, SweepsMethod, VariableOrderMethod
 from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
@@ -65,6 +65,12 @@ class State:
     order: int = 1
     unfinished: Unfinished | None = None
     twin: Callable[[], Anchor] | None = None
+
+    def at_order(self, order: int) -> State:
+        """The same with another order of the next interval."""
+        return State(
+            self.t, self.y, self.anchor, self.history, self.last, order, self.unfinished, self.twin
+        )
 
 
 class NotContracting(RuntimeError):
@@ -119,7 +125,8 @@ class StepResult:
     two states (or of combinations of more) at which f was evaluated anyway, and that of f there;
     None where there are none. See `stiffness`. ratio: of error and tolerance, where a compiled step
     brings it instead of the error. make_misses: see `dense_ratio`; None where dense output is made
-    of what the error estimate has judged.
+    of what the error estimate has judged. arrays: the states at start and end, of a step that went
+    through NumPy.
     """
 
     state: State
@@ -136,6 +143,7 @@ class StepResult:
     spread: Callable[[], tuple[Tensor, Tensor]] | None = None
     ratio: Tensor | None = None
     make_misses: Callable[[StepResult], list[Tensor]] | None = None
+    arrays: tuple[np.ndarray, np.ndarray] | None = None
     _segment: Segment | None = None
 
     @property
@@ -144,12 +152,29 @@ class StepResult:
         found: Tensor | None = tensor_of(self.estimate)
         return found
 
+    def _ends(self) -> tuple[Any, Any]:
+        """The states at its start and end, in arrays where the step went through NumPy."""
+        if self.arrays is not None:
+            return self.arrays
+        return self.previous.y, self.state.y
+
     def error_ratio(self, tolerance: Tolerance) -> Any:
-        """Norm of the error over the tolerance: a number of an error in an array."""
+        """Norm of the error over the tolerance: a tensor, or a number where the step went through
+        NumPy."""
         if self.ratio is not None:
             return self.ratio
-        assert self.estimate is not None
-        return tolerance.ratio(self.estimate, self.previous.y, self.state.y)
+        return tolerance.ratio(self.estimate, *self._ends())
+
+    def order_ratios(self, tolerance: Tolerance) -> Any:
+        """The same of every order in `orders`: a tensor (k,), or a list of numbers."""
+        assert self.orders is not None
+        return tolerance.ratios(self.orders.errors, *self._ends())
+
+    def moved_ratio(self, tolerance: Tolerance) -> Any:
+        """The same of what the step moves the state by."""
+        y0, y1 = self._ends()
+        moved = y1 - y0
+        return tolerance.ratio(moved.detach() if isinstance(moved, Tensor) else moved, y0, y1)
 
     def dense_ratio(self, tolerance: Tolerance) -> Tensor:
         """By how much dense output misses what the step knows, over what it may: 0-dimensional, or
@@ -186,6 +211,7 @@ class Stepper:
     _columns: dict[Any, list[Tensor]] = field(default_factory=dict)
     _derivatives: dict[Any, Tensor] = field(default_factory=dict)
     _weights: WeightFunction | None = None
+    _rows: tuple[Any, np.ndarray] = (None, np.empty((0, 0)))
 
     def start(self, state: State, *, in_numpy: bool = False) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
@@ -203,7 +229,8 @@ class Stepper:
         if velocity.takes_numbers(y):
             velocity.begin_numbers()
             try:
-                return run(True)
+                with np.errstate(all="ignore"):
+                    return run(True)
             except NeedsTensors:
                 velocity.give_up_numbers()
         return run(False)
@@ -291,14 +318,16 @@ class Stepper:
         k = min(state.order, len(known))
         weights = interval_weights([a.t for a in known[::-1]], t0, t1, k, method.max_order)
         recent = known[::-1][: len(weights.positions)]
+        arrays: tuple[np.ndarray, np.ndarray] | None = None
         if in_numpy:
             own = array_of(y0)
             table: Any = weights.table.astype(own.dtype, copy=False)
-            rows: Any = np.array([array_of(a.v).reshape(-1) for a in recent])
-            predicted = attempt.predicted(table, own, rows, h)
+            rows: Any = self._velocity_rows(state.history, known)[: 1 + len(recent)]
+            predicted = attempt.predicted(table, own, rows[1:], h)
             v1 = self.velocity.of_array(t1, predicted, held=True)
-            rows = np.concatenate((v1.reshape(1, -1), rows))
+            rows[0] = v1.reshape(-1)
             y1, errors = attempt.corrected(table, own, rows, h)
+            arrays = own, y1
             y1 = torch.from_numpy(y1)
         else:
             table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
@@ -317,7 +346,22 @@ class Stepper:
         return StepResult(
             State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1, segment, start,
             state, OrderErrors(weights, errors), spread=_between_twins(state, start),
+            arrays=arrays,
         )  # fmt: skip
+
+    def _velocity_rows(self, history: tuple[Anchor, ...], known: tuple[Anchor, ...]) -> np.ndarray:
+        """Velocities of anchors, newest first, below a row that is free: (1 + known, numel). Those
+        of the step before are found again, where `history` is what it knew."""
+        own, (before, rows) = array_of(known[-1].v).reshape(-1), self._rows
+        fresh = np.empty((1 + len(known), own.size), own.dtype)
+        fresh[1] = own
+        if before is history and history:
+            fresh[2:] = rows[1 : len(known)]
+        else:
+            for i, anchor in enumerate(known[-2::-1], start=2):
+                fresh[i] = array_of(anchor.v).reshape(-1)
+        self._rows = known, fresh
+        return fresh
 
     # -- sweeps ----------------------------------------------------------------------------------
 
@@ -365,6 +409,7 @@ class Stepper:
         if anchor is None and done.v0 is not None:
             anchor = Anchor(t0, y0, tensor_of(done.v0))
         y1, values = tensor_of(done.y1), tensor_of(done.values)
+        arrays = (y0.numpy(), done.y1) if isinstance(done.y1, np.ndarray) else None
 
         def refine() -> StepResult:
             more = self._swept(
@@ -391,7 +436,7 @@ class Stepper:
             State(t1, y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None),
             done.error, order, lambda _: segment, anchor, state,
             refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
-            ratio=done.ratio,
+            ratio=done.ratio, arrays=arrays,
         )  # fmt: skip
 
     def _swept(
@@ -613,12 +658,14 @@ class Stepper:
             y1, error = attempt.stages(tableau, f, state.t, t1, h, start.v, sums)
             return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
         own = array_of(y0)
-        arrays = ArraySums(stage_rows(tableau, own.dtype), own, h)
+        arrays = ArraySums(attempt.stage_table(tableau, own.dtype), own, h)
         y1, error = attempt.stages(tableau, f, state.t, t1, h, array_of(start.v), arrays)
         velocities = torch.from_numpy(arrays.velocities.reshape(-1, *own.shape))
-        return self._staged(
+        result = self._staged(
             tableau, state, t1, start, torch.from_numpy(y1), velocities, error, detail
         )
+        result.arrays = own, y1
+        return result
 
     def _staged(
         self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
