@@ -153,8 +153,10 @@ class Untouched:
 
     def before(self, y: Tensor) -> tuple[int, Tensor | None]:
         """What `after` is to be given; y: the tensor that the function gets, or parts of."""
-        first, self._first = self._first, False
-        if first and (y.device.type == "cpu" or y.is_inference()) and not in_transform():
+        if not self._first:
+            return version(y), None
+        self._first = False
+        if (y.device.type == "cpu" or y.is_inference()) and not in_transform():
             return version(y), y.detach().clone()
         return version(y), None
 

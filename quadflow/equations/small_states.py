@@ -7,6 +7,8 @@ tensors alone.
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,3 +67,26 @@ def array_of(x: Tensor | Array) -> Array:
 def tensor_of(x: Any) -> Any:
     """The tensor with an array's numbers, in its memory; what is no array as it is."""
     return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+
+
+Run = Callable[..., Any]
+
+
+def silence() -> tuple[Run, Run]:
+    """Two ways to call a function, as run(function, *arguments): without NumPy's warnings, which
+    torch has not for numbers that overflow or are none; and, inside the first, with them."""
+    if int(np.__version__.partition(".")[0]) > 1:
+        silent, outside = contextvars.copy_context(), contextvars.copy_context()
+        silent.run(np.seterr, all="ignore")
+        return silent.run, outside.run
+    told = np.geterr()  # of the thread, not of the context
+
+    def run_silent(function: Run, *arguments: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+
+    def run_outside(function: Run, *arguments: Any) -> Any:
+        with np.errstate(**told):
+            return function(*arguments)
+
+    return run_silent, run_outside

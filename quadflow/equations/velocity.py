@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +14,7 @@ from ..errors import VelocityError, nearest
 from ..host import worst
 from .ownership import Outputs, Untouched
 from .probing import find_mode
-from .small_states import NeedsTensors, takes, tensor_of
+from .small_states import NeedsTensors, silence, takes, tensor_of
 
 Array = np.ndarray
 
@@ -235,8 +234,9 @@ class Velocity:
         self._made: list[Tensor | Array] = []
         self._repeats: list[Tensor] = []
         self._has_numbers = not self._detailed
-        # arithmetic in NumPy is silent; func is called in the context of whoever solves
-        self._outside = contextvars.copy_context().run
+        self._func_dtype = layout.func_dtype
+        # arithmetic in NumPy is silent, func is called as if there were none
+        self.silently, self._outside = silence()
 
     def __call__(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
         """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
@@ -300,14 +300,20 @@ class Velocity:
         time = torch.from_numpy(np.array(t, self._numbers))
         state = torch.from_numpy(y.copy() if held else y)
         if not self._same:
-            seen = self.layout.seen(state)
-            mark = self._guard.before(seen)
-            value = self._outside(self._plain, time, self.layout.split(seen))
-            self._guard.after(seen, mark)
-            return self._number(self._checked(value, state, 0))
+            return self._of_other(time, state)
         mark = self._guard.before(state)
         value = self._outside(self._plain, time, state)
         self._guard.after(state, mark)
+        if type(value) is Tensor and value.dtype is self._func_dtype and value.shape == y.shape:
+            return self._number(value)
+        return self._number(self._checked(value, state, 0))
+
+    def _of_other(self, time: Tensor, state: Tensor) -> Array:
+        """`of_array` of a state that func sees in another form than the solver does."""
+        seen = self.layout.seen(state)
+        mark = self._guard.before(seen)
+        value = self._outside(self._plain, time, self.layout.split(seen))
+        self._guard.after(seen, mark)
         return self._number(self._checked(value, state, 0))
 
     def nodes_of_arrays(self, times: Array, states: Array) -> Array:
@@ -385,9 +391,7 @@ class Velocity:
             value = self._own(value, y, getrefcount(value))
         return self._checked(value, y, 0)
 
-    def _together(
-        self, mode: str, times: Tensor, states: Tensor, copied: bool = False
-    ) -> Tensor:
+    def _together(self, mode: str, times: Tensor, states: Tensor, copied: bool = False) -> Tensor:
         """Several nodes in one call; states as func sees them. copied: the caller copies."""
         layout = self.layout
         if mode == "vmap":

@@ -183,16 +183,21 @@ def combined(parts: Any) -> Any:
 def predicted(table: Any, y0: Any, known: Any, h: Any) -> Any:
     """The state that the predictor of `variable_order.IntervalWeights` leads to, of known
     velocities (m, numel), newest first. table: as there, of the state's dtype and device."""
-    return along(y0, product(table[:1, 1:], known).reshape(y0.shape), h)
+    return along(y0, _summed(table[0, 1:], known).reshape(y0.shape), h)
 
 
 def corrected(table: Any, y0: Any, velocities: Any, h: Any) -> tuple[Any, Any]:
     """The corrected state, and the errors of several orders (k, *shape). velocities: that at the
     predicted end, then the known ones."""
-    means = product(table[1:], velocities)
-    y1 = along(y0, means[0].reshape(y0.shape), h)
-    errors = means[1:] if isinstance(means, np.ndarray) else means[1:].detach()
+    is_array = isinstance(velocities, np.ndarray)
+    y1 = along(y0, _summed(table[1], velocities).reshape(y0.shape), h)
+    errors = product(table[2:], velocities if is_array else velocities.detach())
     return y1, (errors * h).reshape(-1, *y0.shape)
+
+
+def _summed(weights: Any, values: Any) -> Any:
+    """weights (n,) times values (n, numel)."""
+    return weights.dot(values) if isinstance(values, np.ndarray) else torch.mv(values.T, weights)
 
 
 @dataclass(frozen=True)
@@ -406,7 +411,7 @@ def sweeps(
 def _repeated(v: Any, n: int) -> Any:
     """The velocity at each of n nodes, (n, numel)."""
     if isinstance(v, np.ndarray):
-        return np.broadcast_to(v.reshape(1, -1), (n, v.size))
+        return np.repeat(v.reshape(1, -1), n, axis=0)
     return v.reshape(1, -1).expand(n, -1)
 
 

@@ -223,14 +223,15 @@ class Stepper:
         v, detail = self.velocity.of_held(state.t, state.y)
         return Anchor(state.t, state.y, v, detail)
 
-    def _either(self, y: Tensor, run: Callable[[bool], T]) -> T:
-        """What `run` makes of a state: in NumPy, or else in tensors (called with False)."""
+    def _either(self, state: State, t1: Any, run: Callable[[bool], T]) -> T:
+        """What `run` makes of a step to t1: in NumPy (called with True), or else in tensors."""
         velocity = self.velocity
-        if velocity.takes_numbers(y):
+        one_time = not (isinstance(t1, Tensor) or isinstance(state.t, Tensor))
+        if one_time and velocity.takes_numbers(state.y):
             velocity.begin_numbers()
             try:
-                with np.errstate(all="ignore"):
-                    return run(True)
+                found: T = velocity.silently(run, True)
+                return found
             except NeedsTensors:
                 velocity.give_up_numbers()
         return run(False)
@@ -297,7 +298,7 @@ class Stepper:
     def _variable_order(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
         if abs(t1 - state.t) < SHORTEST * math.ulp(state.t):
             return self._started_anew(method, state, t1)
-        return self._either(state.y, functools.partial(self._run_adams, method, state, t1))
+        return self._either(state, t1, functools.partial(self._run_adams, method, state, t1))
 
     def _started_anew(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
         """A step that is too short for order 1, by Runge-Kutta."""
@@ -449,7 +450,7 @@ class Stepper:
             run = functools.partial(
                 self._run_sweeps, method, state, t1, from_, v0, old, guess, count
             )
-            return self._either(state.y, run)
+            return self._either(state, t1, run)
         v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
         t0, y0, last = state.t, state.y, state.last
         rule = self._rule_tensors(method, y0)
@@ -629,7 +630,7 @@ class Stepper:
         if compiled is not None and compiled.known:
             return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
         if compiled is None:
-            return self._either(state.y, functools.partial(self._run_stages, tableau, state, t1))
+            return self._either(state, t1, functools.partial(self._run_stages, tableau, state, t1))
         before = counts(self.velocity)
         result = self._run_stages(tableau, state, t1, False)
         compiled.measure(before)

@@ -243,7 +243,7 @@ def test_an_order_kept_is_pece(k: int) -> None:
 @pytest.mark.parametrize("k", range(1, MAX_ORDER + 1))
 def test_measured_orders(k: int) -> None:
     """k + 1 at a kept order, both bounds: from 1e-2 down to rounding."""
-    counts = [18, 24, 32, 42, 56, 75] if k < 10 else [24, 32, 42, 56]
+    counts = [18, 24, 32, 42, 56, 75] if k < 10 else [28, 32, 36, 42, 48]
     errors = []
     for n in counts:
         states = frozen(qf.get_method("adams"), k, [2 / n * i for i in range(1 - k, n + 1)])
@@ -404,7 +404,8 @@ def test_one_wait_a_try(monkeypatch: pytest.MonkeyPatch) -> None:
         return true(x)
 
     monkeypatch.setattr(stepping, "worst", counted)
-    stats = qf.solve(oscillator, vector(1.0, 0.0), (0.0, 20.0), method="adams").stats
+    with InTensors():
+        stats = qf.solve(oscillator, vector(1.0, 0.0), (0.0, 20.0), method="adams").stats
     assert reads == stats.accepted + stats.rejected + 1  # and one look at f at the start
 
 
