@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-WAITS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.item.default",
-         "aten.is_nonzero.default", "aten.equal.default"}  # fmt: skip
+_ATEN = torch.ops.aten
+WAITS = {
+    _ATEN._local_scalar_dense.default, _ATEN.nonzero.default, _ATEN.item.default,
+    _ATEN.is_nonzero.default, _ATEN.equal.default,
+}  # fmt: skip
 
 
 class CountWaits(TorchDispatchMode):
@@ -17,12 +20,13 @@ class CountWaits(TorchDispatchMode):
         self.waits = 0
 
     def __enter__(self) -> CountWaits:
-        # numbers of a whole tensor are read without an operation
+        # reads its numbers without an operation; refuses those of a tensor of torch.func.vmap
         self._tolist = torch.Tensor.tolist
 
         def counted(tensor: torch.Tensor) -> object:
-            self.waits += tensor.dim() > 0
-            return self._tolist(tensor)
+            numbers = self._tolist(tensor)
+            self.waits += 1
+            return numbers
 
         torch.Tensor.tolist = counted
         return super().__enter__()
@@ -32,5 +36,5 @@ class CountWaits(TorchDispatchMode):
         super().__exit__(*failure)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.waits += str(func) in WAITS
-        return func(*args, **(kwargs or {}))
+        self.waits += func in WAITS
+        return func(*args, **kwargs) if kwargs else func(*args)
