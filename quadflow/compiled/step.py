@@ -98,7 +98,7 @@ def _stages_kernel(
         velocity = _Traced(func, further, layout, copies)
         t0, t1, low, high = times if isinstance(times, tuple) else times.unbind()
 
-        def f(t: Tensor, y: Tensor) -> Tensor:
+        def f(t: Tensor, y: Tensor, _: bool = False) -> Tensor:
             return velocity.at(t if low is None else torch.clamp(t, low, high), y)
 
         start = f(t0, y0) if v0 is None else v0

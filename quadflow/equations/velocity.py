@@ -234,7 +234,7 @@ class Velocity:
         self._made: list[Tensor | Array] = []
         self._repeats: list[Tensor] = []
         self._has_numbers = not self._detailed
-        self._func_dtype = layout.func_dtype
+        self._dtype = layout.dtype
         # arithmetic in NumPy is silent, func is called as if there were none
         self.silently, self._outside = silence()
 
@@ -285,7 +285,7 @@ class Velocity:
         self._repeats, self._made = [tensor_of(value) for value in self._made], []
         self._has_numbers = False
 
-    def of_array(self, t: float, y: Array, *, held: bool = False) -> Array:
+    def of_array(self, t: float, y: Array, held: bool = False) -> Array:
         """`__call__` of a state in an array; the velocity has memory of its own.
 
         held: as in `of_held`.
@@ -299,53 +299,54 @@ class Velocity:
             t = min(max(t, self.window[0]), self.window[1])
         time = torch.from_numpy(np.array(t, self._numbers))
         state = torch.from_numpy(y.copy() if held else y)
-        if not self._same:
-            return self._of_other(time, state)
-        mark = self._guard.before(state)
+        if self._guard.first or not self._same:
+            return self._number(self._outside(self._of_tensors, time, state), y)
         value = self._outside(self._plain, time, state)
-        self._guard.after(state, mark)
-        if type(value) is Tensor and value.dtype is self._func_dtype and value.shape == y.shape:
-            return self._number(value)
-        return self._number(self._checked(value, state, 0))
+        if state._version:
+            self._guard.refuse()
+        return self._number(value, y, 0)
 
-    def _of_other(self, time: Tensor, state: Tensor) -> Array:
-        """`of_array` of a state that func sees in another form than the solver does."""
+    def _of_tensors(self, time: Tensor, state: Tensor) -> Tensor:
+        """A velocity that the caller copies."""
         seen = self.layout.seen(state)
         mark = self._guard.before(seen)
-        value = self._outside(self._plain, time, self.layout.split(seen))
+        value = self._plain(time, self.layout.split(seen))
         self._guard.after(seen, mark)
-        return self._number(self._checked(value, state, 0))
+        return self._checked(value, state, 0)
 
     def nodes_of_arrays(self, times: Array, states: Array) -> Array:
         """`nodes` of states (n, *shape) and times (n,) in arrays, likewise: (n, *shape)."""
-        together = torch.from_numpy(states)
-        when = times.astype(self._numbers)
         if self.window is not None:
-            when = when.clip(*self.window)
-        seen_times = torch.from_numpy(when)
+            times = times.clip(*self.window)
+        when, together = torch.from_numpy(times.astype(self._numbers)), torch.from_numpy(states)
         if self.mode == "auto":
-            self.mode = self._outside(find_mode, self, seen_times, together)
+            self.mode = self._outside(find_mode, self, when, together)
         self.nfe += len(states)
-        self.calls += len(states) if self.mode == "loop" else 1
-        seen = self.layout.seen(together)
-        mark = self._guard.before(seen)
-        if self.mode == "loop":
-            value = self._outside(self._each, seen_times, seen)
-        else:
-            value = self._outside(self._together, self.mode, seen_times, seen, True)
-        self._guard.after(seen, mark)
-        return self._number(value)
+        if self.mode != "broadcast" or self._guard.first or not self._same:
+            self.calls += len(states) if self.mode == "loop" else 1
+            value = self._outside(self.evaluate_nodes, self.mode, when, together)
+            return self._number(value, states)
+        self.calls += 1
+        value = self._outside(self._plain, when.view(-1, *self._ones), together)
+        if together._version:
+            self._guard.refuse()
+        return self._number(value, states, 1)
 
-    def _number(self, value: Tensor) -> Array:
-        """The numbers of what func returned, which may write over them in its next call."""
-        if type(value) is Tensor and not value.requires_grad:
+    def _number(self, value: Any, y: Array, leading: int | None = None) -> Array:
+        """The numbers of a velocity at y, which func may write over in its next call. leading: see
+        `_checked`; None of what has been checked."""
+        if type(value) is Tensor and value.dtype is self._dtype and not value.requires_grad:
             try:
-                own = value.numpy().copy()
-                self._made.append(own)
-                return own
+                numbers = value.numpy()
+                if numbers.shape == y.shape:
+                    own = numbers.copy()
+                    self._made.append(own)
+                    return own
             except (RuntimeError, TypeError):  # not in memory as NumPy knows it
                 pass
-        self._made.append(value)
+        if leading is not None:
+            value = self._checked(value, torch.from_numpy(y), leading)
+        self._made.append(value.clone())
         raise NeedsTensors
 
     def enter(self, window: tuple[float, float]) -> None:
@@ -391,8 +392,8 @@ class Velocity:
             value = self._own(value, y, getrefcount(value))
         return self._checked(value, y, 0)
 
-    def _together(self, mode: str, times: Tensor, states: Tensor, copied: bool = False) -> Tensor:
-        """Several nodes in one call; states as func sees them. copied: the caller copies."""
+    def _together(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
+        """Several nodes in one call; states as func sees them."""
         layout = self.layout
         if mode == "vmap":
             value = torch.func.vmap(self._plain)(times, layout.split(states, 1))
@@ -400,7 +401,7 @@ class Velocity:
             if times.dim() == 1:
                 times = times.view(-1, *self._ones)
             value = self._plain(times, layout.split(states, 1))
-        if self._keeps and not copied and isinstance(value, Tensor):
+        if self._keeps and isinstance(value, Tensor):
             value = self._own(value, states, getrefcount(value))
         return self._checked(value, states, 1)
 

@@ -38,33 +38,31 @@ every entry, which large states are spared."""
 
 
 class StageSums:
-    """The sums of stage velocities that a Runge-Kutta step is made of, each made when it is asked
-    for: of states of any kind and size.
+    """The sums of stage velocities that a Runge-Kutta step from y0 is made of, each made when it is
+    asked for: of states of any kind and size.
 
     h: a float, or a tensor that broadcasts against the state. velocities: of the stages so far.
     """
 
     def __init__(self, tableau: Tableau, y0: Tensor, h: Any) -> None:
-        self._tableau, self._y0, self._h = tableau, y0, h
+        self._rows = [*tableau.a, tableau.numbers[1]]
+        self._errors, self._y0, self._h = tableau.numbers[2], y0, h
         self.velocities: list[Tensor] = []
 
     def add(self, v: Tensor) -> None:
         """Take the next stage's velocity."""
         self.velocities.append(v)
 
-    def state(self, i: int) -> Tensor:
-        """The state of stage i, of which all before are known."""
-        return along(self._y0, combine(self._tableau.a[i], self.velocities), self._h)
+    def after(self, v: Tensor) -> Tensor:
+        """The state of the stage after the one with velocity v; after the last, the step's end."""
+        self.add(v)
+        return along(self._y0, combine(self._rows[len(self.velocities)], self.velocities), self._h)
 
-    def end(self) -> Tensor:
-        """The state at the end of the step."""
-        return along(self._y0, combine(self._tableau.numbers[1], self.velocities), self._h)
-
-    def errors(self) -> list[Tensor]:
+    def errors(self) -> Any:
         """Every row of the error estimate."""
         h = self._h
         size = h.to(self._y0.real.dtype) if isinstance(h, Tensor) else h
-        return [combine(row, self.velocities) * size for row in self._tableau.numbers[2]]
+        return [combine(row, self.velocities) * size for row in self._errors]
 
 
 class ColumnSums(StageSums):
@@ -92,43 +90,41 @@ class ColumnSums(StageSums):
         total = self._sums[row]
         return total if self._is_flat else total.view_as(self._y0)
 
-    def state(self, i: int) -> Tensor:
-        return torch.add(self._y0, self._sum(i - 1), alpha=self._h)
+    def after(self, v: Tensor) -> Tensor:
+        self.add(v)
+        return torch.add(self._y0, self._sum(len(self.velocities) - 1), alpha=self._h)
 
-    def end(self) -> Tensor:
-        return torch.add(self._y0, self._sum(len(self._tableau.a) - 1), alpha=self._h)
-
-    def errors(self) -> list[Tensor]:
-        count = len(self._tableau.errors)
+    def errors(self) -> Any:
+        count = len(self._errors)
         return [self._sum(row - count) * self._h for row in range(count)]
 
 
 class ArraySums:
-    """The same in NumPy, of a state in an array. velocities: (stages, numel); 0 before they are
-    known, so that every sum is over all of them.
+    """The same in NumPy, of a state (numel,). velocities: (stages, numel); 0 before they are known,
+    so that every sum is over all of them.
 
     table: see `stage_table`.
     """
 
     def __init__(self, table: Array, y0: Array, h: float) -> None:
         self._scaled, self._y0, self._known = table * h, y0, 0
-        self._is_flat = y0.ndim == 1
         self.velocities = np.zeros((table.shape[1], y0.size), y0.dtype)
 
     def add(self, v: Array) -> None:
-        self.velocities[self._known] = v if self._is_flat else v.reshape(-1)
-        self._known += 1
+        self.velocities[self._known] = v
 
-    def state(self, i: int) -> Array:
-        moved = self._scaled[i].dot(self.velocities)
-        return self._y0 + (moved if self._is_flat else moved.reshape(self._y0.shape))
-
-    def end(self) -> Array:
-        return self.state(len(self.velocities))
+    def after(self, v: Array) -> Array:
+        velocities, known = self.velocities, self._known
+        velocities[known] = v
+        self._known = known = known + 1
+        moved: Array = self._scaled[known].dot(velocities)
+        moved += self._y0
+        return moved
 
     def errors(self) -> Array:
-        rows = self._scaled[len(self.velocities) + 1 :]
-        return rows.dot(self.velocities).reshape(-1, *self._y0.shape)
+        velocities = self.velocities
+        found: Array = self._scaled[len(velocities) + 1 :].dot(velocities)
+        return found
 
 
 def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
@@ -150,22 +146,25 @@ def stage_table(tableau: Tableau, dtype: np.dtype[Any]) -> Array:
 
 
 def stages(
-    tableau: Tableau, f: Evaluate, t0: Any, t1: Any, h: Any, v0: Any, sums: Any
-) -> tuple[Any, Any]:
+    tableau: Tableau, f: Callable[[Any, Any, bool], Any], t0: Any, t1: Any, h: Any, v0: Any,
+    sums: Any,
+) -> tuple[Any, Any]:  # fmt: skip
     """The state at t1 = t0 + h, and the error's estimate (None without one).
 
-    v0: velocity at the start. sums: `StageSums` from the state there, or the like; they hold the
-    velocities of the stages afterwards.
+    f: (t, y, held) -> velocity; held: y is the state at t1. v0: velocity at the start. sums:
+    `StageSums` from the state there, or the like; they hold the velocities of the stages
+    afterwards.
     """
-    c, last = tableau.numbers[0], len(tableau.a) - 1
-    sums.add(v0)
-    y1 = None
+    c, v, last = tableau.numbers[0], v0, len(tableau.a) - 1
+    reused, y1 = tableau.first_same_as_last, None
     for i in range(1, last + 1):
-        y1 = sums.state(i)
+        y1 = sums.after(v)
         # c = 1 means t1 itself: t0 + h may miss it by rounding
-        sums.add(f(t1 if c[i] == 1.0 else t0 + c[i] * h, y1))
-    if not tableau.first_same_as_last:
-        y1 = sums.end()
+        v = f(t1 if c[i] == 1.0 else t0 + c[i] * h, y1, reused and i == last)
+    if reused:
+        sums.add(v)
+    else:
+        y1 = sums.after(v)
     return y1, combined(sums.errors()) if tableau.errors else None
 
 

@@ -639,32 +639,42 @@ class Stepper:
     def _run_stages(
         self, tableau: Tableau, state: State, t1: float, in_numpy: bool
     ) -> StepResult:  # fmt: skip
+        if in_numpy:
+            return self._stages_of_arrays(tableau, state, t1)
         velocity, y0 = self.velocity, state.y
         h: Any = t1 - state.t
-        start = self.start(state, in_numpy=in_numpy)
+        start = self.start(state)
         detail = start.detail
-        # the last stage's state may be the step's end
-        left = len(tableau.a) - 1 if tableau.first_same_as_last else 0
 
-        def f(t: Any, y: Any) -> Any:
-            nonlocal detail, left
-            left -= 1
-            if in_numpy:
-                return velocity.of_array(t, y, held=left == 0)
-            v, detail = velocity.of_held(t, y) if left == 0 else velocity(t, y)
+        def f(t: Any, y: Tensor, held: bool) -> Tensor:
+            nonlocal detail
+            v, detail = velocity.of_held(t, y) if held else velocity(t, y)
             return v
 
-        if not in_numpy:
-            sums = self._stage_sums(tableau, y0, h)
-            y1, error = attempt.stages(tableau, f, state.t, t1, h, start.v, sums)
-            return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
-        own = array_of(y0)
-        arrays = ArraySums(attempt.stage_table(tableau, own.dtype), own, h)
-        y1, error = attempt.stages(tableau, f, state.t, t1, h, array_of(start.v), arrays)
-        velocities = torch.from_numpy(arrays.velocities.reshape(-1, *own.shape))
+        sums = self._stage_sums(tableau, y0, h)
+        y1, error = attempt.stages(tableau, f, state.t, t1, h, start.v, sums)
+        return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
+
+    def _stages_of_arrays(self, tableau: Tableau, state: State, t1: float) -> StepResult:
+        h, own, f = t1 - state.t, array_of(state.y), self.velocity.of_array
+        start = self.start(state, in_numpy=True)
+        v0, shape, flat = array_of(start.v), own.shape, own
+        if own.ndim > 1:
+            flat, v0 = own.reshape(-1), v0.reshape(-1)
+
+            def f(t: float, y: np.ndarray, held: bool = False) -> np.ndarray:
+                return self.velocity.of_array(t, y.reshape(shape), held).reshape(-1)
+
+        sums = ArraySums(attempt.stage_table(tableau, own.dtype), flat, h)
+        y1, error = attempt.stages(tableau, f, state.t, t1, h, v0, sums)
+        velocities = sums.velocities
+        if own.ndim > 1:
+            y1, velocities = y1.reshape(shape), velocities.reshape(-1, *shape)
+            error = None if error is None else error.reshape(shape)
         result = self._staged(
-            tableau, state, t1, start, torch.from_numpy(y1), velocities, error, detail
-        )
+            tableau, state, t1, start, torch.from_numpy(y1), torch.from_numpy(velocities), error,
+            None,
+        )  # fmt: skip
         result.arrays = own, y1
         return result
 
