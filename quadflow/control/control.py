@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,11 @@ class Tolerance:
     norm: Norm = rms_norm
     per_sample: bool = False
 
-    def ratio(self, error: Any, y0: Any, y1: Any) -> Any:
+    def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """Norm of error / scale, 0-dimensional: a step is accepted where it is at most 1.
 
-        With per_sample, one for every entry of the leading axis: (B,). A number where error and
-        states are arrays.
+        With per_sample, one for every entry of the leading axis: (B,).
         """
-        if isinstance(error, np.ndarray):
-            return self.ratios(error[None], y0, y1)[0]
         return self.measure(error / self._scale(y0, y1))
 
     @functools.cached_property
@@ -56,26 +53,28 @@ class Tolerance:
         """The least relative tolerance (one host synchronisation where it is a tensor)."""
         return float(-worst(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol)
 
-    def ratios(self, errors: Any, y0: Any, y1: Any) -> Any:
-        """`ratio` of each of k errors (k, *shape) of one step: (k,), or a list of numbers."""
-        if isinstance(errors, np.ndarray):
-            return self._ratios_of_arrays(errors, y0, y1)
+    def ratios(self, errors: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
+        """`ratio` of each of k errors (k, *shape) of one step: (k,)."""
         scaled = errors / self._scale(y0, y1)
         if self.norm is rms_norm:
             return _rms_of_each(scaled)
         return torch.stack([_measured(self.norm, one) for one in scaled])
 
-    def _ratios_of_arrays(self, errors: Array, y0: Array, y1: Array) -> list[float]:
+    def numbers(self, errors: Iterable[Array], y0: Array, y1: Array) -> list[float]:
+        """`ratio` of each of some errors of one step, all in arrays: as numbers."""
         rtol, atol = self._in_numpy
-        with np.errstate(all="ignore"):
-            scaled = errors / (np.maximum(abs(y0), abs(y1)) * rtol + atol)
-            if self.norm is rms_norm:
-                flat = scaled.reshape(len(scaled), -1)
-                if flat.dtype.kind == "c":
-                    flat = abs(flat)
-                size = flat.shape[1]
-                return [math.sqrt(one.dot(one) / size) for one in flat]
-        return [float(worst(_measured(self.norm, torch.from_numpy(one)))) for one in scaled]
+        scale = np.maximum(np.abs(y0), np.abs(y1))
+        scale *= rtol
+        scale += atol
+        return [self._number(error / scale) for error in errors]
+
+    def _number(self, x: Array) -> float:
+        if self.norm is not rms_norm:
+            return float(worst(_measured(self.norm, torch.from_numpy(x))))
+        if x.ndim > 1:
+            x = x.reshape(-1)
+        square = np.vdot(x, x).real if x.dtype.kind == "c" else x.dot(x)
+        return math.sqrt(square / x.size)
 
     @functools.cached_property
     def _in_numpy(self) -> tuple[Any, Any]:

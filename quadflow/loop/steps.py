@@ -442,11 +442,9 @@ class AdaptiveSteps(Steps):
     def _ratios(self, result: StepResult) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
-        extra: list[Any] = [*self._monitor.quantities(result), *self._rounding.pending]
         t0, t1 = result.previous.t, result.state.t
         leaps = abs(t1 - t0) >= ABOUT * self._lookout.longest_leap
-        if leaps:
-            extra.append(result.moved_ratio(self.tolerance))
+        others = [*self._monitor.quantities(result), *self._rounding.pending]
         dense = (
             result.make_misses is not None
             and self.wants_dense is not None
@@ -454,30 +452,31 @@ class AdaptiveSteps(Steps):
         )
         self._dense_ratio = 0.0
         if dense:
-            extra.append(result.dense_ratio(self.tolerance))
+            others.append(result.dense_ratio(self.tolerance))
+        if result.arrays is not None:
+            numbers = self.stepper.velocity.silently(result.numbers, self.tolerance, leaps)
+        else:
+            if leaps:
+                others.insert(0, result.moved_ratio(self.tolerance))
+            numbers, others = _read_on_host(result.ratios(self.tolerance), others), []
+        orders = (0,) if result.orders is None else result.orders.weights.orders
+        errors, numbers = dict(zip(orders, numbers, strict=False)), numbers[len(orders) :]
+        if leaps:
+            self._lookout.moved, *numbers = numbers
+        if others:
+            numbers = worst(torch.stack(others))
+        if numbers:
+            if dense:
+                *numbers, self._dense_ratio = numbers
+            self._monitor.read(self._rounding.read(numbers))
+            self.stepper.corrects = self._rounding.corrects
         if result.orders is None:
-            found = _read_on_host(result.error_ratio(self.tolerance), extra)
-            if extra:
-                self._read(found[1:], leaps, dense)
-            return found[0], {}
+            return errors[0], {}
         weights = result.orders.weights
-        found = _read_on_host(result.order_ratios(self.tolerance), extra)
-        if extra:
-            self._read(found[len(weights.orders) :], leaps, dense)
-        errors = dict(zip(weights.orders, found, strict=False))
         self._unforeseen, breaks = weights.unforeseen(errors)
         if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
             errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
-
-    def _read(self, numbers: list[float], leaps: bool, dense: bool) -> None:
-        """Hand on what was read beside the error."""
-        if dense:
-            *numbers, self._dense_ratio = numbers
-        if leaps:
-            *numbers, self._lookout.moved = numbers
-        self._monitor.read(self._rounding.read(numbers))
-        self.stepper.corrects = self._rounding.corrects
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
@@ -495,19 +494,16 @@ class AdaptiveSteps(Steps):
         raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
 
 
-def _read_on_host(first: Any, others: Sequence[Any]) -> list[float]:
-    """Numbers: those of `first` (a tensor, a number or a list of these), then `others` (tensors
-    without axes, or numbers). All tensors in one host synchronisation."""
-    if isinstance(first, Tensor):
-        if others:
-            others = [torch.as_tensor(x, dtype=first.dtype, device=first.device) for x in others]
-            first = torch.cat((first.reshape(-1), torch.stack(others)))
-        found = worst(first)
-        return found if isinstance(found, list) else [found]
-    numbers = list(first) if isinstance(first, list) else [first]
-    tensors = [x for x in others if isinstance(x, Tensor)]
-    read = iter(worst(torch.stack(tensors)) if tensors else ())
-    return numbers + [next(read) if isinstance(x, Tensor) else x for x in others]
+def _read_on_host(ratios: Tensor, others: Sequence[Tensor]) -> list[float]:
+    """The numbers of `ratios` (k,) or 0-dimensional, then of others, 0-dimensional: one host
+    synchronisation."""
+    if not others and not ratios.dim():
+        return [worst(ratios)]
+    if others:
+        rest = torch.stack([x.to(ratios.dtype) for x in others])
+        ratios = torch.cat((ratios.reshape(-1), rest))
+    found: list[float] = worst(ratios)
+    return found
 
 
 NEAR = 100.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,7 +44,7 @@ RUNGE_KUTTA_STARTS = 4
 """The most anchors that the first step of variable order after such steps is predicted from."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class State:
     """Where a solve stands between two intervals.
 
@@ -77,13 +76,13 @@ class NotContracting(RuntimeError):
     """Sweeps that are to converge do not."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class OrderErrors:
     """What the next order is chosen from: errors[i], of the state's shape, estimates the error of
     order weights.orders[i]; O(h^(order+1))."""
 
     weights: IntervalWeights
-    errors: Tensor | np.ndarray
+    errors: Any
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Unfinished:
     values: Tensor | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class StepResult:
     """One interval done.
 
@@ -130,7 +129,7 @@ class StepResult:
     """
 
     state: State
-    estimate: Tensor | np.ndarray | None
+    estimate: Any
     error_order: Any
     make_segment: Callable[[StepResult], Segment]
     start: Anchor | None
@@ -152,29 +151,28 @@ class StepResult:
         found: Tensor | None = tensor_of(self.estimate)
         return found
 
-    def _ends(self) -> tuple[Any, Any]:
-        """The states at its start and end, in arrays where the step went through NumPy."""
-        if self.arrays is not None:
-            return self.arrays
-        return self.previous.y, self.state.y
-
-    def error_ratio(self, tolerance: Tolerance) -> Any:
-        """Norm of the error over the tolerance: a tensor, or a number where the step went through
-        NumPy."""
+    def ratios(self, tolerance: Tolerance) -> Tensor:
+        """Norm of the error over the tolerance, 0-dimensional; or that of every order, (k,)."""
         if self.ratio is not None:
             return self.ratio
-        return tolerance.ratio(self.estimate, *self._ends())
+        y0, y1 = self.previous.y, self.state.y
+        if self.orders is not None:
+            return tolerance.ratios(self.orders.errors, y0, y1)
+        return tolerance.ratio(self.estimate, y0, y1)
 
-    def order_ratios(self, tolerance: Tolerance) -> Any:
-        """The same of every order in `orders`: a tensor (k,), or a list of numbers."""
-        assert self.orders is not None
-        return tolerance.ratios(self.orders.errors, *self._ends())
-
-    def moved_ratio(self, tolerance: Tolerance) -> Any:
+    def moved_ratio(self, tolerance: Tolerance) -> Tensor:
         """The same of what the step moves the state by."""
-        y0, y1 = self._ends()
-        moved = y1 - y0
-        return tolerance.ratio(moved.detach() if isinstance(moved, Tensor) else moved, y0, y1)
+        y0, y1 = self.previous.y, self.state.y
+        return tolerance.ratio((y1 - y0).detach(), y0, y1)
+
+    def numbers(self, tolerance: Tolerance, moved: bool) -> list[float]:
+        """`ratios` of a step that went through NumPy, and `moved_ratio` if asked for."""
+        assert self.arrays is not None
+        y0, y1 = self.arrays
+        errors = [self.estimate] if self.orders is None else [*self.orders.errors]
+        if moved:
+            errors.append(y1 - y0)
+        return tolerance.numbers(errors, y0, y1)
 
     def dense_ratio(self, tolerance: Tolerance) -> Tensor:
         """By how much dense output misses what the step knows, over what it may: 0-dimensional, or
@@ -223,18 +221,21 @@ class Stepper:
         v, detail = self.velocity.of_held(state.t, state.y)
         return Anchor(state.t, state.y, v, detail)
 
-    def _either(self, state: State, t1: Any, run: Callable[[bool], T]) -> T:
-        """What `run` makes of a step to t1: in NumPy (called with True), or else in tensors."""
+    def _either(
+        self, state: State, t1: Any, in_arrays: Callable[..., T], in_tensors: Callable[..., T],
+        *arguments: Any,
+    ) -> T:  # fmt: skip
+        """A step from the state to t1 by the one function or the other; see `small_states`."""
         velocity = self.velocity
         one_time = not (isinstance(t1, Tensor) or isinstance(state.t, Tensor))
         if one_time and velocity.takes_numbers(state.y):
             velocity.begin_numbers()
             try:
-                found: T = velocity.silently(run, True)
+                found: T = velocity.silently(in_arrays, *arguments)
                 return found
             except NeedsTensors:
                 velocity.give_up_numbers()
-        return run(False)
+        return in_tensors(*arguments)
 
     def step(self, state: State, t1: float, *, is_last: bool = False) -> StepResult:
         """Advance `state` to time t1 (either direction).
@@ -298,7 +299,8 @@ class Stepper:
     def _variable_order(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
         if abs(t1 - state.t) < SHORTEST * math.ulp(state.t):
             return self._started_anew(method, state, t1)
-        return self._either(state, t1, functools.partial(self._run_adams, method, state, t1))
+        ways = self._adams_of_arrays, self._adams_of_tensors
+        return self._either(state, t1, *ways, method, state, t1)
 
     def _started_anew(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
         """A step that is too short for order 1, by Runge-Kutta."""
@@ -310,44 +312,56 @@ class Stepper:
         result.spread = None  # of stages, which limits of variable order say nothing of
         return result
 
-    def _run_adams(
-        self, method: VariableOrderMethod, state: State, t1: float, in_numpy: bool
-    ) -> StepResult:
-        start = self.start(state, in_numpy=in_numpy)
+    def _adams_of_tensors(
+        self, method: VariableOrderMethod, state: State, t1: float
+    ) -> StepResult:  # fmt: skip
+        start = self.start(state)
         known = _looked_back_on(method, state, start)
-        t0, y0, h = state.t, state.y, t1 - state.t
-        k = min(state.order, len(known))
-        weights = interval_weights([a.t for a in known[::-1]], t0, t1, k, method.max_order)
-        recent = known[::-1][: len(weights.positions)]
-        arrays: tuple[np.ndarray, np.ndarray] | None = None
-        if in_numpy:
-            own = array_of(y0)
-            table: Any = weights.table.astype(own.dtype, copy=False)
-            rows: Any = self._velocity_rows(state.history, known)[: 1 + len(recent)]
-            predicted = attempt.predicted(table, own, rows[1:], h)
-            v1 = self.velocity.of_array(t1, predicted, held=True)
-            rows[0] = v1.reshape(-1)
-            y1, errors = attempt.corrected(table, own, rows, h)
-            arrays = own, y1
-            y1 = torch.from_numpy(y1)
-        else:
-            table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
-            rows = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
-            predicted = attempt.predicted(table, y0, rows, h)
-            v1, _ = self.velocity.of_held(t1, predicted)
-            rows = torch.cat((v1.reshape(1, -1), rows))
-            y1, errors = attempt.corrected(table, y0, rows, h)
+        weights = _weights_to(t1, method, state, known)
+        y0, h = state.y, t1 - state.t
+        recent = known[: -len(weights.positions) - 1 : -1]
+        table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
+        rows = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
+        predicted = attempt.predicted(table, y0, rows, h)
+        v1, _ = self.velocity.of_held(t1, predicted)
+        rows = torch.cat((v1.reshape(1, -1), rows))
+        y1, errors = attempt.corrected(table, y0, rows, h)
+        return self._adams_result(state, start, known, weights, predicted, v1, t1, y1, errors)
+
+    def _adams_of_arrays(
+        self, method: VariableOrderMethod, state: State, t1: float
+    ) -> StepResult:  # fmt: skip
+        start = self.start(state, in_numpy=True)
+        known = _looked_back_on(method, state, start)
+        weights = _weights_to(t1, method, state, known)
+        y0, h = array_of(state.y), t1 - state.t
+        table = weights.table.astype(y0.dtype, copy=False)
+        rows = self._velocity_rows(state.history, known)[: 1 + len(weights.positions)]
+        predicted = attempt.predicted(table, y0, rows[1:], h)
+        v1 = self.velocity.of_array(t1, predicted, held=True)
+        rows[0] = v1.reshape(-1)
+        y1, errors = attempt.corrected(table, y0, rows, h)
+        result = self._adams_result(
+            state, start, known, weights, predicted, v1, t1, torch.from_numpy(y1), errors
+        )
+        result.arrays = y0, y1
+        return result
+
+    def _adams_result(
+        self, state: State, start: Anchor, known: tuple[Anchor, ...], weights: IntervalWeights,
+        predicted: Any, v1: Any, t1: float, y1: Tensor, errors: Any,
+    ) -> StepResult:  # fmt: skip
+        k = weights.order
 
         def segment(_: StepResult) -> Segment:
             nodes = [1.0, *weights.positions[:k].tolist()]
-            own = [tensor_of(v1), *(a.v for a in recent[:k])]
-            return Segment(t0, t1, y0, own, lagrange_weights(nodes), y1)
+            own = [tensor_of(v1), *(a.v for a in known[: -k - 1 : -1])]
+            return Segment(state.t, t1, state.y, own, lagrange_weights(nodes), y1)
 
         twin = self._twin(lambda: Anchor(t1, tensor_of(predicted), tensor_of(v1)))
         return StepResult(
             State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1, segment, start,
             state, OrderErrors(weights, errors), spread=_between_twins(state, start),
-            arrays=arrays,
         )  # fmt: skip
 
     def _velocity_rows(self, history: tuple[Anchor, ...], known: tuple[Anchor, ...]) -> np.ndarray:
@@ -447,10 +461,8 @@ class Stepper:
         """`count` sweeps over an interval, compiled or not, in NumPy or in tensors; arguments as of
         `attempt.guessed`."""
         if not (self.compiled is not None or self.corrects or method.converged):
-            run = functools.partial(
-                self._run_sweeps, method, state, t1, from_, v0, old, guess, count
-            )
-            return self._either(state, t1, run)
+            ways = self._sweeps_of_arrays, self._sweeps_of_tensors
+            return self._either(state, t1, *ways, method, state, t1, from_, v0, old, guess, count)
         v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
         t0, y0, last = state.t, state.y, state.last
         rule = self._rule_tensors(method, y0)
@@ -466,31 +478,21 @@ class Stepper:
         if compiled is not None and compiled.known:
             return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width, *numbers))
         before = counts(self.velocity)
-        done = self._run_sweeps(method, state, t1, from_, v0, old, guess, count, False, seen)
+        done = self._sweeps_of_tensors(method, state, t1, from_, v0, old, guess, count, seen)
         if compiled is not None:
             compiled.measure(before)
         return done
 
-    def _run_sweeps(
+    def _sweeps_of_tensors(
         self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
-        guess: Any, count: int, in_numpy: bool, seen: SeenTimes | None = None,
+        guess: Any, count: int, seen: SeenTimes | None = None,
     ) -> Swept:  # fmt: skip
-        """The same, not compiled."""
-        t0, last, velocity = state.t, state.last, self.velocity
+        t0, y0, last, velocity = state.t, state.y, state.last, self.velocity
+        v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
         h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
-        as_here = array_of if in_numpy else tensor_of
-        y0, v0, old, guess = (None if x is None else as_here(x) for x in (state.y, v0, old, guess))
+        rule = self._rule_tensors(method, y0)
         if from_ == "constant" and v0 is None:
-            if in_numpy:
-                v0 = velocity.of_array(t0, y0, held=True)
-            else:
-                v0, _ = velocity.of_held(t0, y0)
-        rule = (
-            attempt.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
-            if in_numpy
-            else self._rule_tensors(method, y0)
-        )
-        nodes = velocity.nodes_of_arrays if in_numpy else velocity.nodes
+            v0, _ = velocity.of_held(t0, y0)
         start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
         earlier: Any = None
         if seen is not None and from_ == "constant" and rule.has_left:
@@ -499,8 +501,27 @@ class Stepper:
             values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
         else:
             values, previous, earlier, v0 = attempt.sweeps(
-                rule, nodes, t0, h, y0, v0, start, count, seen
+                rule, velocity.nodes, t0, h, y0, v0, start, count, seen
             )
+        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
+        return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
+
+    def _sweeps_of_arrays(
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int,
+    ) -> Swept:  # fmt: skip
+        t0, last, velocity = state.t, state.last, self.velocity
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        y0 = array_of(state.y)
+        v0 = None if v0 is None else array_of(v0)
+        old = None if old is None else array_of(old)
+        rule = attempt.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
+        if from_ == "constant" and v0 is None:
+            v0 = velocity.of_array(t0, y0, held=True)
+        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
+        values, previous, earlier, v0 = attempt.sweeps(
+            rule, velocity.nodes_of_arrays, t0, h, y0, v0, start, count
+        )
         y1, error = attempt.swept(rule, h, y0, values, previous, guess)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
 
@@ -630,17 +651,14 @@ class Stepper:
         if compiled is not None and compiled.known:
             return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
         if compiled is None:
-            return self._either(state, t1, functools.partial(self._run_stages, tableau, state, t1))
+            ways = self._stages_of_arrays, self._stages_of_tensors
+            return self._either(state, t1, *ways, tableau, state, t1)
         before = counts(self.velocity)
-        result = self._run_stages(tableau, state, t1, False)
+        result = self._stages_of_tensors(tableau, state, t1)
         compiled.measure(before)
         return result
 
-    def _run_stages(
-        self, tableau: Tableau, state: State, t1: float, in_numpy: bool
-    ) -> StepResult:  # fmt: skip
-        if in_numpy:
-            return self._stages_of_arrays(tableau, state, t1)
+    def _stages_of_tensors(self, tableau: Tableau, state: State, t1: Any) -> StepResult:
         velocity, y0 = self.velocity, state.y
         h: Any = t1 - state.t
         start = self.start(state)
@@ -656,87 +674,122 @@ class Stepper:
         return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
 
     def _stages_of_arrays(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        h, own, f = t1 - state.t, array_of(state.y), self.velocity.of_array
+        h, y0, f = t1 - state.t, array_of(state.y), self.velocity.of_array
         start = self.start(state, in_numpy=True)
-        v0, shape, flat = array_of(start.v), own.shape, own
-        if own.ndim > 1:
-            flat, v0 = own.reshape(-1), v0.reshape(-1)
+        v0, shape, flat = array_of(start.v), y0.shape, y0
+        if y0.ndim > 1:
+            flat, v0 = y0.reshape(-1), v0.reshape(-1)
 
             def f(t: float, y: np.ndarray, held: bool = False) -> np.ndarray:
                 return self.velocity.of_array(t, y.reshape(shape), held).reshape(-1)
 
-        sums = ArraySums(attempt.stage_table(tableau, own.dtype), flat, h)
+        sums = ArraySums(attempt.stage_table(tableau, y0.dtype), flat, h)
         y1, error = attempt.stages(tableau, f, state.t, t1, h, v0, sums)
         velocities = sums.velocities
-        if own.ndim > 1:
+        if y0.ndim > 1:
             y1, velocities = y1.reshape(shape), velocities.reshape(-1, *shape)
             error = None if error is None else error.reshape(shape)
         result = self._staged(
-            tableau, state, t1, start, torch.from_numpy(y1), torch.from_numpy(velocities), error,
-            None,
-        )  # fmt: skip
-        result.arrays = own, y1
+            tableau, state, t1, start, torch.from_numpy(y1), velocities, error, None
+        )
+        result.arrays = y0, y1
         return result
 
     def _staged(
-        self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
-        velocities: Sequence[Tensor] | Tensor, error: Any, detail: Any, ratio: Tensor | None = None,
+        self, tableau: Tableau, state: State, t1: Any, start: Anchor, y1: Tensor, velocities: Any,
+        error: Any, detail: Any, ratio: Tensor | None = None,
     ) -> StepResult:  # fmt: skip
-        t0, y0, h = state.t, state.y, t1 - state.t
+        """The result of stages that are done; velocities: as of `Stages`."""
+        stages = Stages(self, tableau, state, t1, velocities)
         end: Anchor | None = None
         twin: Callable[[], Anchor] | None = None
         if tableau.first_same_as_last:
-            end = Anchor(t1, y1, velocities[-1], detail)
+            end = Anchor(t1, y1, tensor_of(velocities[-1]), detail)
         elif tableau.c[-1] == 1.0:
-            twin = self._twin(
-                lambda: Anchor(
-                    t1, along(y0, combine(tableau.a[-1], velocities[:-1]), h), velocities[-1]
-                )
-            )
-
-        known: list[Tensor] = []
-
-        def evaluated(result: StepResult) -> list[Tensor]:
-            if not known:
-                known.extend(velocities)
-                if not tableau.first_same_as_last:
-                    anchor = self.start(result.state)  # shared with the next interval
-                    result.state = replace(result.state, anchor=anchor)
-                    known.append(anchor.v)
-                for node, row in tableau.extra:
-                    inner = along(y0, combine(row, known), h)
-                    known.append(self.velocity(t0 + node * h, inner)[0])
-            return known
-
-        def segment(result: StepResult) -> Segment:
-            weights, degree = polynomial_weights(tableau.dense), tableau.dense.shape[1]
-            return Segment(t0, t1, y0, evaluated(result), weights, degree=degree)
-
-        def misses(result: StepResult) -> list[Tensor]:
-            size: Any = h
-            if isinstance(size, Tensor):
-                size = size.to(y0.real.dtype)
-            # f is evaluated with its graph, which dense output needs; the misses have none
-            found = [v.detach() for v in evaluated(result)]
-            return [combine(row, found) * size for row in tableau.misses]
-
-        spread = _between_twins(state, start)
-        if tableau.probe is not None:
-            v_weights, y_weights = tableau.probe
-
-            def spread() -> tuple[Tensor, Tensor]:
-                return combine(y_weights, velocities) * h, combine(v_weights, velocities)
-
+            twin = self._twin(stages.twin)
         return StepResult(
-            State(t1, y1, end, twin=twin), error, tableau.error_order, segment, start, state,
-            spread=spread, ratio=ratio, make_misses=misses if tableau.misses else None,
+            State(t1, y1, end, twin=twin), error, tableau.error_order, stages.segment, start, state,
+            spread=_between_twins(state, start) if tableau.probe is None else stages.spread,
+            ratio=ratio, make_misses=stages.misses if tableau.misses else None,
         )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Stages:
+    """What may be asked of a Runge-Kutta step that is done.
+
+    velocities: of its stages, a sequence of tensors or one array (s, *shape).
+    """
+
+    stepper: Stepper
+    tableau: Tableau
+    state: State
+    t1: Any
+    velocities: Any
+    _known: list[Tensor] | None = None
+
+    def _stages(self) -> Sequence[Tensor]:
+        found: Sequence[Tensor] = tensor_of(self.velocities)
+        return found
+
+    def twin(self) -> Anchor:
+        """The last stage's evaluation, of a method that makes it at the end of the step."""
+        *earlier, last = self._stages()
+        h = self.t1 - self.state.t
+        return Anchor(self.t1, along(self.state.y, combine(self.tableau.a[-1], earlier), h), last)
+
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """`StepResult.spread`, of a tableau with a probe."""
+        assert self.tableau.probe is not None
+        v_weights, y_weights = self.tableau.probe
+        velocities, h = tuple(self._stages()), self.t1 - self.state.t
+        return combine(y_weights, velocities) * h, combine(v_weights, velocities)
+
+    def _evaluated(self, result: StepResult) -> list[Tensor]:
+        """All velocities that dense output is made of."""
+        if self._known is None:
+            t0, y0, h = self.state.t, self.state.y, self.t1 - self.state.t
+            known = list(self._stages())
+            if not self.tableau.first_same_as_last:
+                anchor = self.stepper.start(result.state)  # shared with the next interval
+                result.state = replace(result.state, anchor=anchor)
+                known.append(anchor.v)
+            for node, row in self.tableau.extra:
+                inner = along(y0, combine(row, known), h)
+                known.append(self.stepper.velocity(t0 + node * h, inner)[0])
+            self._known = known
+        return self._known
+
+    def segment(self, result: StepResult) -> Segment:
+        """The step's dense output."""
+        dense = self.tableau.dense
+        velocities, weights = self._evaluated(result), polynomial_weights(dense)
+        return Segment(
+            self.state.t, self.t1, self.state.y, velocities, weights, degree=dense.shape[1]
+        )
+
+    def misses(self, result: StepResult) -> list[Tensor]:
+        """By how much dense output misses what the step knows, see `Tableau.misses`."""
+        size: Any = self.t1 - self.state.t
+        if isinstance(size, Tensor):
+            size = size.to(self.state.y.real.dtype)
+        # f is evaluated with its graph, which dense output needs; the misses have none
+        found = [v.detach() for v in self._evaluated(result)]
+        return [combine(row, found) * size for row in self.tableau.misses]
 
 
 def _looked_back_on(method: VariableOrderMethod, state: State, start: Anchor) -> tuple[Anchor, ...]:
     """The anchors of a step of variable order, `start` the last of them."""
     # nothing looks at the states of earlier anchors, which need not be kept
     return (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
+
+
+def _weights_to(
+    t1: float, method: VariableOrderMethod, state: State, known: tuple[Anchor, ...]
+) -> IntervalWeights:
+    times = [anchor.t for anchor in known[::-1]]
+    order = min(state.order, len(known))
+    return interval_weights(times, state.t, t1, order, method.max_order)
 
 
 def _compiled_stages(
