@@ -51,7 +51,7 @@ class _Traced(Velocity):
         self, func: Any, further: tuple[Any, ...], layout: StateLayout, copies: bool
     ) -> None:
         self.layout, self.window, self._keeps = layout, None, False
-        self._ones = (1,) * layout.rank
+        self._column = (-1, *(1,) * layout.rank)
         plain = (lambda t, y: func(t, y, *further)) if further else func
         self._plain = (lambda t, y: _copied(plain(t, y))) if copies else plain
 

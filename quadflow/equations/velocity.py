@@ -226,7 +226,7 @@ class Velocity:
         self._keeps = not (layout.joined or self._detailed or layout.dtype is not layout.func_dtype)
         # for several nodes together, where no detail is kept
         self._plain = func if callable(func) else lambda t, y: func.evaluate(t, y)[0]
-        self._ones = (1,) * layout.rank
+        self._column = (-1, *(1,) * layout.rank)  # of several times
         self._numbers = np.float64 if layout.time_dtype is torch.float64 else np.float32
         self._same = layout.kind is Tensor and layout.dtype is layout.func_dtype
         # what func returned in the step that goes through NumPy; and what is yet to be returned
@@ -318,16 +318,19 @@ class Velocity:
         """`nodes` of states (n, *shape) and times (n,) in arrays, likewise: (n, *shape)."""
         if self.window is not None:
             times = times.clip(*self.window)
-        when, together = torch.from_numpy(times.astype(self._numbers)), torch.from_numpy(states)
+        times = times.astype(self._numbers, copy=False)
+        together = torch.from_numpy(states)
         if self.mode == "auto":
-            self.mode = self._outside(find_mode, self, when, together)
+            self.mode = self._outside(find_mode, self, torch.from_numpy(times), together)
         self.nfe += len(states)
         if self.mode != "broadcast" or self._guard.first or not self._same:
             self.calls += len(states) if self.mode == "loop" else 1
+            when = torch.from_numpy(times)
             value = self._outside(self.evaluate_nodes, self.mode, when, together)
             return self._number(value, states)
         self.calls += 1
-        value = self._outside(self._plain, when.view(-1, *self._ones), together)
+        when = torch.from_numpy(times.reshape(self._column))
+        value = self._outside(self._plain, when, together)
         if together._version:
             self._guard.refuse()
         return self._number(value, states, 1)
@@ -399,7 +402,7 @@ class Velocity:
             value = torch.func.vmap(self._plain)(times, layout.split(states, 1))
         else:
             if times.dim() == 1:
-                times = times.view(-1, *self._ones)
+                times = times.view(self._column)
             value = self._plain(times, layout.split(states, 1))
         if self._keeps and isinstance(value, Tensor):
             value = self._own(value, states, getrefcount(value))

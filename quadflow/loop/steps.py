@@ -17,10 +17,12 @@ from torch import Tensor
 from ..control.control import StepController, Tolerance, first_step, worth_a_sweep
 from ..control.lookout import ABOUT, Lookout
 from ..control.time_rounding import TimeRounding
+from ..equations.small_states import array_of
 from ..equations.velocity import Velocity
 from ..errors import StiffnessWarning, real_number
 from ..host import worst
 from ..observe.stiffness import StiffnessMonitor
+from ..plans.interpolants import Anchor
 from ..plans.registry import Method, StagesMethod, VariableOrderMethod
 from ..plans.step import NotContracting, State, Stepper, StepResult
 from ..plans.variable_order import SUDDEN, OrderControl
@@ -302,18 +304,31 @@ class AdaptiveSteps(Steps):
         if limits.initial_step is not None:
             size = limits.initial_step
         else:
-            size = first_step(
-                lambda t, y: stepper.velocity(t, y)[0], state.t, state.y, start.v, self._sign,
-                # the end: a landing before it may be as near as rounding
-                abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
-                self.tolerance, leap=self._lookout.longest_leap,
-            )  # fmt: skip
+            size = stepper.either(state, state.t, self._first_of_arrays, self._first_size, start)
             size = max(min(size, self._lookout.longest), 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
         if self._rounding.amplifies(state.t):
             self._rounding.measure(state.t, state.y, self._size, self._sign)
             self._rounding.read(worst(torch.stack([*self._rounding.pending])))
             stepper.corrects = self._rounding.corrects
+
+    def _first_size(self, start: Anchor) -> float:
+        velocity = self.stepper.velocity
+        return self._first_step(lambda t, y: velocity(t, y)[0], start.y, start.v)
+
+    def _first_of_arrays(self, start: Anchor) -> float:
+        y0, v0 = array_of(start.y), array_of(start.v)
+        return self._first_step(self.stepper.velocity.of_array, y0, v0)
+
+    def _first_step(self, velocity: Callable[[Any, Any], Any], y0: Any, v0: Any) -> float:
+        t0 = self.state.t
+        # to the end: a landing before it may be as near as rounding
+        span, order = abs(self._landings[-1].t - t0), self.stepper.method.error_order or 1
+        size: float = first_step(
+            velocity, t0, y0, v0, self._sign, span, order, self.tolerance,
+            leap=self._lookout.longest_leap,
+        )  # fmt: skip
+        return size
 
     def _enter(self) -> None:
         self._entered = True

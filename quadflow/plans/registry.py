@@ -57,7 +57,7 @@ class Method:
         are rounded to eps: itself."""
         return self
 
-    @property
+    @functools.cached_property
     def widest_gap(self) -> float:
         """The longest part of a step within which f is not evaluated: 1 where it is at the ends
         alone."""
@@ -135,7 +135,7 @@ class SweepsMethod(Method):
     most_sweeps: int = 0
     family: Callable[[int], QuadratureRule] | None = None
 
-    @property
+    @functools.cached_property
     def widest_gap(self) -> float:
         return _widest_gap(self.rule.nodes)
 
@@ -218,7 +218,7 @@ class StagesMethod(Method):
 
     tableau: Tableau
 
-    @property
+    @functools.cached_property
     def widest_gap(self) -> float:
         return _widest_gap(self.tableau.c)
 

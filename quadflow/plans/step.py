@@ -210,18 +210,32 @@ class Stepper:
     _derivatives: dict[Any, Tensor] = field(default_factory=dict)
     _weights: WeightFunction | None = None
     _rows: tuple[Any, np.ndarray] = (None, np.empty((0, 0)))
+    _kept: tuple[Any, Any, Any, Any] = (None, None, None, None)
 
     def start(self, state: State, *, in_numpy: bool = False) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
         if state.anchor is not None:
             return state.anchor
         if in_numpy:
-            known = self.velocity.of_array(state.t, array_of(state.y), held=True)
-            return Anchor(state.t, state.y, torch.from_numpy(known))
+            known = self.velocity.of_array(state.t, self._array(state.y), held=True)
+            return Anchor(state.t, state.y, self._tensor(known))
         v, detail = self.velocity.of_held(state.t, state.y)
         return Anchor(state.t, state.y, v, detail)
 
-    def _either(
+    def _tensor(self, x: Any) -> Any:
+        """`tensor_of`, whose array will be wanted again in the next step."""
+        if not isinstance(x, np.ndarray):
+            return x
+        tensor = torch.from_numpy(x)
+        self._kept = (*self._kept[2:], tensor, x)
+        return tensor
+
+    def _array(self, x: Tensor) -> np.ndarray:
+        """`array_of`, of a tensor that `_tensor` has made just now or another."""
+        kept = self._kept
+        return kept[1] if x is kept[0] else kept[3] if x is kept[2] else array_of(x)
+
+    def either(
         self, state: State, t1: Any, in_arrays: Callable[..., T], in_tensors: Callable[..., T],
         *arguments: Any,
     ) -> T:  # fmt: skip
@@ -300,7 +314,7 @@ class Stepper:
         if abs(t1 - state.t) < SHORTEST * math.ulp(state.t):
             return self._started_anew(method, state, t1)
         ways = self._adams_of_arrays, self._adams_of_tensors
-        return self._either(state, t1, *ways, method, state, t1)
+        return self.either(state, t1, *ways, method, state, t1)
 
     def _started_anew(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
         """A step that is too short for order 1, by Runge-Kutta."""
@@ -334,7 +348,7 @@ class Stepper:
         start = self.start(state, in_numpy=True)
         known = _looked_back_on(method, state, start)
         weights = _weights_to(t1, method, state, known)
-        y0, h = array_of(state.y), t1 - state.t
+        y0, h = self._array(state.y), t1 - state.t
         table = weights.table.astype(y0.dtype, copy=False)
         rows = self._velocity_rows(state.history, known)[: 1 + len(weights.positions)]
         predicted = attempt.predicted(table, y0, rows[1:], h)
@@ -342,7 +356,7 @@ class Stepper:
         rows[0] = v1.reshape(-1)
         y1, errors = attempt.corrected(table, y0, rows, h)
         result = self._adams_result(
-            state, start, known, weights, predicted, v1, t1, torch.from_numpy(y1), errors
+            state, start, known, weights, predicted, v1, t1, self._tensor(y1), errors
         )
         result.arrays = y0, y1
         return result
@@ -367,7 +381,7 @@ class Stepper:
     def _velocity_rows(self, history: tuple[Anchor, ...], known: tuple[Anchor, ...]) -> np.ndarray:
         """Velocities of anchors, newest first, below a row that is free: (1 + known, numel). Those
         of the step before are found again, where `history` is what it knew."""
-        own, (before, rows) = array_of(known[-1].v).reshape(-1), self._rows
+        own, (before, rows) = self._array(known[-1].v).reshape(-1), self._rows
         fresh = np.empty((1 + len(known), own.size), own.dtype)
         fresh[1] = own
         if before is history and history:
@@ -423,8 +437,8 @@ class Stepper:
         anchor = known
         if anchor is None and done.v0 is not None:
             anchor = Anchor(t0, y0, tensor_of(done.v0))
-        y1, values = tensor_of(done.y1), tensor_of(done.values)
-        arrays = (y0.numpy(), done.y1) if isinstance(done.y1, np.ndarray) else None
+        y1, values = self._tensor(done.y1), self._tensor(done.values)
+        arrays = (self._array(y0), done.y1) if isinstance(done.y1, np.ndarray) else None
 
         def refine() -> StepResult:
             more = self._swept(
@@ -462,7 +476,7 @@ class Stepper:
         `attempt.guessed`."""
         if not (self.compiled is not None or self.corrects or method.converged):
             ways = self._sweeps_of_arrays, self._sweeps_of_tensors
-            return self._either(state, t1, *ways, method, state, t1, from_, v0, old, guess, count)
+            return self.either(state, t1, *ways, method, state, t1, from_, v0, old, guess, count)
         v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
         t0, y0, last = state.t, state.y, state.last
         rule = self._rule_tensors(method, y0)
@@ -512,9 +526,9 @@ class Stepper:
     ) -> Swept:  # fmt: skip
         t0, last, velocity = state.t, state.last, self.velocity
         h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
-        y0 = array_of(state.y)
+        y0 = self._array(state.y)
         v0 = None if v0 is None else array_of(v0)
-        old = None if old is None else array_of(old)
+        old = None if old is None else self._array(old)
         rule = attempt.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
         if from_ == "constant" and v0 is None:
             v0 = velocity.of_array(t0, y0, held=True)
@@ -652,7 +666,7 @@ class Stepper:
             return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
         if compiled is None:
             ways = self._stages_of_arrays, self._stages_of_tensors
-            return self._either(state, t1, *ways, tableau, state, t1)
+            return self.either(state, t1, *ways, tableau, state, t1)
         before = counts(self.velocity)
         result = self._stages_of_tensors(tableau, state, t1)
         compiled.measure(before)
@@ -674,9 +688,9 @@ class Stepper:
         return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
 
     def _stages_of_arrays(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        h, y0, f = t1 - state.t, array_of(state.y), self.velocity.of_array
+        h, y0, f = t1 - state.t, self._array(state.y), self.velocity.of_array
         start = self.start(state, in_numpy=True)
-        v0, shape, flat = array_of(start.v), y0.shape, y0
+        v0, shape, flat = self._array(start.v), y0.shape, y0
         if y0.ndim > 1:
             flat, v0 = y0.reshape(-1), v0.reshape(-1)
 
@@ -689,9 +703,7 @@ class Stepper:
         if y0.ndim > 1:
             y1, velocities = y1.reshape(shape), velocities.reshape(-1, *shape)
             error = None if error is None else error.reshape(shape)
-        result = self._staged(
-            tableau, state, t1, start, torch.from_numpy(y1), velocities, error, None
-        )
+        result = self._staged(tableau, state, t1, start, self._tensor(y1), velocities, error, None)
         result.arrays = y0, y1
         return result
 
@@ -704,7 +716,7 @@ class Stepper:
         end: Anchor | None = None
         twin: Callable[[], Anchor] | None = None
         if tableau.first_same_as_last:
-            end = Anchor(t1, y1, tensor_of(velocities[-1]), detail)
+            end = Anchor(t1, y1, self._tensor(velocities[-1]), detail)
         elif tableau.c[-1] == 1.0:
             twin = self._twin(stages.twin)
         return StepResult(
