@@ -304,7 +304,7 @@ class PerSampleSteps(Steps):
         """
         y0, y1 = result.previous.y, result.state.y
         with torch.no_grad():
-            wanted = [result.error_ratio(self.tolerance)]
+            wanted = [result.ratios(self.tolerance)]
             if leaps:
                 wanted.append(self.tolerance.ratio(y1 - y0, y0, y1))
         wanted += self._rounding.pending
