@@ -39,7 +39,7 @@ def takes(y: Tensor) -> bool:
     return (
         type(y) is Tensor
         and y.is_cpu
-        and 0 < y.dim()
+        and y.dim() > 0
         and y.numel() <= MOST_ENTRIES
         and not y.requires_grad
         and not in_transform()

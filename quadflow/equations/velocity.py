@@ -67,13 +67,7 @@ class StateLayout:
         parts = list(self._parts(y0))
         if not parts:
             raise ValueError(f"y0 is an empty {self.kind.__name__}: give at least one tensor")
-        self.names = (
-            [f"[{key!r}]" for key in self.keys]
-            if self.kind is dict
-            else [f"[{i}]" for i in range(len(parts))]
-            if self.kind is tuple
-            else [""]
-        )
+        self.names = self._labels(len(parts))
         for label, part in zip(self.names, parts, strict=True):
             name = f"y0{label}"
             if not isinstance(part, Tensor):
@@ -120,6 +114,12 @@ class StateLayout:
             )
         self.device: torch.device = parts[0].device
         self.time_dtype = torch.empty((), dtype=self.dtype).real.dtype
+
+    def _labels(self, count: int) -> list[str]:
+        """What messages call the parts, behind the name of the whole."""
+        if self.kind is dict:
+            return [f"[{key!r}]" for key in self.keys]
+        return [f"[{i}]" for i in range(count)] if self.kind is tuple else [""]
 
     @property
     def joined(self) -> bool:
@@ -252,19 +252,18 @@ class Velocity:
         if self._detailed:
             value, detail = self.func.evaluate(t, layout.split(seen))
         else:
-            if isinstance(t, Tensor):  # func may do with it as it likes
-                time = t.to(layout.time_dtype, copy=True)
-            else:
-                time = self._time(t)
+            time = self._time(t)
             value, detail = self.func(time, layout.split(seen)), None
             if self._keeps and isinstance(value, Tensor):
                 value = self._own(value, seen, getrefcount(value))
         self._guard.after(seen, mark)
         return self._checked(value, y, 0), detail
 
-    def _time(self, t: float) -> Tensor:
-        """A time as func sees it, within the window."""
+    def _time(self, t: Time) -> Tensor:
+        """A time as func sees it, which may do with it as it likes."""
         layout = self.layout
+        if isinstance(t, Tensor):
+            return t.to(layout.time_dtype, copy=True)
         if self.window is not None:
             t = min(max(t, self.window[0]), self.window[1])
         # a fill on the device, where a copy from the host would synchronise

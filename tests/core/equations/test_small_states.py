@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 
 import golden
 import pytest
-
-import quadflow as qf
 
 RECORDED = json.loads(golden.FILE.read_text(encoding="utf-8"))
 

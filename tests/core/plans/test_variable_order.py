@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from in_tensors import InTensors
 from torch import Tensor
 
 import quadflow as qf
