@@ -33,8 +33,7 @@ def takes(y: Tensor) -> bool:
     """Whether a step from the state y may go through NumPy.
 
     It may not where more than numbers is wanted of it (gradients in either direction, transforms of
-    torch.func) or where torch's operations are watched or replaced (dispatch modes, compilers); nor
-    in inference mode, where torch does not say whether func has written to its argument.
+    torch.func) or where torch's operations are watched or replaced (dispatch modes, compilers).
     """
     return (
         type(y) is Tensor
@@ -43,7 +42,6 @@ def takes(y: Tensor) -> bool:
         and y.numel() <= MOST_ENTRIES
         and not y.requires_grad
         and not in_transform()
-        and not torch.is_inference_mode_enabled()
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
         and not torch.compiler.is_compiling()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import VelocityError, nearest
 from ..host import worst
-from .ownership import Outputs, Untouched
+from .ownership import Outputs, Untouched, version
 from .probing import find_mode
 from .small_states import NeedsTensors, silence, takes, tensor_of
 
@@ -301,7 +301,7 @@ class Velocity:
         if self._guard.first or not self._same:
             return self._number(self._outside(self._of_tensors, time, state), y)
         value = self._outside(self._plain, time, state)
-        if state._version:
+        if version(state):
             self._guard.refuse()
         return self._number(value, y, 0)
 
@@ -330,7 +330,7 @@ class Velocity:
         self.calls += 1
         when = torch.from_numpy(times.reshape(self._column))
         value = self._outside(self._plain, when, together)
-        if together._version:
+        if version(together):
             self._guard.refuse()
         return self._number(value, states, 1)
 
