@@ -53,7 +53,7 @@ def timed(problem: str, method: str) -> dict[str, Any]:
         shapes.append(tuple(y.shape))
         return f(t, y)
 
-    how = {"method": method, "rtol": RTOL, "atol": ATOL}
+    how: dict[str, Any] = {"method": method, "rtol": RTOL, "atol": ATOL}
     stats = qf.solve(watched, y0, subject.span, **how).stats
     states = [y0.expand(shape).clone() for shape in shapes]
     t = torch.zeros((), dtype=y0.dtype)

@@ -168,7 +168,7 @@ def _step_checks() -> dict[str, Callable[[], bool]]:
     def agrees(name: str | qf.Method, ratio: Fraction) -> bool:
         if against_algebra(name, ratio=ratio):
             return False
-        with Watched():  # in tensors as well
+        with Watched():  # type: ignore[no-untyped-call]  # in tensors as well
             return not against_algebra(name, ratio=ratio)
 
     def black_boxes() -> bool:

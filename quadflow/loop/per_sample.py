@@ -291,7 +291,9 @@ class PerSampleSteps(Steps):
         least = 16 * np.spacing(np.abs(t1))  # where it was good enough, no shorter step is
         bounded = np.clip(np.maximum(seen, least), self.limits.min_step, self.limits.max_step)
         # that a step must be shorter than min_step is for `_check` to see
-        self._size = np.where(done, np.where(good, bounded, planned), self._size)
+        sizes: Array = np.where(good, bounded, planned)
+        assert self._size is not None
+        self._size = np.where(done, sizes, self._size)
         self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
         self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
 

@@ -246,7 +246,7 @@ def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> Rule
     """The rule's tensors for a state `like` this one. estimated: an error is to be estimated."""
     arrays = rule_arrays(rule, np.dtype(np.float64), estimated)
     dtypes = {"nodes": torch.float64, "exponents": like.real.dtype}
-    tensors = {
+    tensors: dict[str, Any] = {
         name: torch.tensor(value).to(like.device, dtypes.get(name, like.dtype))
         for name, value in vars(arrays).items()
         if isinstance(value, np.ndarray)
