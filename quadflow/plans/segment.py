@@ -130,12 +130,8 @@ class Segment:
 
 @functools.lru_cache(maxsize=64)
 def _legendre_fold(nodes: tuple[float, ...]) -> np.ndarray:
-    return _folded(nodes)
-
-
-def _folded(nodes: ArrayLike) -> np.ndarray:
-    """Legendre coefficients on [0, 1] of the Lagrange basis of nodes: (n, n), row j for l_j."""
-    n = np.size(nodes)
+    """Legendre coefficients of the Lagrange basis of nodes in [0, 1]: (n, n), row j for l_j."""
+    n = len(nodes)
     points, weights = gauss_arrays(n)
     basis = lagrange_matrix(nodes, points)  # (q, j)
     legendre = np.polynomial.legendre.legvander(2 * points - 1, n - 1)  # (q, k)
@@ -151,7 +147,7 @@ def _legendre_integrals(theta: Any, n: int) -> list[Any]:
     return [theta] + [(values[k + 1] - values[k - 1]) / (2 * (2 * k + 1)) for k in range(1, n)]
 
 
-def _combined(matrix: np.ndarray, values: Sequence[np.ndarray]) -> np.ndarray:
+def _combined(matrix: np.ndarray, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """matrix (m, n) times n rows (T,), elementwise: (m, T)."""
     total: np.ndarray = matrix[:, :1] * values[0]
     for column, value in zip(matrix.T[1:], values[1:], strict=True):
@@ -189,8 +185,10 @@ class LagrangeWeights:
     def columns(self, thetas: np.ndarray) -> np.ndarray:
         """The weights (m, T) at θ (T,); each column is the same whatever the others are."""
         points = np.asarray(self._nodes, dtype=np.float64)
-        outside = points.min() < 0 or points.max() > 1
-        matrix = _folded(points) if outside else _legendre_fold(tuple(points.tolist()))
+        if points.min() < 0 or points.max() > 1:
+            rows = lagrange_integrals(points, thetas)
+            return rows.T if self._fold is None else _combined(self._fold.T, rows.T)
+        matrix = _legendre_fold(tuple(points.tolist()))
         if self._fold is not None:
             matrix = self._fold.T @ matrix
         return _combined(matrix, _legendre_integrals(thetas, len(points)))
