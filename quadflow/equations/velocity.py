@@ -301,7 +301,11 @@ class Velocity:
         if self._guard.first or not self._same:
             return self._number(self._outside(self._of_tensors, time, state), y)
         value = self._outside(self._plain, time, state)
-        if version(state):
+        try:
+            written = state._version
+        except RuntimeError:  # not counted in inference mode
+            written = 0
+        if written:
             self._guard.refuse()
         return self._number(value, y, 0)
 

@@ -256,16 +256,17 @@ class Stepper:
 
         is_last says that no interval follows, for plans that save an evaluation there.
         """
-        if isinstance(self.method, AnchorsMethod):
-            return self._anchors(self.method, state, t1, is_last)
-        if isinstance(self.method, VariableOrderMethod):
-            return self._variable_order(self.method, state, t1)
-        if isinstance(self.method, SweepsMethod):
+        method = self.method
+        if isinstance(method, StagesMethod):
+            return self._stages(method.tableau, state, t1)
+        if isinstance(method, SweepsMethod):
             if state.unfinished is not None:
-                return self._sweeps_of_samples(self.method, state, t1)
-            return self._sweeps(self.method, state, t1)
-        if isinstance(self.method, StagesMethod):
-            return self._stages(self.method.tableau, state, t1)
+                return self._sweeps_of_samples(method, state, t1)
+            return self._sweeps(method, state, t1)
+        if isinstance(method, VariableOrderMethod):
+            return self._variable_order(method, state, t1)
+        if isinstance(method, AnchorsMethod):
+            return self._anchors(method, state, t1, is_last)
         raise TypeError(f"{self.method!r} has no evaluation plan")
 
     def _twin(self, make: Callable[[], Anchor]) -> Callable[[], Anchor] | None:
