@@ -1,18 +1,20 @@
-"""What solvers of two checkouts add to the calls of f, measured in turns.
+"""What the solvers of several checkouts add to the calls of f, measured in turns.
 
 Overhead is the wall time of a solve less that of as many bare calls of f, on the same shapes. A
 process for each tree solves whenever it is asked to, one after the other, so that the machine's
-load hits both. Only the public API and the subjects of the benchmarks are used, so the trees may
+load hits all. Only the public API and the subjects of the benchmarks are used, so the trees may
 differ inside.
 
-`python -m quadflow.analysis.benchmarks.two_trees OLD [NEW] [--repeats N] [--out FILE.json]`
+`python -m quadflow.analysis.benchmarks.checkouts OLD [NEWER ...] [--repeats N] [--out FILE.json]`
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -26,6 +28,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 METHODS = ("dopri5", "gauss", "adams")
 RTOL, ATOL = 1e-6, 1e-8
@@ -40,31 +43,39 @@ def _subjects() -> Any:
     raise ImportError(f"this tree has its benchmarks' subjects in none of {SUBJECTS}")
 
 
+@functools.cache
+def _watched(problem: str, method: str) -> tuple[list[Tensor], int]:
+    """The states that a solve calls f with, and its number of tries."""
+    import quadflow as qf
+
+    subject, shapes = _subjects().subject(problem), []
+
+    def watched(t: Any, y: Tensor) -> Tensor:
+        shapes.append(y.shape)
+        return subject.torch_f(t, y)  # type: ignore[no-any-return]
+
+    stats = qf.solve(
+        watched, subject.y0, subject.span, method=method, rtol=RTOL, atol=ATOL
+    ).stats  # fmt: skip
+    states = {shape: subject.y0.expand(shape).clone() for shape in shapes}
+    return [states[shape] for shape in shapes], stats.accepted + stats.rejected
+
+
 def timed(problem: str, method: str) -> dict[str, Any]:
     """One solve in this process: its wall seconds, those of the bare calls, their number, and the
     number of tries."""
     import quadflow as qf
 
+    states, tries = _watched(problem, method)
     subject = _subjects().subject(problem)
-    f, y0 = subject.torch_f, subject.y0
-    shapes: list[tuple[int, ...]] = []
-
-    def watched(t: Any, y: Any) -> Any:
-        shapes.append(tuple(y.shape))
-        return f(t, y)
-
-    how: dict[str, Any] = {"method": method, "rtol": RTOL, "atol": ATOL}
-    stats = qf.solve(watched, y0, subject.span, **how).stats
-    states = [y0.expand(shape).clone() for shape in shapes]
-    t = torch.zeros((), dtype=y0.dtype)
+    f, t = subject.torch_f, torch.zeros((), dtype=subject.y0.dtype)
     began = time.perf_counter()
-    qf.solve(f, y0, subject.span, **how)
+    qf.solve(f, subject.y0, subject.span, method=method, rtol=RTOL, atol=ATOL)
     solved = time.perf_counter()
     for y in states:
         f(t, y)
     bare = time.perf_counter() - solved
-    tries = stats.accepted + stats.rejected
-    return {"wall": solved - began, "bare": bare, "calls": len(shapes), "tries": tries}
+    return {"wall": solved - began, "bare": bare, "calls": len(states), "tries": tries}
 
 
 def _serve() -> None:
@@ -102,43 +113,39 @@ def _asked(process: subprocess.Popen[str], problem: str, method: str) -> dict[st
 
 
 def measure(
-    old: Path, new: Path, repeats: int = 15, problems: Sequence[str] | None = None
+    trees: Sequence[Path], repeats: int = 15, problems: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """A row a problem and method: medians of the overheads of both trees in seconds a call, and
-    their ratio."""
+    """A row a problem and method: of every tree the median overhead in seconds a call, the calls,
+    and the overhead of the whole solve over that of the first tree."""
     rows = []
-    with served(old) as before, served(new) as after:
-        for problem in problems or _subjects().SCIENTIFIC:
-            for method in METHODS:
-                found: list[list[dict[str, Any]]] = [[], []]
-                for turn in range(repeats + 1):
-                    for process, kept in zip((before, after), found, strict=True):
-                        one = _asked(process, problem, method)
-                        if turn:  # the first warms up
-                            kept.append(one)
-                costs = [
-                    median(one["wall"] - one["bare"] for one in kept) / kept[0]["calls"]
-                    for kept in found
-                ]
-                calls = [kept[0]["calls"] for kept in found]
-                # of a whole solve: the number of calls is part of what a tree adds
-                ratio = costs[1] * calls[1] / (costs[0] * calls[0])
-                rows.append({
-                    "problem": problem, "method": method, "old": costs[0], "new": costs[1],
-                    "calls": calls, "ratio": ratio,
-                })  # fmt: skip
-                print(line(rows[-1]), flush=True)
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(served(tree.resolve())) for tree in trees]
+        for problem, method in itertools.product(problems or _subjects().SCIENTIFIC, METHODS):
+            found: list[list[dict[str, Any]]] = [[] for _ in trees]
+            for turn in range(repeats + 1):
+                for process, kept in zip(processes, found, strict=True):
+                    one = _asked(process, problem, method)
+                    if turn:  # the first warms up
+                        kept.append(one)
+            whole = [median(one["wall"] - one["bare"] for one in kept) for kept in found]
+            calls = [kept[0]["calls"] for kept in found]
+            rows.append({
+                "problem": problem, "method": method, "calls": calls,
+                "overhead": [w / n for w, n in zip(whole, calls, strict=True)],
+                "ratio": [w / whole[0] for w in whole],
+            })  # fmt: skip
+            print(line(rows[-1]), flush=True)
     return rows
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row of the table, in microseconds a call."""
-    old, new = 1e6 * row["old"], 1e6 * row["new"]
-    calls = "{} / {}".format(*row["calls"])
-    return (
-        f"| {row['problem']} | {row['method']} | {calls} | {old:.1f} | {new:.1f} "
-        f"| {row['ratio']:.2f} |"
-    )
+    """A row of the table, overheads in microseconds a call."""
+    cells = [
+        " / ".join(map(str, row["calls"])),
+        " / ".join(f"{1e6 * one:.1f}" for one in row["overhead"]),
+        " / ".join(f"{one:.2f}" for one in row["ratio"][1:]),
+    ]
+    return "| " + " | ".join([row["problem"], row["method"], *cells]) + " |"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -146,17 +153,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("old", type=Path, help="a checkout")
-    parser.add_argument("new", type=Path, nargs="?", default=Path(__file__).parents[2])
+    parser.add_argument("trees", type=Path, nargs="+", help="checkouts, the oldest first")
     parser.add_argument("--repeats", type=int, default=15, help="solves of each, median taken")
     parser.add_argument("--problem", action="append", help="instead of all seven")
     parser.add_argument("--out", type=Path, help="keep the rows here, as JSON")
     arguments = parser.parse_args(argv)
-    print("| problem | method | calls, old / new | old, µs a call | new | ratio of solves |")
-    print("|:--|:--|--:|--:|--:|--:|")
-    rows = measure(
-        arguments.old.resolve(), arguments.new.resolve(), arguments.repeats, arguments.problem
-    )
+    print("| problem | method | calls | overhead, µs a call | of a solve, over the first |")
+    print("|:--|:--|--:|--:|--:|")
+    rows = measure(arguments.trees, arguments.repeats, arguments.problem)
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
