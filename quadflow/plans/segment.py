@@ -37,11 +37,11 @@ def combine(weights: Sequence[float | Tensor], tensors: Sequence[Tensor]) -> Ten
 def along(y0: Any, v: Any, h: Any) -> Any:
     """y0 + h v, of tensors or arrays, for one step size or for one a sample (a tensor that
     broadcasts against v)."""
-    if isinstance(y0, np.ndarray):
-        return y0 + v * h
     if isinstance(h, Tensor):
         return torch.addcmul(y0, v, h.to(y0.real.dtype))
-    return torch.add(y0, v, alpha=h)
+    if isinstance(y0, Tensor):
+        return torch.add(y0, v, alpha=h)
+    return y0 + v * h
 
 
 @dataclass(frozen=True)
