@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import time
@@ -236,14 +237,21 @@ def _finish(
 
 
 class _Collector:
-    """Keeps what was asked for: states at the requested times, the steps, the dense output."""
+    """Keeps what was asked for: states at the requested times, the steps, the dense output.
+
+    Attributes:
+        steps: times of the accepted steps. segments: the dense output, where it is kept. count: how
+            many states there are.
+    """
 
     def __init__(
         self, times: list[float], sign: float, y0: Tensor, dense: bool, record: bool,
         clock: Clock | None,
     ) -> None:  # fmt: skip
         self.times, self.sign, self.record, self.clock = times, sign, record, clock
-        self.states, self.steps = [y0], [times[0]]
+        self._keys = [sign * when for when in times]  # ascending
+        self._parts, self.count = [y0.unsqueeze(0)], 1  # states, some of them in one tensor
+        self.steps = [times[0]]
         self.stopped: list[float] = []
         self._stop: Tensor | None = None
         self.segments: list[Segment] | None = [] if dense else None
@@ -252,14 +260,13 @@ class _Collector:
         """Whether a step between these times would be looked at inside."""
         if self.segments is not None:
             return True
-        upcoming = len(self.states)
-        return upcoming < len(self.times) and self.sign * self.times[upcoming] < self.sign * t1
+        return self.count < len(self.times) and self._keys[self.count] < self.sign * t1
 
     @property
     def reached_times(self) -> list[float]:
-        """The times of `states`."""
-        at_stop = self.stopped if len(self.states) > self._requested else []
-        return self.times[: len(self.states) - len(at_stop)] + at_stop
+        """The times of the states."""
+        at_stop = self.stopped if self.count > self._requested else []
+        return self.times[: self.count - len(at_stop)] + at_stop
 
     @property
     def t(self) -> Tensor:
@@ -270,21 +277,27 @@ class _Collector:
         if self.clock is not None:
             count = min(len(times), self._requested)
             t = torch.cat((self.clock.exact[:count].cpu(), t[count:]))
-        if self._stop is not None and len(self.states) > self._requested:
+        if self._stop is not None and self.count > self._requested:
             t = torch.cat((t[:-1], self._stop.cpu()))
         return t
 
     @property
     def y(self) -> Tensor:
         """The states that were reached, in one tensor."""
-        return torch.stack(self.states)
+        if len(self._parts) > 1:
+            self._parts = [torch.cat(self._parts)]
+        return self._parts[0]
 
     @property
     def _requested(self) -> int:
-        """How many of `states` are at requested times."""
+        """How many of the states are at requested times."""
         if not self.stopped:
-            return len(self.states)
-        return sum(self.sign * when < self.sign * self.stopped[0] for when in self.times)
+            return self.count
+        return bisect.bisect_left(self._keys, self.sign * self.stopped[0])
+
+    def _keep(self, states: Tensor) -> None:
+        self._parts.append(states)
+        self.count += len(states)
 
     def take(self, result: StepResult, ended: Stop | None = None) -> None:
         """Keep of an accepted step what is wanted, up to where an event ended the solve."""
@@ -292,39 +305,35 @@ class _Collector:
         if isinstance(end, Tensor):  # per-sample times: only their common end is wanted
             self.steps.append(end)  # type: ignore[arg-type]
             return
-        stop: float | None = None if ended is None else ended.t
-        reached = self.sign * (result.state.t if stop is None else stop)
-        wanted: list[float] = []
-        for i in range(len(self.states), len(self.times)):
-            when = self.times[i]
-            if self.sign * when > reached or when == stop:
-                break
-            wanted.append(when)
-        segment: Segment | None = None
-        inside = [when for when in wanted if when != result.state.t]
-        if self.segments is not None or inside:
-            segment = result.segment()
-        if segment is not None and inside:
-            self.states.extend(segment.at(inside).unbind(0))
-        if len(wanted) > len(inside):
-            self.states.append(result.state.y)
+        reached = end if ended is None else ended.t
+        if self.segments is not None:
+            self.segments.append(result.segment())
+        if self.count < len(self.times) and self._keys[self.count] <= self.sign * reached:
+            upto = bisect.bisect_right if ended is None else bisect.bisect_left
+            last = upto(self._keys, self.sign * reached, self.count)
+            wanted = self.times[self.count : last]
+            at_end = bool(wanted) and wanted[-1] == end
+            inside = wanted[:-1] if at_end else wanted
+            if inside:
+                self._keep(result.segment().at(inside))
+            if at_end:
+                self._keep(result.state.y.unsqueeze(0))
         if ended is not None and ended.y is not None:
             self.stopped, self._stop = [ended.t], ended.time
-            self.states.append(ended.y)
-        if self.segments is not None and segment is not None:
-            self.segments.append(segment)
+            self._keep(ended.y.unsqueeze(0))
         if not self.record and len(self.steps) > 1:
             self.steps.pop()
-        self.steps.append(result.state.t if stop is None else stop)
+        self.steps.append(reached)
 
     def check_finite(self) -> str | None:
         """What is not finite, if anything."""
         # one look at all of them: dense output may meet a NaN that the steps stepped over
-        bad_ones = worst(torch.stack([~torch.isfinite(y.detach()).all() for y in self.states]))
-        if not any(bad_ones):
+        finite = torch.isfinite(self.y.detach())
+        if not worst(~finite.all()):
             return None
+        bad_ones = worst(~finite.reshape(self.count, -1).all(1))
         times, bad = self.reached_times, [bool(one) for one in bad_ones].index(True)
-        self.states = self.states[:bad]
+        self._parts, self.count = [self.y[:bad]], bad
         return (
             f"the solution is not finite at t={times[bad]:.9g} (it still was at "
             f"t={times[bad - 1]:.9g}): func returned NaN or inf on the way, or the fixed "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import quadflow as qf
 
@@ -42,6 +44,14 @@ def _many_anchors(method: qf.Method) -> bool:
 
 
 THETAS = (0.21, 0.5, 0.83)
+
+
+class Watched(TorchDispatchMode):
+    """Inside, torch's operations are watched, for which steps stay in tensors that would go through
+    NumPy."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
 
 
 def _run(method: qf.Method, highest: int, ratio: float, intervals: int) -> StepResult:

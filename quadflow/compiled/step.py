@@ -51,6 +51,7 @@ class _Traced(Velocity):
         self, func: Any, further: tuple[Any, ...], layout: StateLayout, copies: bool
     ) -> None:
         self.layout, self.window, self._keeps = layout, None, False
+        self._column = (-1, *(1,) * layout.rank)
         plain = (lambda t, y: func(t, y, *further)) if further else func
         self._plain = (lambda t, y: _copied(plain(t, y))) if copies else plain
 
@@ -97,13 +98,14 @@ def _stages_kernel(
         velocity = _Traced(func, further, layout, copies)
         t0, t1, low, high = times if isinstance(times, tuple) else times.unbind()
 
-        def f(t: Tensor, y: Tensor) -> Tensor:
+        def f(t: Tensor, y: Tensor, _: bool = False) -> Tensor:
             return velocity.at(t if low is None else torch.clamp(t, low, high), y)
 
         start = f(t0, y0) if v0 is None else v0
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, t1 - t0, y0, start)
+        sums = attempt.StageSums(tableau, y0, t1 - t0)
+        y1, error = attempt.stages(tableau, f, t0, t1, t1 - t0, start, sums)
         # an input that is an output as well would be copied
-        known = velocities if v0 is None else velocities[1:]
+        known = sums.velocities if v0 is None else sums.velocities[1:]
         return y1, known, measure.ratio(error, y0, y1, rtol, atol)
 
     return stages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..host import worst
 from ..plans.segment import along
+
+Array = np.ndarray
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -58,6 +60,30 @@ class Tolerance:
             return _rms_of_each(scaled)
         return torch.stack([_measured(self.norm, one) for one in scaled])
 
+    def numbers(self, errors: Iterable[Array], y0: Array, y1: Array) -> list[float]:
+        """`ratio` of each of some errors of one step, all in arrays: as numbers."""
+        rtol, atol = self.in_numpy
+        scale = np.maximum(np.abs(y0), np.abs(y1))
+        scale *= rtol
+        scale += atol
+        return [self._number(error / scale) for error in errors]
+
+    def _number(self, x: Array) -> float:
+        if self.norm is not rms_norm:
+            return float(worst(_measured(self.norm, torch.from_numpy(x))))
+        if x.ndim > 1:
+            x = x.reshape(-1)
+        square = np.vdot(x, x).real if x.dtype.kind == "c" else x.dot(x)
+        return math.sqrt(square / x.size)
+
+    @functools.cached_property
+    def in_numpy(self) -> tuple[Any, Any]:
+        """rtol and atol as numbers or arrays."""
+        rtol, atol = (
+            x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in (self.rtol, self.atol)
+        )
+        return rtol, atol
+
     def _scale(self, y0: Tensor, y1: Tensor) -> Tensor:
         return torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
 
@@ -65,9 +91,14 @@ class Tolerance:
         """The norm of x, or of every sample of it."""
         return _each(self.norm, x) if self.per_sample else _measured(self.norm, x)
 
-    def size(self, x: Tensor) -> Tensor:
+    def size(self, x: Any) -> Any:
         """`measure` of what may be of any size: a norm's squares neither over- nor underflow. An
-        error's may, as all that is far above 1, or below, leads to the same step."""
+        error's may, as all that is far above 1, or below, leads to the same step. A number where x
+        is an array."""
+        if isinstance(x, np.ndarray):
+            largest = float(np.abs(x).max())
+            largest = largest if 0 < largest < math.inf else 1.0
+            return self._number(x / largest) * largest
         axes = tuple(range(int(self.per_sample), x.dim()))
         unit = x.abs().amax(axes, keepdim=True) if axes else x.abs()
         unit = torch.where((unit > 0) & torch.isfinite(unit), unit, 1.0)
@@ -108,10 +139,10 @@ def _checked(norm: Any) -> Tensor:
 
 
 def first_step(
-    velocity: Callable[[Any, Tensor], Tensor],
+    velocity: Callable[[Any, Any], Any],
     t0: Any,
-    y0: Tensor,
-    v0: Tensor,
+    y0: Any,
+    v0: Any,
     direction: float,
     span: Any,
     order: int,
@@ -124,19 +155,24 @@ def first_step(
     It is no longer than `leap` where the velocity would not move the state by a tolerance over the
     whole span.
 
-    t0, span and the size are floats; arrays (B,) with a tolerance per sample, for which on_device
-    makes a tensor that broadcasts against y0.
+    y0, v0: tensors or arrays, like what velocity takes and returns. t0, span and the size are
+    floats; arrays (B,) with a tolerance per sample, for which on_device makes a tensor that
+    broadcasts against y0.
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "starting step size".
     """
     with torch.no_grad(), np.errstate(divide="ignore", invalid="ignore"):
-        scale = y0.abs() * tolerance.rtol + tolerance.atol
-        d0, d1 = np.array(worst(torch.stack([tolerance.size(x / scale) for x in (y0, v0)])))
+        is_array = isinstance(y0, np.ndarray)
+        rtol, atol = tolerance.in_numpy if is_array else (tolerance.rtol, tolerance.atol)
+        scale = abs(y0) * rtol + atol
+        sizes = [tolerance.size(x / scale) for x in (y0, v0)]
+        d0, d1 = np.array(sizes if is_array else worst(torch.stack(sizes)))
         h0 = np.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = np.minimum(h0, span)
         moved = along(y0, v0, on_device(direction * h0))
         v1 = velocity(on_device(t0 + direction * h0), moved)
-        d2 = np.array(worst(tolerance.size((v1 - v0) / scale))) / h0
+        change = tolerance.size((v1 - v0) / scale)
+        d2 = np.array(change if is_array else worst(change)) / h0
         largest = np.maximum(d1, d2)
         h1 = np.where(
             largest <= 1e-15, np.maximum(1e-6, h0 * 1e-3), (0.01 / largest) ** (1 / order)

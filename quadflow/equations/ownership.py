@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from sys import getrefcount
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -145,16 +146,21 @@ class Untouched:
     Args:
         name: of the function, as the user knows it.
         error: raised, with a message.
+
+    Attributes:
+        first: whether there was no call so far.
     """
 
     def __init__(self, name: str, error: type[Exception] = VelocityError) -> None:
         self.name, self._error = name, error
-        self._first = True
+        self.first = True
 
     def before(self, y: Tensor) -> tuple[int, Tensor | None]:
         """What `after` is to be given; y: the tensor that the function gets, or parts of."""
-        first, self._first = self._first, False
-        if first and (y.device.type == "cpu" or y.is_inference()) and not in_transform():
+        if not self.first:
+            return version(y), None
+        self.first = False
+        if (y.device.type == "cpu" or y.is_inference()) and not in_transform():
             return version(y), y.detach().clone()
         return version(y), None
 
@@ -163,6 +169,10 @@ class Untouched:
         when, copy = mark
         if version(y) == when and (copy is None or _same_bits(y.detach(), copy)):
             return
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raise what tells that y was changed."""
         raise self._error(
             f"{self.name} changed the state y in place. y belongs to the solver: work on a copy "
             "(y = y.clone(), in NumPy y.copy()), or use operations that make a new tensor (y * 2, "

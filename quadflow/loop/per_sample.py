@@ -231,7 +231,6 @@ class PerSampleSteps(Steps):
             self._begin()
         assert self._size is not None
         self._share()
-        limits = self.limits
         while True:
             self.active &= self.t != self.t_end
             self._check(self._size)
@@ -240,10 +239,7 @@ class PerSampleSteps(Steps):
             first, again = self.counts == 0, self._again & self.active
             waiting = Unfinished(self.active, first & self.active, again, self._swept)
             state = replace(self.state, unfinished=waiting)
-            left = np.abs(self.t_end - self.t)
-            lands = (self._size >= left) | ((self._size >= 0.99 * left) & (left <= limits.max_step))
-            t1 = np.where(lands, self.t_end, self.t + self.sign * self._size)
-            t1 = np.where(self.active, t1, self.t)
+            t1, lands = self._aim()
             size = np.abs(t1 - self.t)
             result = self.stepper.step(state, self._times(t1, state.y))
             leaps = bool((self.active & (size >= ABOUT * self._lookout.longest_leap)).any())
@@ -263,25 +259,13 @@ class PerSampleSteps(Steps):
                 # a step that was not finite would poison the gradients of those it is joined with
                 t1 = np.where(good | more, t1, self.t)
                 result = self.stepper.step(state, self._times(t1, state.y))
-            # steps are chosen such that the least sweeps suffice, of which those of a first
-            # interval, from a constant guess, say nothing
             self._judged = np.where(again, self._judged, ratio)
-            judged = np.where(good & ~first, self._judged, ratio)
             self._swept, self._ratio = result.swept, ratio
             done = self.active & ~more
             due = self._rounding.due(self.t, size, done)
             if np.any(due):
                 self._measure_rounding(size, due)
-            factor = self._factors(judged, good, order)
-            with np.errstate(over="ignore"):  # infinite where there is no end to come to
-                planned = size * factor
-            seen = self._lookout.bound(t1, size, planned, ratio, order, good & ~lands)
-            least = 16 * np.spacing(np.abs(t1))  # where it was good enough, no shorter step is
-            bounded = np.clip(np.maximum(seen, least), limits.min_step, limits.max_step)
-            # that a step must be shorter than min_step is for `_check` to see
-            self._size = np.where(done, np.where(good, bounded, planned), self._size)
-            self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
-            self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
+            self._choose(t1, size, ratio, order, good, done, first, lands)
             self.counts += good
             self.rejects += done & ~good
             self.t = np.where(good, t1, self.t)
@@ -293,6 +277,27 @@ class PerSampleSteps(Steps):
             self.state = result.state
         self._take(result)
         return result
+
+    def _choose(
+        self, t1: Array, size: Array, ratio: Array, order: Any, good: Array, done: Array,
+        first: Array, lands: Array,
+    ) -> None:  # fmt: skip
+        """Choose the next sizes of the samples whose try is done."""
+        # steps are chosen such that the least sweeps suffice, of which those of a first
+        # interval, from a constant guess, say nothing
+        judged = np.where(good & ~first, self._judged, ratio)
+        factor = self._factors(judged, good, order)
+        with np.errstate(over="ignore"):  # infinite where there is no end to come to
+            planned = size * factor
+        seen = self._lookout.bound(t1, size, planned, ratio, order, good & ~lands)
+        least = 16 * np.spacing(np.abs(t1))  # where it was good enough, no shorter step is
+        bounded = np.clip(np.maximum(seen, least), self.limits.min_step, self.limits.max_step)
+        # that a step must be shorter than min_step is for `_check` to see
+        sizes: Array = np.where(good, bounded, planned)
+        assert self._size is not None
+        self._size = np.where(done, sizes, self._size)
+        self._calm = np.where(good, self._calm + 1, np.where(done, 0, self._calm))
+        self._previous = np.where(good, np.fmax(judged, 1e-4), self._previous)
 
     def _measure_rounding(self, size: Array, due: Array) -> None:
         y = self.state.y
@@ -306,7 +311,7 @@ class PerSampleSteps(Steps):
         """
         y0, y1 = result.previous.y, result.state.y
         with torch.no_grad():
-            wanted = [result.error_ratio(self.tolerance)]
+            wanted = [result.ratios(self.tolerance)]
             if leaps:
                 wanted.append(self.tolerance.ratio(y1 - y0, y0, y1))
         wanted += self._rounding.pending
@@ -323,6 +328,16 @@ class PerSampleSteps(Steps):
         if leaps:
             self._lookout.moved = others[0]
         return ratio, missed
+
+    def _aim(self) -> tuple[Array, Array]:
+        """The ends (B,) of the next tries, of samples that have ended where they are; and whose are
+        their last."""
+        assert self._size is not None
+        limits = self.limits
+        left = np.abs(self.t_end - self.t)
+        lands = (self._size >= left) | ((self._size >= 0.99 * left) & (left <= limits.max_step))
+        t1 = np.where(lands, self.t_end, self.t + self.sign * self._size)
+        return np.where(self.active, t1, self.t), lands
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
         """Whose interval gets one sweep more in the next try; again: who had one in this."""

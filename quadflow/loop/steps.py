@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from ..checks import real_number
 from ..control.control import StepController, Tolerance, first_step, worth_a_sweep
 from ..control.lookout import ABOUT, Lookout
 from ..control.time_rounding import TimeRounding
+from ..equations.small_states import array_of
 from ..equations.velocity import Velocity
 from ..errors import StiffnessWarning
 from ..host import worst
 from ..observe.stiffness import StiffnessMonitor
 from ..plans.adams import VariableOrderMethod
+from ..plans.interpolants import Anchor
 from ..plans.method import Method
 from ..plans.stages import StagesMethod
 from ..plans.step import NotContracting, State, Stepper, StepResult
@@ -223,6 +225,22 @@ class FixedSteps(Steps):
         return result
 
 
+class _Try(NamedTuple):
+    """A try of an adaptive step.
+
+    ratio: of its error and the tolerance. judged: the same before further sweeps, by which the next
+    size is chosen. order: of the error. errors: the ratio of every order, where the method chooses
+    between some.
+    """
+
+    result: StepResult
+    ratio: float
+    judged: float
+    order: int
+    errors: dict[int, float]
+    accepted: bool
+
+
 class AdaptiveSteps(Steps):
     """Steps whose size the error estimate chooses: one host synchronisation a try.
 
@@ -289,18 +307,31 @@ class AdaptiveSteps(Steps):
         if limits.initial_step is not None:
             size = limits.initial_step
         else:
-            size = first_step(
-                lambda t, y: stepper.velocity(t, y)[0], state.t, state.y, start.v, self._sign,
-                # the end: a landing before it may be as near as rounding
-                abs(self._landings[-1].t - state.t), stepper.method.error_order or 1,
-                self.tolerance, leap=self._lookout.longest_leap,
-            )  # fmt: skip
+            size = stepper.either(state, state.t, self._first_of_arrays, self._first_size, start)
             size = max(min(size, self._lookout.longest), 16 * math.ulp(abs(state.t)))
         self._size = limits.bound(size)
         if self._rounding.amplifies(state.t):
             self._rounding.measure(state.t, state.y, self._size, self._sign)
             self._rounding.read(worst(torch.stack([*self._rounding.pending])))
             stepper.corrects = self._rounding.corrects
+
+    def _first_size(self, start: Anchor) -> float:
+        velocity = self.stepper.velocity
+        return self._first_step(lambda t, y: velocity(t, y)[0], start.y, start.v)
+
+    def _first_of_arrays(self, start: Anchor) -> float:
+        y0, v0 = array_of(start.y), array_of(start.v)
+        return self._first_step(self.stepper.velocity.of_array, y0, v0)
+
+    def _first_step(self, velocity: Callable[[Any, Any], Any], y0: Any, v0: Any) -> float:
+        t0 = self.state.t
+        # to the end: a landing before it may be as near as rounding
+        span, order = abs(self._landings[-1].t - t0), self.stepper.method.error_order or 1
+        size: float = first_step(
+            velocity, t0, y0, v0, self._sign, span, order, self.tolerance,
+            leap=self._lookout.longest_leap,
+        )  # fmt: skip
+        return size
 
     def _enter(self) -> None:
         self._entered = True
@@ -319,99 +350,119 @@ class AdaptiveSteps(Steps):
         self._share()
         if not self._entered:
             self._enter()
-        assert self._size is not None
-        limits, stepper, failures = self.limits, self.stepper, 0
-        errors: dict[int, float] = {}
+        failures = 0
         while True:
-            state, t_next = self.state, self._landings[0].t
-            self._check(limits)
-            size, left = self._size, abs(t_next - state.t)
-            # land exactly, and leave no sliver for a last step
-            lands = size >= left or (size >= 0.99 * left and left <= limits.max_step)
-            t1 = t_next if lands else state.t + self._sign * size
-            size = abs(t1 - state.t)
-            if math.isinf(t1):
-                raise self._end(Status.NON_FINITE, endless(state.t))
-            if self.hooks.attempt is not None:
-                self.hooks.attempt(state.t, state.y, t1 - state.t)
-            self._monitor.expect(size, abs(self._landings[-1].t - state.t))
-            result = stepper.step(state, t1)
-            assert result.error_order is not None
-            order = result.error_order
-            ratio, errors = self._ratios(result, state.y)
-            judged, before = ratio, None
-            while result.refine is not None and worth_a_sweep(ratio, before, result.sweeps_left):
-                self.refined += 1  # a try of its own
-                before, result = ratio, result.refine()
-                ratio, errors = self._ratios(result, state.y)
-            # steps are chosen such that the least sweeps suffice, of which those of a first
-            # interval, from a constant guess, say nothing
-            if state.last is None:
-                judged = ratio
-            self._rounding.tell()
-            if self._rounding.due(state.t, size):
-                self._rounding.measure(state.t, state.y, size, self._sign)
-            if ratio <= 1 and not self._dense_ratio <= 1:
-                assert isinstance(stepper.method, StagesMethod)
-                ratio, order = self._dense_ratio, stepper.method.tableau.dense_order
-            if not math.isfinite(ratio):
-                self._not_finite_at = t1
-            elif ratio <= 1:
-                if self._monitor.wants_sweep(result) and result.refine is not None:
-                    self.refined += 1
-                    swept = result.refine()
-                    if self._ratios(swept, state.y)[0] <= 1:
-                        result = swept
+            t1, size, lands = self._aim()
+            tried = self._tried(t1, size)
+            if tried.accepted:
                 break
-            self.rejected += 1
-            if self.hooks.reject is not None:
-                self.hooks.reject(state.t, state.y, t1 - state.t)
-            self.state = replace(state, anchor=state.anchor or result.start)
             failures += 1
-            if result.orders is not None:
-                assert self._orders is not None
-                order, factor = self._orders.reject(result.orders.weights, errors, failures)
-                self.state = replace(self.state, order=order)
-            else:
-                factor = self._controller.reject(ratio, order)
-            self._size = size * factor
+            self._refuse(tried, t1, size, failures)
+        result = tried.result
         if result.orders is not None:
             assert self._orders is not None
-            order, factor = self._orders.accept(result.orders.weights, errors)
-            result.state = replace(result.state, order=order)
+            order, factor = self._orders.accept(result.orders.weights, tried.errors)
+            result.state = result.state.at_order(order)
         else:
-            factor = self._controller.accept(judged, order)
+            factor = self._controller.accept(tried.judged, tried.order)
         self._unforeseen_before = self._unforeseen
         self._take(result)
         if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
             warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
         planned = size * factor
         if not lands:  # a step shortened to land says nothing of f
-            planned = self._lookout.bound(result.state.t, size, planned, ratio, result.error_order)
+            planned = self._lookout.bound(
+                result.state.t, size, planned, tried.ratio, result.error_order
+            )
         # where the least step was good enough, the next one is no shorter
-        planned = limits.bound(max(planned, 16 * math.ulp(self.state.t)))
+        planned = self.limits.bound(max(planned, 16 * math.ulp(self.state.t)))
         # a step shortened to land says little about the steps after it
+        assert self._size is not None
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
         if lands:
-            passed = self._landings.pop(0)
-            if passed.restart:
-                self.state, self._result = restarted(self.state), None
-                self._lookout.restart(self.state.t)
-                if self._orders is not None:
-                    self._size = None  # at order 1 again, and with as short a step as at first
-            # not before the next step: dense output may yet evaluate func within this one
-            self._entered = False
+            self._pass_landing()
         return result
 
-    def _ratios(self, result: StepResult, y0: Tensor) -> tuple[float, dict[int, float]]:
+    def _aim(self) -> tuple[float, float, bool]:
+        """The end of the next try, its size, and whether it is the next landing."""
+        assert self._size is not None
+        self._check(self.limits)
+        state, t_next = self.state, self._landings[0].t
+        size, left = self._size, abs(t_next - state.t)
+        # land exactly, and leave no sliver for a last step
+        lands = size >= left or (size >= 0.99 * left and left <= self.limits.max_step)
+        t1 = t_next if lands else state.t + self._sign * size
+        if math.isinf(t1):
+            raise self._end(Status.NON_FINITE, endless(state.t))
+        return t1, abs(t1 - state.t), lands
+
+    def _tried(self, t1: float, size: float) -> _Try:
+        """A try of the step to t1, with the sweeps that it wants, and what its error says."""
+        state, stepper = self.state, self.stepper
+        if self.hooks.attempt is not None:
+            self.hooks.attempt(state.t, state.y, t1 - state.t)
+        self._monitor.expect(size, abs(self._landings[-1].t - state.t))
+        result = stepper.step(state, t1)
+        order = result.error_order
+        assert order is not None
+        ratio, errors = self._ratios(result)
+        judged, before = ratio, None
+        while result.refine is not None and worth_a_sweep(ratio, before, result.sweeps_left):
+            self.refined += 1  # a try of its own
+            before, result = ratio, result.refine()
+            ratio, errors = self._ratios(result)
+        # steps are chosen such that the least sweeps suffice, of which those of a first
+        # interval, from a constant guess, say nothing
+        if state.last is None:
+            judged = ratio
+        self._rounding.tell()
+        if self._rounding.due(state.t, size):
+            self._rounding.measure(state.t, state.y, size, self._sign)
+        if ratio <= 1 and not self._dense_ratio <= 1:
+            assert isinstance(stepper.method, StagesMethod)
+            ratio, order = self._dense_ratio, stepper.method.tableau.dense_order
+        accepted = ratio <= 1
+        if accepted and self._monitor.wants_sweep(result) and result.refine is not None:
+            self.refined += 1
+            swept = result.refine()
+            if self._ratios(swept)[0] <= 1:
+                result = swept
+        return _Try(result, ratio, judged, order, errors, accepted)
+
+    def _refuse(self, tried: _Try, t1: float, size: float, failures: int) -> None:
+        """Choose the next try after one whose error was too large, the last of some in a row."""
+        state, result = self.state, tried.result
+        if not math.isfinite(tried.ratio):
+            self._not_finite_at = t1
+        self.rejected += 1
+        if self.hooks.reject is not None:
+            self.hooks.reject(state.t, state.y, t1 - state.t)
+        self.state = replace(state, anchor=state.anchor or result.start)
+        if result.orders is not None:
+            assert self._orders is not None
+            order, factor = self._orders.reject(result.orders.weights, tried.errors, failures)
+            self.state = self.state.at_order(order)
+        else:
+            factor = self._controller.reject(tried.ratio, tried.order)
+        self._size = size * factor
+
+    def _pass_landing(self) -> None:
+        """The last step has landed."""
+        passed = self._landings.pop(0)
+        if passed.restart:
+            self.state, self._result = restarted(self.state), None
+            self._lookout.restart(self.state.t)
+            if self._orders is not None:
+                self._size = None  # at order 1 again, and with as short a step as at first
+        # not before the next step: dense output may yet evaluate func within this one
+        self._entered = False
+
+    def _ratios(self, result: StepResult) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a try."""
-        y1 = result.state.y
-        extra = [*self._monitor.quantities(result), *self._rounding.pending]
         t0, t1 = result.previous.t, result.state.t
         leaps = abs(t1 - t0) >= ABOUT * self._lookout.longest_leap
-        if leaps:
-            extra = [*extra, self.tolerance.ratio((y1 - y0).detach(), y0, y1)]
+        others = [*self._monitor.quantities(result), *self._rounding.pending]
         dense = (
             result.make_misses is not None
             and self.wants_dense is not None
@@ -419,34 +470,31 @@ class AdaptiveSteps(Steps):
         )
         self._dense_ratio = 0.0
         if dense:
-            extra = [*extra, result.dense_ratio(self.tolerance)]
+            others.append(result.dense_ratio(self.tolerance))
+        if result.arrays is not None:
+            numbers = self.stepper.velocity.silently(result.numbers, self.tolerance, leaps)
+        else:
+            if leaps:
+                others.insert(0, result.moved_ratio(self.tolerance))
+            numbers, others = _read_on_host(result.ratios(self.tolerance), others), []
+        orders = (0,) if result.orders is None else result.orders.weights.orders
+        errors, numbers = dict(zip(orders, numbers, strict=False)), numbers[len(orders) :]
+        if leaps:
+            self._lookout.moved, *numbers = numbers
+        if others:
+            numbers = worst(torch.stack(others))
+        if numbers:
+            if dense:
+                *numbers, self._dense_ratio = numbers
+            self._monitor.read(self._rounding.read(numbers))
+            self.stepper.corrects = self._rounding.corrects
         if result.orders is None:
-            ratio = result.error_ratio(self.tolerance)
-            if not extra:
-                return worst(ratio), {}
-            first, *numbers = worst(torch.stack([ratio, *(x.to(ratio.dtype) for x in extra)]))
-            self._read(numbers, leaps, dense)
-            return first, {}
+            return errors[0], {}
         weights = result.orders.weights
-        ratios = self.tolerance.ratios(result.orders.errors, y0, y1)
-        if extra:
-            ratios = torch.cat((ratios, torch.stack(extra).to(ratios.dtype)))
-        found = worst(ratios)
-        self._read(found[len(weights.orders) :], leaps, dense)
-        errors = dict(zip(weights.orders, found, strict=False))
         self._unforeseen, breaks = weights.unforeseen(errors)
         if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
             errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
-
-    def _read(self, numbers: list[float], leaps: bool, dense: bool) -> None:
-        """Hand on what was read beside the error."""
-        if dense:
-            *numbers, self._dense_ratio = numbers
-        if leaps:
-            *numbers, self._lookout.moved = numbers
-        self._monitor.read(self._rounding.read(numbers))
-        self.stepper.corrects = self._rounding.corrects
 
     def _check(self, limits: Limits) -> None:
         size, t = self._size or 0.0, self.state.t
@@ -462,6 +510,18 @@ class AdaptiveSteps(Steps):
             raise self._end(Status.NON_FINITE, not_finite_past(t, size))
         dtype = self.stepper.velocity.layout.dtype
         raise self._end(Status.STEP_COLLAPSE, collapsed(t, size, least, dtype))
+
+
+def _read_on_host(ratios: Tensor, others: Sequence[Tensor]) -> list[float]:
+    """The numbers of `ratios` (k,) or 0-dimensional, then of others, 0-dimensional: one host
+    synchronisation."""
+    if not others and not ratios.dim():
+        return [worst(ratios)]
+    if others:
+        rest = torch.stack([x.to(ratios.dtype) for x in others])
+        ratios = torch.cat((ratios.reshape(-1), rest))
+    found: list[float] = worst(ratios)
+    return found
 
 
 NEAR = 100.0

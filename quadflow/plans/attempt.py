@@ -1,12 +1,14 @@
 """The arithmetic of one interval as pure functions of tensors, which `Stepper` calls.
 
 h is a float, or a tensor that broadcasts against the state. Nothing is counted or checked here.
+For small states (`small_states`) the same functions get NumPy's arrays, of which h is a float.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +21,9 @@ from ..rules.tableau import Tableau
 from .seen_times import SeenTimes
 from .segment import along, combine
 
-Evaluate = Callable[[Any, Tensor], Tensor]
+Array = np.ndarray
+
+Evaluate = Callable[[Any, Any], Any]
 """(t, y) -> f(t, y), for one state or for several nodes together."""
 
 CONTRACTION = 0.25
@@ -33,6 +37,96 @@ SUMMED_AT_ONCE = 2048
 every entry, which large states are spared."""
 
 
+class StageSums:
+    """The sums of stage velocities that a Runge-Kutta step from y0 is made of, each made when it is
+    asked for: of states of any kind and size.
+
+    h: a float, or a tensor that broadcasts against the state. velocities: of the stages so far.
+    """
+
+    def __init__(self, tableau: Tableau, y0: Tensor, h: Any) -> None:
+        self._rows = [*tableau.a, tableau.numbers[1]]
+        self._errors, self._y0, self._h = tableau.numbers[2], y0, h
+        self.velocities: list[Tensor] = []
+
+    def add(self, v: Tensor) -> None:
+        """Take the next stage's velocity."""
+        self.velocities.append(v)
+
+    def after(self, v: Tensor) -> Tensor:
+        """The state of the stage after the one with velocity v; after the last, the step's end."""
+        self.add(v)
+        return along(self._y0, combine(self._rows[len(self.velocities)], self.velocities), self._h)
+
+    def errors(self) -> Any:
+        """Every row of the error estimate."""
+        h = self._h
+        size = h.to(self._y0.real.dtype) if isinstance(h, Tensor) else h
+        return [combine(row, self.velocities) * size for row in self._errors]
+
+
+class ColumnSums(StageSums):
+    """The same of a small state, for a float h: a velocity is added at once to all sums that it
+    goes into, in one operation.
+
+    columns: see `stage_columns`.
+    """
+
+    def __init__(self, tableau: Tableau, y0: Tensor, h: float, columns: list[Tensor]) -> None:
+        super().__init__(tableau, y0, h)
+        self._columns = columns
+        self._is_flat = y0.dim() == 1  # then nothing is reshaped, which would cost as much as a sum
+        self._sums: Tensor | None = None
+
+    def add(self, v: Tensor) -> None:
+        column = self._columns[len(self.velocities)]
+        self.velocities.append(v)
+        flat = v if self._is_flat else v.reshape(-1)
+        sums = self._sums
+        self._sums = torch.outer(column, flat) if sums is None else torch.addr(sums, column, flat)
+
+    def _sum(self, row: int) -> Tensor:
+        assert self._sums is not None
+        total = self._sums[row]
+        return total if self._is_flat else total.view_as(self._y0)
+
+    def after(self, v: Tensor) -> Tensor:
+        self.add(v)
+        return torch.add(self._y0, self._sum(len(self.velocities) - 1), alpha=self._h)
+
+    def errors(self) -> Any:
+        count = len(self._errors)
+        return [self._sum(row - count) * self._h for row in range(count)]
+
+
+class ArraySums:
+    """The same in NumPy, of a state (numel,). velocities: (stages, numel); 0 before they are known,
+    so that every sum is over all of them.
+
+    table: see `stage_table`.
+    """
+
+    def __init__(self, table: Array, y0: Array, h: float) -> None:
+        self._scaled, self._y0, self._known = table * h, y0, 0
+        self.velocities = np.zeros((table.shape[1], y0.size), y0.dtype)
+
+    def add(self, v: Array) -> None:
+        self.velocities[self._known] = v
+
+    def after(self, v: Array) -> Array:
+        velocities, known = self.velocities, self._known
+        velocities[known] = v
+        self._known = known = known + 1
+        moved: Array = self._scaled[known].dot(velocities)
+        moved += self._y0
+        return moved
+
+    def errors(self) -> Array:
+        velocities = self.velocities
+        found: Array = self._scaled[len(velocities) + 1 :].dot(velocities)
+        return found
+
+
 def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
     """Of each of a tableau's stages the weights of its velocity in all that it goes into: the
     states of the later stages, then the end where that is no stage, then the error estimates.
@@ -44,105 +138,120 @@ def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
     return list(table.to(like.device, like.dtype).T.contiguous().unbind(0))
 
 
+@functools.lru_cache(maxsize=64)
+def stage_table(tableau: Tableau, dtype: np.dtype[Any]) -> Array:
+    """The weights of a tableau's stages as an array for states of this dtype, (s + 1 + errors, s):
+    of the stage states, then of the end, then of the error estimates."""
+    return np.array([*tableau.matrix, tableau.b, *tableau.errors], dtype)
+
+
 def stages(
-    tableau: Tableau,
-    f: Evaluate,
-    t0: Any,
-    t1: Any,
-    h: Any,
-    y0: Tensor,
-    v0: Tensor,
-    columns: list[Tensor] | None = None,
-) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """The state at t1 = t0 + h, the velocities of the stages (v0 first), the error's estimate.
+    tableau: Tableau, f: Callable[[Any, Any, bool], Any], t0: Any, t1: Any, h: Any, v0: Any,
+    sums: Any,
+) -> tuple[Any, Any]:  # fmt: skip
+    """The state at t1 = t0 + h, and the error's estimate (None without one).
 
-    columns: of the tableau, for a float h: a velocity then is added at once to all that it goes
-    into.
+    f: (t, y, held) -> velocity; held: y is the state at t1. v0: velocity at the start. sums:
+    `StageSums` from the state there, or the like; they hold the velocities of the stages
+    afterwards.
     """
-    velocities, sums = [v0], None
-    y, c, b, errors = y0, *tableau.numbers
-    is_flat = y0.dim() == 1  # then nothing is reshaped, which would cost as much as a sum
-
-    def shaped(x: Tensor) -> Tensor:
-        return x if is_flat else x.view_as(y0)
-
-    if columns is not None:
-        sums = torch.outer(columns[0], v0 if is_flat else v0.reshape(-1))
-    for i in range(1, len(tableau.a)):
-        if sums is None:
-            y = along(y0, combine(tableau.a[i], velocities), h)
-        else:
-            y = torch.add(y0, shaped(sums[i - 1]), alpha=h)
+    c, v, last = tableau.numbers[0], v0, len(tableau.a) - 1
+    reused, y1 = tableau.first_same_as_last, None
+    for i in range(1, last + 1):
+        y1 = sums.after(v)
         # c = 1 means t1 itself: t0 + h may miss it by rounding
-        v = f(t1 if c[i] == 1.0 else t0 + c[i] * h, y)
-        velocities.append(v)
-        if sums is not None and columns is not None:
-            sums = torch.addr(sums, columns[i], v if is_flat else v.reshape(-1))
-    y1 = y
-    if not tableau.first_same_as_last:
-        if sums is None:
-            y1 = along(y0, combine(b, velocities), h)
-        else:
-            y1 = torch.add(y0, shaped(sums[len(b) - 1]), alpha=h)
-    if not errors:
-        return y1, velocities, None
-    size = h.to(y0.real.dtype) if isinstance(h, Tensor) else h
-    if sums is None:
-        parts = [combine(row, velocities) * size for row in errors]
+        v = f(t1 if c[i] == 1.0 else t0 + c[i] * h, y1, reused and i == last)
+    if reused:
+        sums.add(v)
     else:
-        parts = [shaped(sums[i - len(errors)]) * size for i in range(len(errors))]
-    error = parts[0]
-    if len(parts) == 2:
-        # fifth²/√(fifth² + third²/100), without squares that overflow
-        fifth, third = parts[0].abs(), parts[1].abs()
-        total = torch.hypot(fifth, 0.1 * third)
-        error = fifth * (fifth / torch.where(total == 0, 1.0, total))
-    return y1, velocities, error
+        y1 = sums.after(v)
+    return y1, combined(sums.errors()) if tableau.errors else None
+
+
+def combined(parts: Any) -> Any:
+    """The error that a tableau's rows of estimates tell: of two, fifth²/√(fifth² + third²/100),
+    without squares that overflow."""
+    if len(parts) == 1:
+        return parts[0]
+    fifth, third = abs(parts[0]), abs(parts[1])
+    of = np if isinstance(fifth, np.ndarray) else torch
+    total = of.hypot(fifth, 0.1 * third)
+    return fifth * (fifth / of.where(total == 0, 1.0, total))
+
+
+def predicted(table: Any, y0: Any, known: Any, h: Any) -> Any:
+    """The state that the predictor of `variable_order.IntervalWeights` leads to, of known
+    velocities (m, numel), newest first. table: as there, of the state's dtype and device."""
+    return along(y0, _summed(table[0, 1:], known).reshape(y0.shape), h)
+
+
+def corrected(table: Any, y0: Any, velocities: Any, h: Any) -> tuple[Any, Any]:
+    """The corrected state, and the errors of several orders (k, *shape). velocities: that at the
+    predicted end, then the known ones."""
+    is_array = isinstance(velocities, np.ndarray)
+    y1 = along(y0, _summed(table[1], velocities).reshape(y0.shape), h)
+    errors = product(table[2:], velocities if is_array else velocities.detach())
+    return y1, (errors * h).reshape(-1, *y0.shape)
+
+
+def _summed(weights: Any, values: Any) -> Any:
+    """weights (n,) times values (n, numel)."""
+    return weights.dot(values) if isinstance(values, np.ndarray) else torch.mv(values.T, weights)
 
 
 @dataclass(frozen=True)
 class RuleTensors:
-    """A rule with n nodes as tensors of the state's dtype (the nodes: float64) and device.
+    """A rule with n nodes as tensors of the state's dtype (the nodes: float64) and device, or as
+    arrays where the state is one.
 
     matrix: (n, n). weights, nodes: (n,). estimates: (2, n), the weights times `CONTRACTION`, and
     the weights less those of the rule without its middle node; None where no error is to be
-    estimated. taylor, powers: (n, n) and exponents (n,), see `extrapolated`. key: equal for equal
+    estimated. taylor, powers: (n, n) and exponents (n, 1), see `extrapolated`. key: equal for equal
     rules.
     """
 
-    matrix: Tensor
-    weights: Tensor
-    nodes: Tensor
-    estimates: Tensor | None
-    taylor: Tensor
-    powers: Tensor
-    exponents: Tensor
+    matrix: Any
+    weights: Any
+    nodes: Any
+    estimates: Any
+    taylor: Any
+    powers: Any
+    exponents: Any
     has_left: bool
     key: tuple[Any, ...]
 
 
-def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> RuleTensors:
-    """The rule's tensors for a state `like` this one. estimated: an error is to be estimated."""
-
-    def tensor(values: np.ndarray, dtype: torch.dtype = like.dtype) -> Tensor:
-        return torch.tensor(values).to(like.device, dtype)
-
+@functools.lru_cache(maxsize=64)
+def rule_arrays(rule: QuadratureRule, dtype: np.dtype[Any], estimated: bool) -> RuleTensors:
+    """The rule's arrays for states of this dtype. estimated: an error is to be estimated."""
     degrees = np.arange(rule.n)
-    estimates: Tensor | None = None
+    estimates: Array | None = None
     if estimated:
-        estimates = tensor(np.stack((CONTRACTION * rule.weights, _embedded(rule))))
+        estimates = np.stack((CONTRACTION * rule.weights, _embedded(rule))).astype(dtype)
     return RuleTensors(
-        matrix=tensor(rule.integration_matrix),
-        weights=tensor(rule.weights),
-        nodes=tensor(rule.nodes, torch.float64),
+        matrix=rule.integration_matrix.astype(dtype),
+        weights=rule.weights.astype(dtype),
+        nodes=rule.nodes,
         estimates=estimates,
-        taylor=tensor(lagrange_taylor(rule.nodes, 1.0)),
-        powers=tensor(rule.nodes[:, None] ** degrees),
-        exponents=tensor(degrees, like.real.dtype),
+        taylor=lagrange_taylor(rule.nodes, 1.0).astype(dtype),
+        powers=(rule.nodes[:, None] ** degrees).astype(dtype),
+        exponents=degrees[:, None].astype(dtype).real,
         has_left=rule.has_left,
         key=(rule.nodes.tobytes(), rule.integration_matrix.tobytes(), rule.weights.tobytes(),
              estimated),
     )  # fmt: skip
+
+
+def rule_tensors(rule: QuadratureRule, like: Tensor, *, estimated: bool) -> RuleTensors:
+    """The rule's tensors for a state `like` this one. estimated: an error is to be estimated."""
+    arrays = rule_arrays(rule, np.dtype(np.float64), estimated)
+    dtypes = {"nodes": torch.float64, "exponents": like.real.dtype}
+    tensors: dict[str, Any] = {
+        name: torch.tensor(value).to(like.device, dtypes.get(name, like.dtype))
+        for name, value in vars(arrays).items()
+        if isinstance(value, np.ndarray)
+    }
+    return replace(arrays, **tensors)
 
 
 def _embedded(rule: QuadratureRule) -> np.ndarray:
@@ -159,16 +268,18 @@ WRITTEN_OUT = 400
 8 nodes, on one core."""
 
 
-def product(matrix: Tensor, values: Tensor) -> Tensor:
+def product(matrix: Any, values: Any) -> Any:
     """matrix (m, n) times values (n, numel). In the graph of a small state it is written out as a
     sum, which is joined with what comes before and after, where a matrix product would be a call
     of its own."""
+    if isinstance(matrix, np.ndarray):
+        return matrix.dot(values)
     if torch.compiler.is_compiling() and values.shape[1] <= WRITTEN_OUT:
         return (matrix.unsqueeze(2) * values).sum(1)
     return torch.mm(matrix, values)
 
 
-def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Tensor) -> Tensor:
+def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Any) -> Any:
     """The velocity polynomial of the interval before, at the nodes of the next, (n, numel).
 
     h, width: sizes of the next interval and of that before. old: velocities at the latter's nodes,
@@ -184,7 +295,7 @@ def extrapolated(rule: RuleTensors, h: Any, width: Any, old: Tensor) -> Tensor:
         terms = (terms.reshape(len(terms), *ratio.shape[:1], -1) * scales.reshape(
             len(terms), *ratio.shape[:1], 1)).reshape(old.shape)  # fmt: skip
     else:
-        terms = terms * ((h / width) ** rule.exponents).unsqueeze(1)
+        terms = terms * (h / width) ** rule.exponents
     return product(rule.powers, terms)
 
 
@@ -193,10 +304,10 @@ def guessed(
     rule: RuleTensors,
     h: Any,
     width: Any,
-    v0: Tensor | None,
-    old: Tensor | None,
-    guess: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
+    v0: Any,
+    old: Any,
+    guess: Any,
+) -> tuple[Any, Any]:
     """The node velocities (n, numel) that sweeps start from, and those that the estimate takes for
     extrapolated (None after a constant guess).
 
@@ -206,7 +317,7 @@ def guessed(
     """
     if from_ == "constant":
         assert v0 is not None
-        return v0.reshape(1, -1).expand(len(rule.nodes), -1), None
+        return _repeated(v0, len(rule.nodes)), None
     assert old is not None
     flat = old.reshape(len(old), -1)
     if from_ == "given":
@@ -220,11 +331,11 @@ def sweep(
     f: Evaluate,
     t0: Any,
     h: Any,
-    y0: Tensor,
-    v0: Tensor | None,
-    values: Tensor,
+    y0: Any,
+    v0: Any,
+    values: Any,
     seen: SeenTimes | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Any, Any]:
     """Node velocities (n, numel) at the states that the given ones lead to, and the one at the
     start where the rule has it.
 
@@ -240,11 +351,11 @@ def sweep(
     nodes = rule.nodes[first:] if first else rule.nodes
     if isinstance(h, Tensor) and h.dim():  # one for each sample
         nodes = nodes.reshape(-1, *(1,) * h.dim())
-    times = torch.add(nodes * h, t0)
+    times = nodes * h + t0
     matrix = rule.matrix[first:] if first else rule.matrix
     new = f(times, integrated(matrix, y0, values, h)).reshape(len(nodes), -1)
     if v0 is not None and first:
-        return torch.cat((v0.reshape(1, -1), new)), v0
+        return _joined(v0, new), v0
     return new, new[0].reshape(y0.shape) if rule.has_left else v0
 
 
@@ -268,11 +379,11 @@ def _at_seen_times(
     states = torch.addcmul(states, known, (seen.shifts * h).to(y0.real.dtype)[first:])
     new = f(seen.times[first:], states).reshape(len(states), -1)
     if start is not None:
-        new = torch.cat((start.reshape(1, -1), new))
+        new = _joined(start, new)
     slopes = product(seen.matrix[first:], new).reshape(states.shape)
     back = new[first:].reshape(states.shape) - shifts[first:] * slopes
     back = back.reshape(len(states), -1)
-    return back if start is None else torch.cat((start.reshape(1, -1), back))
+    return back if start is None else _joined(start, back)
 
 
 def sweeps(
@@ -280,24 +391,39 @@ def sweeps(
     f: Evaluate,
     t0: Any,
     h: Any,
-    y0: Tensor,
-    v0: Tensor | None,
-    guess: Tensor,
+    y0: Any,
+    v0: Any,
+    guess: Any,
     count: int,
     seen: SeenTimes | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Any, Any, Any, Any]:
     """Node velocities after `count` sweeps from a guess (n, numel), those one sweep earlier, those
     two sweeps earlier where there are so many, and the velocity at the start where it is known."""
     values = previous = guess
-    earlier: Tensor | None = None
+    earlier: Any = None
     for done in range(count):
         earlier, previous = previous if done else None, values
         values, v0 = sweep(rule, f, t0, h, y0, v0, previous, seen)
     return values, previous, earlier, v0
 
 
-def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
+def _repeated(v: Any, n: int) -> Any:
+    """The velocity at each of n nodes, (n, numel)."""
+    if isinstance(v, np.ndarray):
+        return np.repeat(v.reshape(1, -1), n, axis=0)
+    return v.reshape(1, -1).expand(n, -1)
+
+
+def _joined(first: Any, others: Any) -> Any:
+    """A velocity before others (m, numel): (1 + m, numel)."""
+    parts = (first.reshape(1, -1), others)
+    return np.concatenate(parts) if isinstance(others, np.ndarray) else torch.cat(parts)
+
+
+def integrated(matrix: Any, y0: Any, values: Any, h: Any) -> Any:
     """The states y0 + h·matrix·values, (m, *shape), of weights (m, n), velocities (n, numel)."""
+    if isinstance(y0, np.ndarray):
+        return y0 + (matrix.dot(values) * h).reshape(-1, *y0.shape)
     if isinstance(h, Tensor):
         return along(y0, product(matrix, values).reshape(-1, *y0.shape), h)
     states = torch.addmm(y0.reshape(1, -1), matrix, values, alpha=h)
@@ -307,12 +433,12 @@ def integrated(matrix: Tensor, y0: Tensor, values: Tensor, h: Any) -> Tensor:
 def swept(
     rule: RuleTensors,
     h: Any,
-    y0: Tensor,
-    values: Tensor,
-    previous: Tensor,
-    guess: Tensor | None,
+    y0: Any,
+    values: Any,
+    previous: Any,
+    guess: Any,
     first: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Any, Any]:
     """The state at the end of the interval and its error's estimate, both of y0's shape.
 
     values, previous: node velocities after the last sweep, and before it. guess: that which the
@@ -323,27 +449,29 @@ def swept(
         mean = product(rule.weights.unsqueeze(0), values)
         y1 = along(y0, mean.reshape(y0.shape), h)
         h = h.to(y0.real.dtype)
+    elif isinstance(y0, np.ndarray):
+        y1 = y0 + (rule.weights.dot(values) * h).reshape(y0.shape)
     else:
         y1 = torch.addmv(y0.reshape(-1), values.T, rule.weights, alpha=h).reshape(y0.shape)
     if rule.estimates is None:
         return y1, None
     if guess is None:
-        increment = product(rule.weights.unsqueeze(0), values - previous)
-        error = increment.abs() + product(rule.estimates[1:], values).abs()
+        increment = product(rule.weights[None], values - previous)
+        error = abs(increment) + abs(product(rule.estimates[1:], values))
     elif guess is previous and first is None:
-        error = product(rule.estimates, values - guess).abs().sum(0)
+        error = abs(product(rule.estimates, values - guess)).sum(0)
     else:
         increment = product(rule.estimates[:1], values - previous)
         beyond = values - guess
         if first is not None:
             increment = torch.where(first, increment / CONTRACTION, increment)
             beyond = torch.where(first, values, beyond)
-        error = increment.abs() + product(rule.estimates[1:], beyond).abs()
+        error = abs(increment) + abs(product(rule.estimates[1:], beyond))
     return y1, error.reshape(y0.shape) * h
 
 
 class Swept(NamedTuple):
-    """An interval after some sweeps.
+    """An interval after some sweeps, in tensors or in arrays.
 
     y1: the state at its end. values: node velocities (n, *shape). error: estimate, of y0's shape.
     guess: see `guessed`. v0: the velocity at the start where it is known by then. previous: node
@@ -351,11 +479,11 @@ class Swept(NamedTuple):
     ratio: of error and tolerance, where a compiled step brings it instead of the error.
     """
 
-    y1: Tensor
-    values: Tensor
-    error: Tensor | None
-    guess: Tensor | None
-    v0: Tensor | None
-    previous: Tensor | None
-    earlier: Tensor | None
+    y1: Any
+    values: Any
+    error: Any
+    guess: Any
+    v0: Any
+    previous: Any
+    earlier: Any
     ratio: Tensor | None = None

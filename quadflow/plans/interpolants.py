@@ -16,7 +16,7 @@ from ..rules.rule import QuadratureRule
 from .segment import WeightFunction, combine, lagrange_weights
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Anchor:
     """A place where the velocity is truly known: v = f(t, y).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -45,7 +46,7 @@ class Method:
         """
         return self
 
-    @property
+    @functools.cached_property
     def widest_gap(self) -> float:
         """The longest part of a step within which f is not evaluated: 1 where it is at the ends
         alone."""

@@ -34,11 +34,14 @@ def combine(weights: Sequence[float | Tensor], tensors: Sequence[Tensor]) -> Ten
     return torch.zeros_like(tensors[0]) if total is None else total
 
 
-def along(y0: Tensor, v: Tensor, h: float | Tensor) -> Tensor:
-    """y0 + h v, for one step size or for one a sample (a tensor that broadcasts against v)."""
+def along(y0: Any, v: Any, h: Any) -> Any:
+    """y0 + h v, of tensors or arrays, for one step size or for one a sample (a tensor that
+    broadcasts against v)."""
     if isinstance(h, Tensor):
         return torch.addcmul(y0, v, h.to(y0.real.dtype))
-    return torch.add(y0, v, alpha=h)
+    if isinstance(y0, Tensor):
+        return torch.add(y0, v, alpha=h)
+    return y0 + v * h
 
 
 @dataclass(frozen=True)
@@ -85,20 +88,25 @@ class Segment:
         Each is the same to the last bit whatever the other times are.
         """
         h = self.t1 - self.t0
-        thetas = [(when - self.t0) / h for when in times]
+        thetas = (np.array(times) - self.t0) / h
         if self.end is not None:
-            thetas.append(1.0)
-        columns = np.array([self.weights(theta) for theta in thetas]).T
-        shape = (len(thetas), *(1,) * self.y0.dim())
-        like = self.y0.real
-        # elementwise, not by a matrix product, whose rounding depends on the number of rows
-        weights = [torch.tensor(column).to(like).reshape(shape) for column in columns]
-        mean = combine(weights, [v.unsqueeze(0) for v in self.velocities])
-        states = along(self.y0, mean, h)
-        if self.end is None:
-            return states
-        parts = torch.tensor(thetas[:-1]).to(like).reshape(-1, *shape[1:])
-        return states[:-1] + parts * (self.end - states[-1])
+            thetas = np.append(thetas, 1.0)
+        like, numel = self.y0.real, self.y0.numel()
+        # elementwise, not by a matrix product, whose rounding depends on the number of rows; along
+        # the times where they are many, which is faster
+        by_time = len(thetas) > numel
+        shape, row = ((numel, 1), (1, -1)) if by_time else ((1, numel), (-1, 1))
+        table = torch.from_numpy(_columns(self.weights, thetas)).to(like)
+        mean = combine(
+            [column.reshape(row) for column in table],
+            [v.reshape(shape) for v in self.velocities],
+        )
+        states = along(self.y0.reshape(shape), mean, h)
+        states = states.T if by_time else states
+        if self.end is not None:
+            parts = torch.from_numpy(thetas[:-1]).to(like).reshape(-1, 1)
+            states = states[:-1] + parts * (self.end.reshape(1, -1) - states[-1:])
+        return states.reshape(-1, *self.y0.shape)
 
     def parts(self, thetas: tuple[float, ...]) -> Tensor:
         """The states at several θ, the same for all samples where these have ends of their own:
@@ -139,6 +147,14 @@ def _legendre_integrals(theta: Any, n: int) -> list[Any]:
     return [theta] + [(values[k + 1] - values[k - 1]) / (2 * (2 * k + 1)) for k in range(1, n)]
 
 
+def _combined(matrix: np.ndarray, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """matrix (m, n) times n rows (T,), elementwise: (m, T)."""
+    total: np.ndarray = matrix[:, :1] * values[0]
+    for column, value in zip(matrix.T[1:], values[1:], strict=True):
+        total += column[:, None] * value
+    return total
+
+
 class LagrangeWeights:
     """θ -> weights of the velocity polynomial through nodes, see `lagrange_weights`."""
 
@@ -165,6 +181,17 @@ class LagrangeWeights:
     def _outside(self, thetas: np.ndarray) -> np.ndarray:
         rows = lagrange_integrals(self._nodes, thetas)
         return rows if self._fold is None else rows @ self._fold
+
+    def columns(self, thetas: np.ndarray) -> np.ndarray:
+        """The weights (m, T) at θ (T,); each column is the same whatever the others are."""
+        points = np.asarray(self._nodes, dtype=np.float64)
+        if points.min() < 0 or points.max() > 1:
+            rows = lagrange_integrals(points, thetas)
+            return rows.T if self._fold is None else _combined(self._fold.T, rows.T)
+        matrix = _legendre_fold(tuple(points.tolist()))
+        if self._fold is not None:
+            matrix = self._fold.T @ matrix
+        return _combined(matrix, _legendre_integrals(thetas, len(points)))
 
     def table(self, thetas: Sequence[float]) -> np.ndarray:
         """The weights at several θ: (len(thetas), m)."""
@@ -200,6 +227,15 @@ class PolynomialWeights:
         values: list[float] = (self.table @ (theta**powers * rest ** (n - powers))).tolist()
         return values
 
+    def columns(self, thetas: np.ndarray) -> np.ndarray:
+        """The weights (m, T) at θ (T,); each column is the same whatever the others are."""
+        n, rest = self.table.shape[1], 1 - thetas
+        ahead, back = [thetas], [np.ones_like(rest)]
+        for _ in range(n - 1):
+            ahead.append(ahead[-1] * thetas)
+            back.append(back[-1] * rest)
+        return _combined(self.table, [a * b for a, b in zip(ahead, back[::-1], strict=True)])
+
 
 def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
     """Weights w_j(θ) = Σ_m coefficients[j, m] θ^(m+1), as interpolants are tabulated.
@@ -209,6 +245,13 @@ def polynomial_weights(coefficients: np.ndarray) -> WeightFunction:
     """
     n = coefficients.shape[1]
     return _bernstein(coefficients.astype(np.float64).tobytes(), n)
+
+
+def _columns(weights: WeightFunction, thetas: np.ndarray) -> np.ndarray:
+    """The weights at several θ: (m, T)."""
+    if isinstance(weights, (LagrangeWeights, PolynomialWeights)):
+        return weights.columns(thetas)
+    return np.array([weights(theta) for theta in thetas.tolist()]).T
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ class StagesMethod(Method):
 
     tableau: Tableau
 
-    @property
+    @functools.cached_property
     def widest_gap(self) -> float:
         return widest_gap(self.tableau.c)
 

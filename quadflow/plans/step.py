@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..compiled.step import Attempt, CompiledAttempts, counts
 from ..control.control import Tolerance
+from ..equations.small_states import NeedsTensors, array_of, tensor_of
 from ..equations.velocity import Velocity
 from ..host import worst
 from ..rules.pairs import DOPRI5
@@ -20,7 +21,7 @@ from ..rules.tableau import Tableau
 from . import attempt
 from .adams import VariableOrderMethod
 from .anchors import AnchorsMethod
-from .attempt import RuleTensors, Swept
+from .attempt import ArraySums, ColumnSums, RuleTensors, StageSums, Swept
 from .interpolants import Anchor, Interval
 from .method import Method
 from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
@@ -28,6 +29,8 @@ from .segment import Segment, WeightFunction, along, combine, lagrange_weights, 
 from .stages import StagesMethod
 from .sweeps import SweepsMethod
 from .variable_order import IntervalWeights, interval_weights
+
+T = TypeVar("T")
 
 TRUSTED = 100.0
 """How many tolerances a step's dense output may miss what the step knows by, see
@@ -46,7 +49,7 @@ RUNGE_KUTTA_STARTS = 4
 """The most anchors that the first step of variable order after such steps is predicted from."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class State:
     """Where a solve stands between two intervals.
 
@@ -67,18 +70,24 @@ class State:
     unfinished: Unfinished | None = None
     twin: Callable[[], Anchor] | None = None
 
+    def at_order(self, order: int) -> State:
+        """The same with another order of the next interval."""
+        return State(
+            self.t, self.y, self.anchor, self.history, self.last, order, self.unfinished, self.twin
+        )
+
 
 class NotContracting(RuntimeError):
     """Sweeps that are to converge do not."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class OrderErrors:
     """What the next order is chosen from: errors[i], of the state's shape, estimates the error of
     order weights.orders[i]; O(h^(order+1))."""
 
     weights: IntervalWeights
-    errors: Tensor
+    errors: Any
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,12 @@ class Unfinished:
     values: Tensor | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class StepResult:
     """One interval done.
 
-    state: at its end. previous: at its start. error: estimate of the local error, of the state's
-    shape, O(h^error_order); None without one. The order is an integer, or one a sample.
+    state: at its end. previous: at its start. estimate: see `error`, in an array where the step
+    went through NumPy. error_order: an integer, or one a sample.
     make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
     rejected step need not evaluate it again. orders: the errors of several orders, where the method
     chooses between them. samples: of steps that every sample has for itself. refine: called with no
@@ -120,11 +129,12 @@ class StepResult:
     two states (or of combinations of more) at which f was evaluated anyway, and that of f there;
     None where there are none. See `stiffness`. ratio: of error and tolerance, where a compiled step
     brings it instead of the error. make_misses: see `dense_ratio`; None where dense output is made
-    of what the error estimate has judged.
+    of what the error estimate has judged. arrays: the states at start and end, of a step that went
+    through NumPy.
     """
 
     state: State
-    error: Tensor | None
+    estimate: Any
     error_order: Any
     make_segment: Callable[[StepResult], Segment]
     start: Anchor | None
@@ -137,14 +147,37 @@ class StepResult:
     spread: Callable[[], tuple[Tensor, Tensor]] | None = None
     ratio: Tensor | None = None
     make_misses: Callable[[StepResult], list[Tensor]] | None = None
+    arrays: tuple[np.ndarray, np.ndarray] | None = None
     _segment: Segment | None = None
 
-    def error_ratio(self, tolerance: Tolerance) -> Tensor:
-        """Norm of the error over the tolerance."""
+    @property
+    def error(self) -> Tensor | None:
+        """Estimate of the local error, of the state's shape, O(h^error_order); None without one."""
+        found: Tensor | None = tensor_of(self.estimate)
+        return found
+
+    def ratios(self, tolerance: Tolerance) -> Tensor:
+        """Norm of the error over the tolerance, 0-dimensional; or that of every order, (k,)."""
         if self.ratio is not None:
             return self.ratio
-        assert self.error is not None
-        return tolerance.ratio(self.error, self.previous.y, self.state.y)
+        y0, y1 = self.previous.y, self.state.y
+        if self.orders is not None:
+            return tolerance.ratios(self.orders.errors, y0, y1)
+        return tolerance.ratio(self.estimate, y0, y1)
+
+    def moved_ratio(self, tolerance: Tolerance) -> Tensor:
+        """The same of what the step moves the state by."""
+        y0, y1 = self.previous.y, self.state.y
+        return tolerance.ratio((y1 - y0).detach(), y0, y1)
+
+    def numbers(self, tolerance: Tolerance, moved: bool) -> list[float]:
+        """`ratios` of a step that went through NumPy, and `moved_ratio` if asked for."""
+        assert self.arrays is not None
+        y0, y1 = self.arrays
+        errors = [self.estimate] if self.orders is None else [*self.orders.errors]
+        if moved:
+            errors.append(y1 - y0)
+        return tolerance.numbers(errors, y0, y1)
 
     def dense_ratio(self, tolerance: Tolerance) -> Tensor:
         """By how much dense output misses what the step knows, over what it may: 0-dimensional, or
@@ -181,29 +214,64 @@ class Stepper:
     _columns: dict[Any, list[Tensor]] = field(default_factory=dict)
     _derivatives: dict[Any, Tensor] = field(default_factory=dict)
     _weights: WeightFunction | None = None
+    _rows: tuple[Any, np.ndarray] = (None, np.empty((0, 0)))
+    _kept: tuple[Any, Any, Any, Any] = (None, None, None, None)
 
-    def start(self, state: State) -> Anchor:
+    def start(self, state: State, *, in_numpy: bool = False) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
         if state.anchor is not None:
             return state.anchor
+        if in_numpy:
+            known = self.velocity.of_array(state.t, self._array(state.y), held=True)
+            return Anchor(state.t, state.y, self._tensor(known))
         v, detail = self.velocity.of_held(state.t, state.y)
         return Anchor(state.t, state.y, v, detail)
+
+    def _tensor(self, x: Any) -> Any:
+        """`tensor_of`, whose array will be wanted again in the next step."""
+        if not isinstance(x, np.ndarray):
+            return x
+        tensor = torch.from_numpy(x)
+        self._kept = (*self._kept[2:], tensor, x)
+        return tensor
+
+    def _array(self, x: Tensor) -> np.ndarray:
+        """`array_of`, of a tensor that `_tensor` has made just now or another."""
+        kept = self._kept
+        return kept[1] if x is kept[0] else kept[3] if x is kept[2] else array_of(x)
+
+    def either(
+        self, state: State, t1: Any, in_arrays: Callable[..., T], in_tensors: Callable[..., T],
+        *arguments: Any,
+    ) -> T:  # fmt: skip
+        """A step from the state to t1 by the one function or the other; see `small_states`."""
+        velocity = self.velocity
+        one_time = not (isinstance(t1, Tensor) or isinstance(state.t, Tensor))
+        if one_time and velocity.takes_numbers(state.y):
+            velocity.begin_numbers()
+            try:
+                found: T = velocity.silently(in_arrays, *arguments)
+                return found
+            except NeedsTensors:
+                velocity.give_up_numbers()
+        return in_tensors(*arguments)
 
     def step(self, state: State, t1: float, *, is_last: bool = False) -> StepResult:
         """Advance `state` to time t1 (either direction).
 
         is_last says that no interval follows, for plans that save an evaluation there.
         """
-        if isinstance(self.method, AnchorsMethod):
-            return self._anchors(self.method, state, t1, is_last)
-        if isinstance(self.method, VariableOrderMethod):
-            return self._variable_order(self.method, state, t1)
-        if isinstance(self.method, SweepsMethod):
+        method = self.method
+        if isinstance(method, StagesMethod):
+            return self._stages(method.tableau, state, t1)
+        if isinstance(method, SweepsMethod):
             if state.unfinished is not None:
-                return self._sweeps_of_samples(self.method, state, t1)
-            return self._sweeps(self.method, state, t1)
-        if isinstance(self.method, StagesMethod):
-            return self._stages(self.method.tableau, state, t1)
+                return self._sweeps_of_samples(method, state, t1)
+            return self._sweeps(method, state, t1)
+        if isinstance(method, VariableOrderMethod):
+            return self._variable_order(method, state, t1)
+        if isinstance(method, AnchorsMethod):
+            return self._anchors(method, state, t1, is_last)
         raise TypeError(f"{self.method!r} has no evaluation plan")
 
     def _twin(self, make: Callable[[], Anchor]) -> Callable[[], Anchor] | None:
@@ -249,38 +317,86 @@ class Stepper:
     # -- anchors, variable order -----------------------------------------------------------------
 
     def _variable_order(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
+        if abs(t1 - state.t) < SHORTEST * math.ulp(state.t):
+            return self._started_anew(method, state, t1)
+        ways = self._adams_of_arrays, self._adams_of_tensors
+        return self.either(state, t1, *ways, method, state, t1)
+
+    def _started_anew(self, method: VariableOrderMethod, state: State, t1: float) -> StepResult:
+        """A step that is too short for order 1, by Runge-Kutta."""
         start = self.start(state)
-        # nothing looks at the states of earlier anchors, which need not be kept
-        known = (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
-        t0, y0, h = state.t, state.y, t1 - state.t
-        if abs(h) < SHORTEST * math.ulp(t0):
-            result = self._stages(DOPRI5, State(t0, y0, start), t1)
-            order = min(len(known), RUNGE_KUTTA_STARTS)
-            result.state = replace(result.state, history=known, order=order)
-            result.spread = None  # of stages, which limits of variable order say nothing of
-            return result
-        shape, recent = y0.shape, known[::-1]
-        k = min(state.order, len(known))
-        weights = interval_weights([a.t for a in recent], t0, t1, k, method.max_order)
-        recent = recent[: len(weights.positions)]
+        known = _looked_back_on(method, state, start)
+        result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
+        order = min(len(known), RUNGE_KUTTA_STARTS)
+        result.state = replace(result.state, history=known, order=order)
+        result.spread = None  # of stages, which limits of variable order say nothing of
+        return result
+
+    def _adams_of_tensors(
+        self, method: VariableOrderMethod, state: State, t1: float
+    ) -> StepResult:  # fmt: skip
+        start = self.start(state)
+        known = _looked_back_on(method, state, start)
+        weights = _weights_to(t1, method, state, known)
+        y0, h = state.y, t1 - state.t
+        recent = known[: -len(weights.positions) - 1 : -1]
         table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
-        velocities = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
-        predicted = along(y0, (table[0, 1:] @ velocities).reshape(shape), h)
+        rows = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
+        predicted = attempt.predicted(table, y0, rows, h)
         v1, _ = self.velocity.of_held(t1, predicted)
-        velocities = torch.cat((v1.reshape(1, -1), velocities))
-        y1 = along(y0, (table[1] @ velocities).reshape(shape), h)
-        errors = ((table[2:] @ velocities.detach()) * h).reshape(-1, *shape)
+        rows = torch.cat((v1.reshape(1, -1), rows))
+        y1, errors = attempt.corrected(table, y0, rows, h)
+        return self._adams_result(state, start, known, weights, predicted, v1, t1, y1, errors)
+
+    def _adams_of_arrays(
+        self, method: VariableOrderMethod, state: State, t1: float
+    ) -> StepResult:  # fmt: skip
+        start = self.start(state, in_numpy=True)
+        known = _looked_back_on(method, state, start)
+        weights = _weights_to(t1, method, state, known)
+        y0, h = self._array(state.y), t1 - state.t
+        table = weights.table.astype(y0.dtype, copy=False)
+        rows = self._velocity_rows(state.history, known)[: 1 + len(weights.positions)]
+        predicted = attempt.predicted(table, y0, rows[1:], h)
+        v1 = self.velocity.of_array(t1, predicted, held=True)
+        rows[0] = v1.reshape(-1)
+        y1, errors = attempt.corrected(table, y0, rows, h)
+        result = self._adams_result(
+            state, start, known, weights, predicted, v1, t1, self._tensor(y1), errors
+        )
+        result.arrays = y0, y1
+        return result
+
+    def _adams_result(
+        self, state: State, start: Anchor, known: tuple[Anchor, ...], weights: IntervalWeights,
+        predicted: Any, v1: Any, t1: float, y1: Tensor, errors: Any,
+    ) -> StepResult:  # fmt: skip
+        k = weights.order
 
         def segment(_: StepResult) -> Segment:
             nodes = [1.0, *weights.positions[:k].tolist()]
-            own = [v1, *(a.v for a in recent[:k])]
-            return Segment(t0, t1, y0, own, lagrange_weights(nodes), y1)
+            own = [tensor_of(v1), *(a.v for a in known[: -k - 1 : -1])]
+            return Segment(state.t, t1, state.y, own, lagrange_weights(nodes), y1)
 
-        twin = self._twin(lambda: Anchor(t1, predicted, v1))
+        twin = self._twin(lambda: Anchor(t1, tensor_of(predicted), tensor_of(v1)))
         return StepResult(
             State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1, segment, start,
             state, OrderErrors(weights, errors), spread=_between_twins(state, start),
         )  # fmt: skip
+
+    def _velocity_rows(self, history: tuple[Anchor, ...], known: tuple[Anchor, ...]) -> np.ndarray:
+        """Velocities of anchors, newest first, below a row that is free: (1 + known, numel). Those
+        of the step before are found again, where `history` is what it knew."""
+        own, (before, rows) = self._array(known[-1].v).reshape(-1), self._rows
+        fresh = np.empty((1 + len(known), own.size), own.dtype)
+        fresh[1] = own
+        if before is history and history:
+            fresh[2:] = rows[1 : len(known)]
+        else:
+            for i, anchor in enumerate(known[-2::-1], start=2):
+                fresh[i] = array_of(anchor.v).reshape(-1)
+        self._rows = known, fresh
+        return fresh
 
     # -- sweeps ----------------------------------------------------------------------------------
 
@@ -297,7 +413,6 @@ class Stepper:
 
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
         rule, h, last = method.rule, t1 - state.t, state.last
-        tensors = self._rule_tensors(method, state.y)
         usual, at_first = self._efforts(method)
         order, known = method.error_order, state.anchor
         from_, old = "constant", None
@@ -315,55 +430,62 @@ class Stepper:
 
         sweeps, further = usual if from_ == "extrapolated" else at_first
         v0 = None if known is None else known.v
-        done = self._swept(method, tensors, state, t1, from_, v0, old, None, sweeps)
-        return self._swept_result(method, tensors, state, t1, known, order, done, further)
+        done = self._swept(method, state, t1, from_, v0, old, None, sweeps)
+        return self._swept_result(method, state, t1, known, order, done, further)
 
     def _swept_result(
-        self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float,
-        known: Anchor | None, order: int | None, done: Swept, further: int,
+        self, method: SweepsMethod, state: State, t1: float, known: Anchor | None,
+        order: int | None, done: Swept, further: int,
     ) -> StepResult:  # fmt: skip
         """The result of sweeps that are done, of which `further` more may follow. A method, for
         nested functions that call each other would live until garbage is collected."""
         t0, y0, h = state.t, state.y, t1 - state.t
         anchor = known
         if anchor is None and done.v0 is not None:
-            anchor = Anchor(t0, y0, done.v0)
+            anchor = Anchor(t0, y0, tensor_of(done.v0))
+        y1, values = self._tensor(done.y1), self._tensor(done.values)
+        arrays = (self._array(y0), done.y1) if isinstance(done.y1, np.ndarray) else None
 
         def refine() -> StepResult:
             more = self._swept(
-                method, rule, state, t1, "given", done.v0, done.values, done.guess, 1
+                method, state, t1, "given", done.v0, done.values, done.guess, 1
             )._replace(earlier=done.previous)
-            return self._swept_result(method, rule, state, t1, known, order, more, further - 1)
+            return self._swept_result(method, state, t1, known, order, more, further - 1)
 
         def twin() -> Anchor:  # where the last sweep evaluated f at the end
-            assert done.previous is not None
-            moved = rule.matrix[-1] @ done.previous * h
-            return Anchor(t1, y0 + moved.reshape(y0.shape), done.values[-1])
+            matrix = self._rule_tensors(method, y0).matrix
+            moved = matrix[-1] @ tensor_of(done.previous) * h
+            return Anchor(t1, y0 + moved.reshape(y0.shape), values[-1])
 
         spread = _between_twins(state, anchor)
-        earlier, previous = done.earlier, done.previous
-        if earlier is not None and previous is not None:
+        if done.earlier is not None and done.previous is not None:
 
             def spread() -> tuple[Tensor, Tensor]:
-                moved = rule.matrix @ (previous - earlier) * h
-                return moved, done.values.reshape(len(previous), -1) - previous
+                previous = tensor_of(done.previous)
+                matrix = self._rule_tensors(method, y0).matrix
+                moved = matrix @ (previous - tensor_of(done.earlier)) * h
+                return moved, values.reshape(len(previous), -1) - previous
 
-        segment = Segment(t0, t1, y0, done.values, self._dense(method))
+        segment = Segment(t0, t1, y0, values, self._dense(method))
         return StepResult(
-            State(
-                t1, done.y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None
-            ),
+            State(t1, y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None),
             done.error, order, lambda _: segment, anchor, state,
             refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
-            ratio=done.ratio,
+            ratio=done.ratio, arrays=arrays,
         )  # fmt: skip
 
     def _swept(
-        self, method: SweepsMethod, rule: RuleTensors, state: State, t1: float, from_: str,
-        v0: Tensor | None, old: Tensor | None, guess: Tensor | None, count: int,
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int,
     ) -> Swept:  # fmt: skip
-        """`count` sweeps over an interval, compiled or not; arguments as of `attempt.guessed`."""
+        """`count` sweeps over an interval, compiled or not, in NumPy or in tensors; arguments as of
+        `attempt.guessed`."""
+        if not (self.compiled is not None or self.corrects or method.converged):
+            ways = self._sweeps_of_arrays, self._sweeps_of_tensors
+            return self.either(state, t1, *ways, method, state, t1, from_, v0, old, guess, count)
+        v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
         t0, y0, last = state.t, state.y, state.last
+        rule = self._rule_tensors(method, y0)
         h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
         seen, numbers = self._seen(method, t0, h, y0) if self.corrects else (None, ())
         compiled: Attempt | None = None
@@ -375,11 +497,24 @@ class Stepper:
             )
         if compiled is not None and compiled.known:
             return compiled.swept(from_, count, rule, y0, v0, old, guess, (t0, t1, width, *numbers))
-        before, velocity = counts(self.velocity), self.velocity
+        before = counts(self.velocity)
+        done = self._sweeps_of_tensors(method, state, t1, from_, v0, old, guess, count, seen)
+        if compiled is not None:
+            compiled.measure(before)
+        return done
+
+    def _sweeps_of_tensors(
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int, seen: SeenTimes | None = None,
+    ) -> Swept:  # fmt: skip
+        t0, y0, last, velocity = state.t, state.y, state.last, self.velocity
+        v0, old, guess = tensor_of(v0), tensor_of(old), tensor_of(guess)
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        rule = self._rule_tensors(method, y0)
         if from_ == "constant" and v0 is None:
             v0, _ = velocity.of_held(t0, y0)
         start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
-        earlier: Tensor | None = None
+        earlier: Any = None
         if seen is not None and from_ == "constant" and rule.has_left:
             v0 = None  # evaluated beside the start as well, if t is not float64
         if method.converged:
@@ -389,8 +524,25 @@ class Stepper:
                 rule, velocity.nodes, t0, h, y0, v0, start, count, seen
             )
         y1, error = attempt.swept(rule, h, y0, values, previous, guess)
-        if compiled is not None:
-            compiled.measure(before)
+        return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
+
+    def _sweeps_of_arrays(
+        self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
+        guess: Any, count: int,
+    ) -> Swept:  # fmt: skip
+        t0, last, velocity = state.t, state.last, self.velocity
+        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        y0 = self._array(state.y)
+        v0 = None if v0 is None else array_of(v0)
+        old = None if old is None else self._array(old)
+        rule = attempt.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
+        if from_ == "constant" and v0 is None:
+            v0 = velocity.of_array(t0, y0, held=True)
+        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
+        values, previous, earlier, v0 = attempt.sweeps(
+            rule, velocity.nodes_of_arrays, t0, h, y0, v0, start, count
+        )
+        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
 
     def _seen(
@@ -484,13 +636,14 @@ class Stepper:
             )
         return self._rules[key]
 
-    def _stage_columns(self, tableau: Tableau, y0: Tensor) -> list[Tensor] | None:
-        if y0.numel() > attempt.SUMMED_AT_ONCE or len(tableau.a) < 4:
-            return None
+    def _stage_sums(self, tableau: Tableau, y0: Tensor, h: Any) -> StageSums:
+        large = y0.numel() > attempt.SUMMED_AT_ONCE
+        if large or len(tableau.a) < 4 or isinstance(h, Tensor):
+            return StageSums(tableau, y0, h)
         key = (id(tableau), y0.dtype, y0.device)
         if key not in self._columns:
             self._columns[key] = attempt.stage_columns(tableau, y0)
-        return self._columns[key]
+        return ColumnSums(tableau, y0, h, self._columns[key])
 
     def _until_converged(
         self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
@@ -517,79 +670,144 @@ class Stepper:
             compiled = self.compiled.stages(tableau, state.anchor is not None)
         if compiled is not None and compiled.known:
             return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
-        before, t0, y0 = counts(self.velocity), state.t, state.y
-        h: Any = t1 - t0
+        if compiled is None:
+            ways = self._stages_of_arrays, self._stages_of_tensors
+            return self.either(state, t1, *ways, tableau, state, t1)
+        before = counts(self.velocity)
+        result = self._stages_of_tensors(tableau, state, t1)
+        compiled.measure(before)
+        return result
+
+    def _stages_of_tensors(self, tableau: Tableau, state: State, t1: Any) -> StepResult:
+        velocity, y0 = self.velocity, state.y
+        h: Any = t1 - state.t
         start = self.start(state)
         detail = start.detail
 
-        # the last stage's state may be the step's end
-        left = len(tableau.a) - 1 if tableau.first_same_as_last else 0
-
-        def f(t: Any, y: Tensor) -> Tensor:
-            nonlocal detail, left
-            left -= 1
-            v, detail = self.velocity.of_held(t, y) if left == 0 else self.velocity(t, y)
+        def f(t: Any, y: Tensor, held: bool) -> Tensor:
+            nonlocal detail
+            v, detail = velocity.of_held(t, y) if held else velocity(t, y)
             return v
 
-        columns = None if isinstance(h, Tensor) else self._stage_columns(tableau, y0)
-        y1, velocities, error = attempt.stages(tableau, f, t0, t1, h, y0, start.v, columns)
-        if compiled is not None:
-            compiled.measure(before)
-        return self._staged(tableau, state, t1, start, y1, velocities, error, detail)
+        sums = self._stage_sums(tableau, y0, h)
+        y1, error = attempt.stages(tableau, f, state.t, t1, h, start.v, sums)
+        return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
+
+    def _stages_of_arrays(self, tableau: Tableau, state: State, t1: float) -> StepResult:
+        h, y0, f = t1 - state.t, self._array(state.y), self.velocity.of_array
+        start = self.start(state, in_numpy=True)
+        v0, shape, flat = self._array(start.v), y0.shape, y0
+        if y0.ndim > 1:
+            flat, v0 = y0.reshape(-1), v0.reshape(-1)
+
+            def f(t: float, y: np.ndarray, held: bool = False) -> np.ndarray:
+                return self.velocity.of_array(t, y.reshape(shape), held).reshape(-1)
+
+        sums = ArraySums(attempt.stage_table(tableau, y0.dtype), flat, h)
+        y1, error = attempt.stages(tableau, f, state.t, t1, h, v0, sums)
+        velocities = sums.velocities
+        if y0.ndim > 1:
+            y1, velocities = y1.reshape(shape), velocities.reshape(-1, *shape)
+            error = None if error is None else error.reshape(shape)
+        result = self._staged(tableau, state, t1, start, self._tensor(y1), velocities, error, None)
+        result.arrays = y0, y1
+        return result
 
     def _staged(
-        self, tableau: Tableau, state: State, t1: float, start: Anchor, y1: Tensor,
-        velocities: list[Tensor], error: Tensor | None, detail: Any, ratio: Tensor | None = None,
+        self, tableau: Tableau, state: State, t1: Any, start: Anchor, y1: Tensor, velocities: Any,
+        error: Any, detail: Any, ratio: Tensor | None = None,
     ) -> StepResult:  # fmt: skip
-        t0, y0, h = state.t, state.y, t1 - state.t
+        """The result of stages that are done; velocities: as of `Stages`."""
+        stages = Stages(self, tableau, state, t1, velocities)
         end: Anchor | None = None
         twin: Callable[[], Anchor] | None = None
         if tableau.first_same_as_last:
-            end = Anchor(t1, y1, velocities[-1], detail)
+            end = Anchor(t1, y1, self._tensor(velocities[-1]), detail)
         elif tableau.c[-1] == 1.0:
-            twin = self._twin(
-                lambda: Anchor(
-                    t1, along(y0, combine(tableau.a[-1], velocities[:-1]), h), velocities[-1]
-                )
-            )
-
-        known: list[Tensor] = []
-
-        def evaluated(result: StepResult) -> list[Tensor]:
-            if not known:
-                known.extend(velocities)
-                if not tableau.first_same_as_last:
-                    anchor = self.start(result.state)  # shared with the next interval
-                    result.state = replace(result.state, anchor=anchor)
-                    known.append(anchor.v)
-                for node, row in tableau.extra:
-                    inner = along(y0, combine(row, known), h)
-                    known.append(self.velocity(t0 + node * h, inner)[0])
-            return known
-
-        def segment(result: StepResult) -> Segment:
-            weights, degree = polynomial_weights(tableau.dense), tableau.dense.shape[1]
-            return Segment(t0, t1, y0, evaluated(result), weights, degree=degree)
-
-        def misses(result: StepResult) -> list[Tensor]:
-            size: Any = h
-            if isinstance(size, Tensor):
-                size = size.to(y0.real.dtype)
-            # f is evaluated with its graph, which dense output needs; the misses have none
-            found = [v.detach() for v in evaluated(result)]
-            return [combine(row, found) * size for row in tableau.misses]
-
-        spread = _between_twins(state, start)
-        if tableau.probe is not None:
-            v_weights, y_weights = tableau.probe
-
-            def spread() -> tuple[Tensor, Tensor]:
-                return combine(y_weights, velocities) * h, combine(v_weights, velocities)
-
+            twin = self._twin(stages.twin)
         return StepResult(
-            State(t1, y1, end, twin=twin), error, tableau.error_order, segment, start, state,
-            spread=spread, ratio=ratio, make_misses=misses if tableau.misses else None,
+            State(t1, y1, end, twin=twin), error, tableau.error_order, stages.segment, start, state,
+            spread=_between_twins(state, start) if tableau.probe is None else stages.spread,
+            ratio=ratio, make_misses=stages.misses if tableau.misses else None,
         )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Stages:
+    """What may be asked of a Runge-Kutta step that is done.
+
+    velocities: of its stages, a sequence of tensors or one array (s, *shape).
+    """
+
+    stepper: Stepper
+    tableau: Tableau
+    state: State
+    t1: Any
+    velocities: Any
+    _known: list[Tensor] | None = None
+
+    def _stages(self) -> Sequence[Tensor]:
+        found: Sequence[Tensor] = tensor_of(self.velocities)
+        return found
+
+    def twin(self) -> Anchor:
+        """The last stage's evaluation, of a method that makes it at the end of the step."""
+        *earlier, last = self._stages()
+        h = self.t1 - self.state.t
+        return Anchor(self.t1, along(self.state.y, combine(self.tableau.a[-1], earlier), h), last)
+
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """`StepResult.spread`, of a tableau with a probe."""
+        assert self.tableau.probe is not None
+        v_weights, y_weights = self.tableau.probe
+        velocities, h = tuple(self._stages()), self.t1 - self.state.t
+        return combine(y_weights, velocities) * h, combine(v_weights, velocities)
+
+    def _evaluated(self, result: StepResult) -> list[Tensor]:
+        """All velocities that dense output is made of."""
+        if self._known is None:
+            t0, y0, h = self.state.t, self.state.y, self.t1 - self.state.t
+            known = list(self._stages())
+            if not self.tableau.first_same_as_last:
+                anchor = self.stepper.start(result.state)  # shared with the next interval
+                result.state = replace(result.state, anchor=anchor)
+                known.append(anchor.v)
+            for node, row in self.tableau.extra:
+                inner = along(y0, combine(row, known), h)
+                known.append(self.stepper.velocity(t0 + node * h, inner)[0])
+            self._known = known
+        return self._known
+
+    def segment(self, result: StepResult) -> Segment:
+        """The step's dense output."""
+        dense = self.tableau.dense
+        velocities, weights = self._evaluated(result), polynomial_weights(dense)
+        return Segment(
+            self.state.t, self.t1, self.state.y, velocities, weights, degree=dense.shape[1]
+        )
+
+    def misses(self, result: StepResult) -> list[Tensor]:
+        """By how much dense output misses what the step knows, see `Tableau.misses`."""
+        size: Any = self.t1 - self.state.t
+        if isinstance(size, Tensor):
+            size = size.to(self.state.y.real.dtype)
+        # f is evaluated with its graph, which dense output needs; the misses have none
+        found = [v.detach() for v in self._evaluated(result)]
+        return [combine(row, found) * size for row in self.tableau.misses]
+
+
+def _looked_back_on(method: VariableOrderMethod, state: State, start: Anchor) -> tuple[Anchor, ...]:
+    """The anchors of a step of variable order, `start` the last of them."""
+    # nothing looks at the states of earlier anchors, which need not be kept
+    return (*state.history, Anchor(start.t, start.v, start.v))[-(method.max_order + 1) :]
+
+
+def _weights_to(
+    t1: float, method: VariableOrderMethod, state: State, known: tuple[Anchor, ...]
+) -> IntervalWeights:
+    times = [anchor.t for anchor in known[::-1]]
+    order = min(state.order, len(known))
+    return interval_weights(times, state.t, t1, order, method.max_order)
 
 
 def _compiled_stages(

@@ -50,7 +50,7 @@ class SweepsMethod(Method):
     most_sweeps: int = 0
     family: Callable[[int], QuadratureRule] | None = None
 
-    @property
+    @functools.cached_property
     def widest_gap(self) -> float:
         return widest_gap(self.rule.nodes)
 

@@ -47,27 +47,36 @@ def _points(degree: int) -> tuple[Array, Array]:
     return gauss_arrays(degree // 2 + 1)
 
 
-def newton_integrals(nodes: Array) -> Array:
-    """Integrals over [0, 1] of Newton's basis 1, x - z_0, (x - z_0)(x - z_1), ...
+@functools.cache
+def _two_weights(degree: int) -> Array:
+    """Gauss's weights, and those times x - 1: (2, points)."""
+    points, weights = _points(degree)
+    return np.stack((weights, weights * (points - 1.0)))
 
-    nodes: (n,) float64. Returns (n + 1,) float64. Source: Gauss's rule, exact for degree n.
-    """
+
+def newton_integral(nodes: Array) -> float:
+    """The integral over [0, 1] of Newton's basis polynomial (x - z_0)(x - z_1) … of all nodes (n,).
+    Source: Gauss's rule, exact for degree n."""
     points, weights = _points(nodes.size)
-    products = (points[:, None] - nodes).cumprod(axis=1)
-    return np.concatenate((_ONE, weights @ products))
+    return float(weights.dot((points[:, None] - nodes).prod(axis=1)))
 
 
 def adams_integrals(nodes: Array) -> tuple[Array, Array]:
-    """`newton_integrals` of the nodes, and of the nodes with 1 put in front.
+    """Integrals over [0, 1] of Newton's basis 1, x - z_0, (x - z_0)(x - z_1), …, and of the same
+    with 1 put in front of the nodes.
 
     nodes: (n,) float64. Returns (n + 1,), (n + 2,) float64. The second basis is the first one times
     x - 1, a degree higher.
     """
-    points, weights = _points(nodes.size + 1)
-    products = np.empty((points.size, nodes.size + 1))
+    degree = nodes.size + 1
+    points, _ = _points(degree)
+    products = np.empty((points.size, degree))
     products[:, 0] = 1.0
     (points[:, None] - nodes).cumprod(axis=1, out=products[:, 1:])
-    return weights @ products, np.concatenate((_ONE, (weights * (points - 1.0)) @ products))
+    both = np.empty((2, degree + 1))
+    both[:, 1:] = _two_weights(degree).dot(products)
+    both[1, 0] = 1.0
+    return both[0, 1:], both[1]
 
 
 def divided_differences(nodes: Array) -> Array:
@@ -79,6 +88,16 @@ def divided_differences(nodes: Array) -> Array:
     differences.flat[:: nodes.size + 1] = 1.0
     lower: Array = _lower(nodes.size) / differences.cumprod(axis=1).T
     return lower
+
+
+def with_one_before(known: Array, nodes: Array, first: int) -> Array:
+    """`divided_differences` of the nodes with 1 put in front, from those (n, n) of the nodes: the
+    rows from `first` >= 1 on, (n + 1 - first, n + 1). Every weight has one factor more."""
+    gaps = 1.0 - nodes
+    rows = np.empty((nodes.size + 1 - first, nodes.size + 1))
+    rows[:, 0] = 1.0 / gaps.cumprod()[first - 1 :]
+    np.divide(known[first - 1 :], -gaps, out=rows[:, 1:])
+    return rows
 
 
 @dataclass(frozen=True)
@@ -126,9 +145,10 @@ class IntervalWeights:
         spacing of the anchors is the true one: unlike ratio^(order+1) this knows that only one
         step has changed.
         """
-        known = (self.positions[: order - 1] - 1.0) / ratio
-        nodes = np.concatenate(([1.0, 0.0], known))[:order]
-        ahead = float(newton_integrals(nodes)[order])
+        nodes = np.empty(order + 1)
+        nodes[:2] = 1.0, 0.0
+        nodes[2:] = (self.positions[: order - 1] - 1.0) / ratio
+        ahead = newton_integral(nodes[:order])
         return abs(ahead / self.integrals[order]) * ratio ** (order + 1)
 
 
@@ -153,26 +173,25 @@ def interval_weights(
         raise ValueError(f"order {order} needs {order} anchors, got {len(times)}")
     m = min(len(times), order + 2)
     positions = (np.array(times[:m]) - t0) / (t1 - t0)
-    # positions[0] is 0: the products of the corrector's basis start (x - 1) x ...
-    nodes = np.concatenate((_ONE, positions))
     known = divided_differences(positions)
-    ahead = divided_differences(nodes[: order + 1])
-    explicit, implicit = adams_integrals(positions[:order])
+    own = positions[:order]
+    # positions[0] is 0: the products of the corrector's basis start (x - 1) x ...
+    explicit, implicit = adams_integrals(own)
     orders = tuple(range(max(1, order - 2), order + 1))
-    if order + 1 <= max_order and m == order + 2:
+    ahead = with_one_before(known[:order, :order], own, orders[0])
+    above = order + 1 <= max_order and m == order + 2
+    if above:
         orders = (order + 1, *orders)
     table = np.zeros((2 + len(orders), m + 1))
-    table[0, 1 : order + 1] = explicit[:order] @ known[:order, :order]
+    table[0, 1 : order + 1] = explicit[:order].dot(known[:order, :order])
     # Adams-Moulton of order k+1: the predictor, and the divided difference it left out
-    table[1] = table[0]
-    table[1, : order + 1] += explicit[order] * ahead[order]
-    for row, q in enumerate(orders, start=2):
-        if q > order:
-            table[row, 1:] = implicit[q] * known[q]
-        else:
-            table[row, : order + 1] = implicit[q] * ahead[q]
-    integrals = {q: float(implicit[q]) for q in orders}
-    return IntervalWeights(order, orders, table, positions, integrals)
+    table[1, : order + 1] = table[0, : order + 1] + explicit[order] * ahead[-1]
+    if above:
+        table[2, 1:] = implicit[order + 1] * known[order + 1]
+    scales = implicit[order + 1 - len(ahead) : order + 1]
+    table[2 + above :, : order + 1] = scales[:, None] * ahead
+    values = implicit.tolist()
+    return IntervalWeights(order, orders, table, positions, {q: values[q] for q in orders})
 
 
 @dataclass(frozen=True)

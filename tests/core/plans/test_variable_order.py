@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from in_tensors import InTensors
 from torch import Tensor
 
 import quadflow as qf
@@ -31,7 +32,7 @@ from quadflow.plans.variable_order import (
     OrderControl,
     divided_differences,
     interval_weights,
-    newton_integrals,
+    newton_integral,
 )
 from quadflow.rules.lagrange import lagrange_integrals
 
@@ -114,7 +115,8 @@ def test_newton_form() -> None:
     values = 3 * nodes**3 - nodes
     coefficients = divided_differences(nodes) @ values
     assert coefficients[3] == pytest.approx(3)
-    assert coefficients @ newton_integrals(nodes)[:4] == pytest.approx(3 / 4 - 1 / 2)
+    basis = [newton_integral(nodes[:degree]) for degree in range(4)]
+    assert coefficients @ basis == pytest.approx(3 / 4 - 1 / 2)
 
 
 @pytest.mark.parametrize("order", [1, 3, 8, 12])
@@ -242,7 +244,7 @@ def test_an_order_kept_is_pece(k: int) -> None:
 @pytest.mark.parametrize("k", range(1, MAX_ORDER + 1))
 def test_measured_orders(k: int) -> None:
     """k + 1 at a kept order, both bounds: from 1e-2 down to rounding."""
-    counts = [18, 24, 32, 42, 56, 75] if k < 10 else [24, 32, 42, 56]
+    counts = [18, 24, 32, 42, 56, 75] if k < 10 else [28, 32, 36, 42, 48]
     errors = []
     for n in counts:
         states = frozen(qf.get_method("adams"), k, [2 / n * i for i in range(1 - k, n + 1)])
@@ -398,7 +400,8 @@ def test_one_wait_a_try(monkeypatch: pytest.MonkeyPatch) -> None:
         return true(x)
 
     monkeypatch.setattr(stepping, "worst", counted)
-    stats = qf.solve(oscillator, vector(1.0, 0.0), (0.0, 20.0), method="adams").stats
+    with InTensors():
+        stats = qf.solve(oscillator, vector(1.0, 0.0), (0.0, 20.0), method="adams").stats
     assert reads == stats.accepted + stats.rejected + 1  # and one look at f at the start
 
 
