@@ -52,7 +52,7 @@ def _watched(problem: str, method: str) -> tuple[list[Tensor], int]:
 
     def watched(t: Any, y: Tensor) -> Tensor:
         shapes.append(y.shape)
-        return subject.torch_f(t, y)  # type: ignore[no-any-return]
+        return subject.torch_f(t, y)
 
     stats = qf.solve(
         watched, subject.y0, subject.span, method=method, rtol=RTOL, atol=ATOL
