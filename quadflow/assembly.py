@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .arguments import Arguments, on_state
-from .compiled.step import CompiledAttempts
+from .compiled.step import CompiledTrials
 from .control.control import Tolerance
 from .control.tolerances import check_fits
 from .equations.clock import Clock, differentiated
@@ -204,7 +204,7 @@ def event_tracker(given: Arguments, parts: Assembly) -> EventTracker | None:
     return tracker
 
 
-def compiled_attempts(given: Arguments, parts: Assembly) -> CompiledAttempts | None:
+def compiled_trials(given: Arguments, parts: Assembly) -> CompiledTrials | None:
     """The compiled steps, if they are asked for.
 
     Raises:
@@ -240,6 +240,6 @@ def compiled_attempts(given: Arguments, parts: Assembly) -> CompiledAttempts | N
         one is None
         for one in (given.callback, given.attempt_callback, given.reject_callback, given.events)
     )
-    return CompiledAttempts(
+    return CompiledTrials(
         given.func, given.args, parts.velocity, parts.tolerance, given.compile, alone
     )

@@ -38,7 +38,7 @@ def _applied(x: Tensor) -> Tensor:
     return result
 
 
-def worst(x: Tensor) -> Any:
+def read_on_host(x: Tensor) -> Any:
     """A tensor's numbers as Python's (nested lists where it has axes): one host synchronisation.
 
     x: real or bool, any shape. Under torch.func.vmap the largest over the vmapped axis is read, so

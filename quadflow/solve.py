@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from .arguments import Arguments, on_state
-from .assembly import assembly_of_samples, compiled_attempts, event_tracker, shared_assembly
+from .assembly import assembly_of_samples, compiled_trials, event_tracker, shared_assembly
 from .control.control import Norm, StepController, rms_norm
 from .equations.clock import Clock
 from .equations.velocity import StateLayout, Velocity
-from .host import worst
+from .host import read_on_host
 from .loop.per_sample import PerSampleCollector
 from .loop.steps import Ended, Status, Steps
 from .observe.events.event import Stop
@@ -165,7 +165,7 @@ def solve(
     tracker = event_tracker(given, parts)
     # an event may lie anywhere
     steps.wants_dense = collector.wants_dense if tracker is None else lambda t0, t1: True
-    steps.stepper.compiled = compiled_attempts(given, parts)
+    steps.stepper.compiled = compiled_trials(given, parts)
     bar = ProgressBar(times[0], times[-1]) if progress else None
     return _finish(
         steps, collector, tracker, callback, given.layout, parts.velocity, given.chosen.name,
@@ -329,9 +329,9 @@ class _Collector:
         """What is not finite, if anything."""
         # one look at all of them: dense output may meet a NaN that the steps stepped over
         finite = torch.isfinite(self.y.detach())
-        if not worst(~finite.all()):
+        if not read_on_host(~finite.all()):
             return None
-        bad_ones = worst(~finite.reshape(self.count, -1).all(1))
+        bad_ones = read_on_host(~finite.reshape(self.count, -1).all(1))
         times, bad = self.reached_times, [bool(one) for one in bad_ones].index(True)
         self._parts, self.count = [self.y[:bad]], bad
         return (

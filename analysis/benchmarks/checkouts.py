@@ -32,7 +32,11 @@ from torch import Tensor
 
 METHODS = ("dopri5", "gauss", "adams")
 RTOL, ATOL = 1e-6, 1e-8
-SUBJECTS = ("quadflow.analysis.cost.subjects", "quadflow.analysis.benchmarks.subjects")
+SUBJECTS = (
+    "quadflow.analysis.problems.subjects",
+    "quadflow.analysis.cost.subjects",
+    "quadflow.analysis.benchmarks.subjects",
+)
 """Where a tree has them, the first that there is."""
 
 
@@ -45,7 +49,7 @@ def _subjects() -> Any:
 
 @functools.cache
 def _watched(problem: str, method: str) -> tuple[list[Tensor], int]:
-    """The states that a solve calls f with, and its number of tries."""
+    """The states that a solve calls f with, and its number of trials."""
     import quadflow as qf
 
     subject, shapes = _subjects().subject(problem), []

@@ -21,7 +21,7 @@ import quadflow as qf
 
 from ...plans.adams import VariableOrderMethod
 from ...plans.anchors import AnchorsMethod
-from ...plans.attempt import CONTRACTION
+from ...plans.arithmetic import CONTRACTION
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
 from ...rules.tableaus import Tableau

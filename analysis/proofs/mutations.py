@@ -22,7 +22,7 @@ import torch
 
 import quadflow as qf
 
-from ...plans import attempt, step
+from ...plans import arithmetic, step
 from ...plans import interpolants as interpolation
 from ...plans import segment as dense
 from ...plans.stages import StagesMethod
@@ -55,24 +55,24 @@ STEPS: tuple[str | qf.Method, ...] = (
 FORMULAS = {
     "step formula": (
         (step, "Stepper._anchors"),
-        (attempt, "stages"),
-        (attempt, "StageSums.after"),
-        (attempt, "StageSums.errors"),
-        (attempt, "ColumnSums.after"),
-        (attempt, "ColumnSums.errors"),
-        (attempt, "ArraySums.__init__"),
-        (attempt, "ArraySums.after"),
-        (attempt, "combined"),
-        (attempt, "sweep"),
-        (attempt, "sweeps"),
-        (attempt, "product"),
-        (attempt, "guessed"),
-        (attempt, "integrated"),
-        (attempt, "swept"),
-        (attempt, "extrapolated"),
-        (attempt, "_embedded"),
+        (arithmetic, "stages"),
+        (arithmetic, "StageSums.after"),
+        (arithmetic, "StageSums.errors"),
+        (arithmetic, "ColumnSums.after"),
+        (arithmetic, "ColumnSums.errors"),
+        (arithmetic, "ArraySums.__init__"),
+        (arithmetic, "ArraySums.after"),
+        (arithmetic, "combined"),
+        (arithmetic, "sweep"),
+        (arithmetic, "sweeps"),
+        (arithmetic, "product"),
+        (arithmetic, "guessed"),
+        (arithmetic, "integrated"),
+        (arithmetic, "swept"),
+        (arithmetic, "extrapolated"),
+        (arithmetic, "_embedded"),
         (dense, "combine"),
-        (dense, "along"),
+        (dense, "add_scaled"),
     ),
     "interpolant": (
         (interpolation, "Interval.positions"),
@@ -363,8 +363,8 @@ def _recompiled(
 
 def _forget() -> None:
     """Make the constants of methods anew, which are kept from solve to solve."""
-    attempt.rule_arrays.cache_clear()
-    attempt.stage_table.cache_clear()
+    arithmetic.rule_arrays.cache_clear()
+    arithmetic.stage_table.cache_clear()
 
 
 @contextlib.contextmanager

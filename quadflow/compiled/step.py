@@ -1,4 +1,4 @@
-"""The step compiled by torch.compile: the functions of `attempt`, kept for every func.
+"""The step compiled by torch.compile: the functions of `arithmetic`, kept for every func.
 
 A kernel is one trial step as one graph, from the start's velocity to the ratio of error and
 tolerance, so that a trial costs one call and the host reads one number. It holds what a method and
@@ -23,8 +23,8 @@ from torch import Tensor
 from ..control.control import Norm, Tolerance
 from ..equations.velocity import DetailedVelocity, StateLayout, Velocity
 from ..errors import CompileError
-from ..plans import attempt
-from ..plans.attempt import RuleTensors, Swept
+from ..plans import arithmetic
+from ..plans.arithmetic import RuleTensors, Swept
 from ..plans.seen_times import SeenTimes
 from ..rules.tableau import Tableau
 
@@ -102,8 +102,8 @@ def _stages_kernel(
             return velocity.at(t if low is None else torch.clamp(t, low, high), y)
 
         start = f(t0, y0) if v0 is None else v0
-        sums = attempt.StageSums(tableau, y0, t1 - t0)
-        y1, error = attempt.stages(tableau, f, t0, t1, t1 - t0, start, sums)
+        sums = arithmetic.StageSums(tableau, y0, t1 - t0)
+        y1, error = arithmetic.stages(tableau, f, t0, t1, t1 - t0, start, sums)
         # an input that is an output as well would be copied
         known = sums.velocities if v0 is None else sums.velocities[1:]
         return y1, known, measure.ratio(error, y0, y1, rtol, atol)
@@ -134,10 +134,12 @@ def _sweeps_kernel(
 
         if from_ == "constant" and v0 is None:
             v0 = velocity.at(torch.clamp(t0, low, high), y0)
-        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
-        values, previous, earlier, v0 = attempt.sweeps(rule, f, t0, h, y0, v0, start, count, seen)
-        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
-        # an input that is an output as well would be copied; see `Attempt.swept` for what is left
+        start, guess = arithmetic.guessed(from_, rule, h, width, v0, old, guess)
+        values, previous, earlier, v0 = arithmetic.sweeps(
+            rule, f, t0, h, y0, v0, start, count, seen
+        )
+        y1, error = arithmetic.swept(rule, h, y0, values, previous, guess)
+        # an input that is an output too would be copied; for what is left see `CompiledTrial.swept`
         return Swept(
             y1, values.reshape(-1, *y0.shape), None, guess if given[1] is None else None,
             v0 if given[0] is None else None, previous if count > 1 else None,
@@ -202,7 +204,7 @@ def _options(compile: bool | Mapping[str, Any], entries: int) -> dict[str, Any]:
     return chosen
 
 
-class CompiledAttempts:
+class CompiledTrials:
     """The kernels of one solve.
 
     Args:
@@ -248,16 +250,16 @@ class CompiledAttempts:
             layout.func_dtype, layout.dtype, layout.device, norm, per_sample,
             repr(sorted(self.options.items(), key=lambda item: item[0])),
         )  # fmt: skip
-        self._mine: dict[Any, Attempt] = {}
+        self._mine: dict[Any, CompiledTrial] = {}
         self._store = _kernels_of(func)
 
-    def stages(self, tableau: Tableau, known: bool) -> Attempt:
+    def stages(self, tableau: Tableau, known: bool) -> CompiledTrial:
         """A trial of a Runge-Kutta step; known: with the start's velocity given."""
         copies = self.velocity.outputs.reused
         kind = (tableau, known, copies)
         found = self._mine.get(kind)
         if found is None:
-            found = self._mine[kind] = self._attempt(
+            found = self._mine[kind] = self._trial(
                 ("stages", *kind),
                 lambda: _stages_kernel(tableau, self.velocity.layout, copies, self._measure),
             )
@@ -266,8 +268,8 @@ class CompiledAttempts:
     def sweeps(
         self, rule: RuleTensors, count: int, from_: str, known: bool, guessed: bool,
         seen: SeenTimes | None,
-    ) -> Attempt | None:  # fmt: skip
-        """A trial of `count` sweeps, see `attempt.guessed`; known, guessed: with the start's
+    ) -> CompiledTrial | None:  # fmt: skip
+        """A trial of `count` sweeps, see `arithmetic.guessed`; known, guessed: with the start's
         velocity, and the guess, given. seen: with the times that func sees. None before it is
         decided how nodes are evaluated, which a trial finds out that runs as it is."""
         mode = self.velocity.mode
@@ -277,7 +279,7 @@ class CompiledAttempts:
         kind = (id(rule), count, from_, known, guessed, copies, seen is not None)
         found = self._mine.get(kind)
         if found is None:
-            found = self._mine[kind] = self._attempt(
+            found = self._mine[kind] = self._trial(
                 ("sweeps", rule.key, *kind[1:], mode),
                 lambda: _sweeps_kernel(
                     rule,
@@ -292,22 +294,22 @@ class CompiledAttempts:
             )
         return found
 
-    def _attempt(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Attempt:
+    def _trial(self, key: Any, make: Callable[[], Callable[..., Any]]) -> CompiledTrial:
         kernels, full = self._store, (key, self._key)
         if full not in kernels:
             plain = _own_code(make())
             kernels[full] = _Kernel(torch.compile(plain, **self.options), plain)
-        return Attempt(self, kernels[full])
+        return CompiledTrial(self, kernels[full])
 
 
-class Attempt:
+class CompiledTrial:
     """A kernel as the trial steps of one solve use it.
 
     Attributes:
         known: whether its cost is; else a trial is to run as it is, and `measure` to follow.
     """
 
-    def __init__(self, solve: CompiledAttempts, kernel: _Kernel) -> None:
+    def __init__(self, solve: CompiledTrials, kernel: _Kernel) -> None:
         self._solve, self._kernel, self._run, self._calls = solve, kernel, kernel.run, 0
         self.known = kernel.cost is not None
         self._numbers: np.ndarray | None = None
@@ -363,7 +365,7 @@ class Attempt:
         old: Tensor | None, guess: Tensor | None, times: tuple[float, ...],
     ) -> Swept:  # fmt: skip
         """Sweeps over an interval (t0, t1, width of the one before, then the times of the nodes
-        that func sees and their shifts, if they count), arguments as of `attempt.guessed`; with
+        that func sees and their shifts, if they count), arguments as of `arithmetic.guessed`; with
         what the kernel leaves out because it was given."""
         done: Swept = self(y0, v0, old, guess, self.times(*times))
         v0 = done.v0 if v0 is None else v0
@@ -372,7 +374,7 @@ class Attempt:
         if count <= 2:
             start = guess
             if from_ != "extrapolated":
-                start, _ = attempt.guessed(from_, rule, 1.0, 1.0, v0, old, None)
+                start, _ = arithmetic.guessed(from_, rule, 1.0, 1.0, v0, old, None)
             previous, earlier = (start, None) if count == 1 else (previous, start)
         return done._replace(v0=v0, guess=guess, previous=previous, earlier=earlier)
 

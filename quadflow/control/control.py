@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..host import worst
-from ..plans.segment import along
+from ..host import read_on_host
+from ..plans.segment import add_scaled
 
 Array = np.ndarray
 
@@ -51,7 +51,9 @@ class Tolerance:
     @functools.cached_property
     def strictest(self) -> float:
         """The least relative tolerance (one host synchronisation where it is a tensor)."""
-        return float(-worst(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol)
+        return float(
+            -read_on_host(-self.rtol.min()) if isinstance(self.rtol, Tensor) else self.rtol
+        )
 
     def ratios(self, errors: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """`ratio` of each of k errors (k, *shape) of one step: (k,)."""
@@ -70,7 +72,7 @@ class Tolerance:
 
     def _number(self, x: Array) -> float:
         if self.norm is not rms_norm:
-            return float(worst(_measured(self.norm, torch.from_numpy(x))))
+            return float(read_on_host(_measured(self.norm, torch.from_numpy(x))))
         if x.ndim > 1:
             x = x.reshape(-1)
         square = np.vdot(x, x).real if x.dtype.kind == "c" else x.dot(x)
@@ -166,13 +168,13 @@ def first_step(
         rtol, atol = tolerance.in_numpy if is_array else (tolerance.rtol, tolerance.atol)
         scale = abs(y0) * rtol + atol
         sizes = [tolerance.size(x / scale) for x in (y0, v0)]
-        d0, d1 = np.array(sizes if is_array else worst(torch.stack(sizes)))
+        d0, d1 = np.array(sizes if is_array else read_on_host(torch.stack(sizes)))
         h0 = np.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = np.minimum(h0, span)
-        moved = along(y0, v0, on_device(direction * h0))
+        moved = add_scaled(y0, v0, on_device(direction * h0))
         v1 = velocity(on_device(t0 + direction * h0), moved)
         change = tolerance.size((v1 - v0) / scale)
-        d2 = np.array(change if is_array else worst(change)) / h0
+        d2 = np.array(change if is_array else read_on_host(change)) / h0
         largest = np.maximum(d1, d2)
         h1 = np.where(
             largest <= 1e-15, np.maximum(1e-6, h0 * 1e-3), (0.01 / largest) ** (1 / order)
@@ -212,7 +214,7 @@ class StepController:
             )
 
     def growth(self, ratio: Any, previous: Any, calm: Any, order: Any) -> Any:
-        """The factor before its limits, of numbers or of arrays. calm: tries accepted since the
+        """The factor before its limits, of numbers or of arrays. calm: trials accepted since the
         last rejection; ten at the start."""
         smooth = self.safety * ratio ** (-0.7 / order) * previous ** (0.4 / order)
         plain = self.shrinkage(ratio, order)
@@ -236,7 +238,7 @@ class StepController:
         return factor
 
     def reject(self, ratio: float, order: int) -> float:
-        """Factor for another try after a rejected step (ratio > 1, or not finite)."""
+        """Factor for another trial after a rejected step (ratio > 1, or not finite)."""
         self._calm = 0
         if not math.isfinite(ratio):
             return self.min_factor

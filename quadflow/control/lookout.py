@@ -62,7 +62,7 @@ class Lookout:
 
     Attributes:
         longest: size of the longest step there may be. longest_leap: of the longest where nothing
-            happens. moved: of a try of that size or
+            happens. moved: of a trial of that size or
             longer, what it moved the state by, over the tolerance.
     """
 

@@ -42,7 +42,7 @@ NEAR_ZERO = 16
 """Steps from t = 0."""
 
 RARER, RAREST = 4, 64
-"""How many times as many tries lie between two measurements as between the last two, and the most.
+"""How many times as many trials lie between two measurements as between the last two, and the most.
 """
 
 
@@ -76,7 +76,7 @@ class TimeRounding:
         self.corrects: Any = False if samples is None else np.zeros(samples, bool)
         self.pending: Sequence[Tensor] = ()
         self._measured: tuple[Any, Any, Any] = (0.0, 0.0, False)
-        self._since, self._wait = 0 * one, one  # tries: since, and between, two measurements
+        self._since, self._wait = 0 * one, one  # trials: since, and between, two measurements
         self._message = ""
         self._told = False
 
@@ -86,10 +86,10 @@ class TimeRounding:
         return self._eps * abs(t) * self._gain > 0.1 * self._rtol
 
     def due(self, t: Any, h: Any, tried: Any = True) -> Any:
-        """Whether to `measure` after a try of size h from t: where the rounding of t might count in
-        steps of this size, after the first of them and then ever more rarely.
+        """Whether to `measure` after a trial of size h from t: where the rounding of t might count
+        in steps of this size, after the first of them and then ever more rarely.
 
-        tried: of which samples it was a try, and no further sweep that goes on.
+        tried: of which samples it was a trial, and no further sweep that goes on.
         """
         self._since = self._since + tried
         looms = self._eps * abs(t) > self._least * h

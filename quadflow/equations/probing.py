@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VelocityError
-from ..host import worst
+from ..host import read_on_host
 
 ROUNDINGS = 200
 """Roundings of its terms that a value may differ by, evaluated in another way."""
@@ -76,14 +76,14 @@ def _trusted_mode(velocity: Counted, node_times: Tensor, y: Tensor) -> str:
             reference = evaluate("loop", times, y)
         except Exception:  # func may refuse a state that its trajectory never meets
             continue
-        if not worst(~torch.isfinite(reference).all()):
+        if not read_on_host(~torch.isfinite(reference).all()):
             break
     else:
         return "loop"
     bound = rounding(reference)
 
     def agree(value: Tensor, rows: slice) -> bool:
-        return not worst(~((value - reference)[rows].abs() <= bound).all())
+        return not read_on_host(~((value - reference)[rows].abs() <= bound).all())
 
     def agrees(mode: str, y: Tensor, rows: slice) -> bool:
         try:
@@ -136,7 +136,7 @@ def moved(y: Tensor) -> Tensor:
 
 def far_away(y: Tensor) -> float:
     """An entry farther away than any threshold on states like these, if there is such a number."""
-    return min(1e8 * max(1.0, float(worst(y.abs().amax()))), 0.1 * torch.finfo(y.dtype).max)
+    return min(1e8 * max(1.0, float(read_on_host(y.abs().amax()))), 0.1 * torch.finfo(y.dtype).max)
 
 
 def rounding(reference: Tensor) -> Tensor:
@@ -259,11 +259,11 @@ def _mixed_samples(
         stays = ~moves.reshape(-1, *(1,) * (reference.dim() - 1))
         # nor may what was a number be one no more
         off = ~((value - reference).abs() <= bound) & reference.isfinite() & stays
-        changed = np.array(worst(off.reshape(len(y), -1).any(1)), bool)
+        changed = np.array(read_on_host(off.reshape(len(y), -1).any(1)), bool)
         if not changed.any():
             continue
         again = evaluate(start, states)  # a random func differs from itself
-        if again is None or worst(((again - reference).abs() > bound).any()):
+        if again is None or read_on_host(((again - reference).abs() > bound).any()):
             return None
         return int(changed.argmax()), np.flatnonzero(group)[:3].tolist()
     return None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VelocityError, nearest
-from ..host import worst
+from ..host import read_on_host
 from .ownership import Outputs, Untouched, version
 from .probing import find_mode
 from .small_states import NeedsTensors, silence, takes, tensor_of
@@ -97,7 +97,7 @@ class StateLayout:
                     f"{name} has shape {tuple(part.shape)}: with batch_dims=1 the leading axis of "
                     "every tensor counts the samples"
                 )
-            if worst(~torch.isfinite(part.detach()).all()):
+            if read_on_host(~torch.isfinite(part.detach()).all()):
                 raise ValueError(f"{name} is not finite")
         self.batch: tuple[int, ...] = tuple(parts[0].shape[:batch_dims])
         self.shapes = [part.shape[batch_dims:] for part in parts]

@@ -15,7 +15,7 @@ from ..control.lookout import ABOUT, SamplesLookout
 from ..control.time_rounding import TimeRounding
 from ..equations.clock import differentiated
 from ..equations.probing import check_samples
-from ..host import worst
+from ..host import read_on_host
 from ..observe.events.event import Stop
 from ..plans.interpolants import Anchor
 from ..plans.method import Method
@@ -109,17 +109,17 @@ def _strictest_of_each(tolerance: Tolerance, y0: Tensor) -> float | Array:
     rtol = tolerance.rtol
     if not isinstance(rtol, Tensor) or rtol.dim() < y0.dim() or len(rtol) != len(y0):
         return tolerance.strictest
-    return -np.array(worst((-rtol).reshape(len(y0), -1).amax(1)))
+    return -np.array(read_on_host((-rtol).reshape(len(y0), -1).amax(1)))
 
 
 class PerSampleSteps(Steps):
-    """Steps that the error estimate chooses for each sample alone: one host synchronisation a try.
+    """Steps that the error estimate chooses for each sample alone: one host wait a trial.
 
     All samples are tried together: one that has ended stays where it is, at a step of size 0. A
     result says in `accepted` (bool (B,)) whose step was good; its state holds the new states of
     those, and the old ones of the others.
 
-    A further sweep is a try of its own: samples whose estimate wants one take it in the next try,
+    A further sweep is a trial of its own: samples whose estimate wants one take it in the next,
     in which the others take their next step. Where a sample has not finished its first interval,
     which has more sweeps, those sweeps change this sample alone.
 
@@ -179,7 +179,7 @@ class PerSampleSteps(Steps):
         state = self.state
         start = self.stepper.start(state)
         flat = start.v.detach().reshape(len(self.t), -1)
-        bad = np.array(worst(~torch.isfinite(flat).all(1)), bool)
+        bad = np.array(read_on_host(~torch.isfinite(flat).all(1)), bool)
         self._fail(
             bad,
             Status.NON_FINITE,
@@ -204,7 +204,7 @@ class PerSampleSteps(Steps):
         amplifies = rounding.amplifies(self.t)
         if amplifies.any():
             self._measure_rounding(self._size, amplifies)
-            rounding.read(worst(torch.stack([*rounding.pending])))
+            rounding.read(read_on_host(torch.stack([*rounding.pending])))
             self.stepper.corrects = rounding.corrects
 
     def _check(self, size: Array) -> None:
@@ -282,7 +282,7 @@ class PerSampleSteps(Steps):
         self, t1: Array, size: Array, ratio: Array, order: Any, good: Array, done: Array,
         first: Array, lands: Array,
     ) -> None:  # fmt: skip
-        """Choose the next sizes of the samples whose try is done."""
+        """Choose the next sizes of the samples whose trial is done."""
         # steps are chosen such that the least sweeps suffice, of which those of a first
         # interval, from a constant guess, say nothing
         judged = np.where(good & ~first, self._judged, ratio)
@@ -305,7 +305,7 @@ class PerSampleSteps(Steps):
 
     def _read(self, result: StepResult, t1: Array, leaps: bool) -> tuple[Array, Array]:
         """The errors over the tolerance (B,), and what dense output misses over what it may: the
-        one host synchronisation of a try.
+        one host synchronisation of a trial.
 
         leaps: some step is so long that what it moved the state by is wanted as well.
         """
@@ -321,7 +321,9 @@ class PerSampleSteps(Steps):
         if np.any(inside):
             wanted.append(result.dense_ratio(self.tolerance))
         dtype = wanted[0].dtype
-        ratio, *numbers = np.array(worst(torch.stack([x.detach().to(dtype) for x in wanted])))
+        ratio, *numbers = np.array(
+            read_on_host(torch.stack([x.detach().to(dtype) for x in wanted]))
+        )
         missed = np.where(inside, numbers.pop(), 0.0) if np.any(inside) else np.zeros(len(ratio))
         others = self._rounding.read(numbers)
         self.stepper.corrects = self._rounding.corrects
@@ -330,8 +332,8 @@ class PerSampleSteps(Steps):
         return ratio, missed
 
     def _aim(self) -> tuple[Array, Array]:
-        """The ends (B,) of the next tries, of samples that have ended where they are; and whose are
-        their last."""
+        """The ends (B,) of the next trials, of samples that have ended where they are; and whose
+        are their last."""
         assert self._size is not None
         limits = self.limits
         left = np.abs(self.t_end - self.t)
@@ -340,7 +342,7 @@ class PerSampleSteps(Steps):
         return np.where(self.active, t1, self.t), lands
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
-        """Whose interval gets one sweep more in the next try; again: who had one in this."""
+        """Whose interval gets one sweep more in the next trial; again: who had one in this."""
         self._further = np.where(again, self._further, 0)
         if np.any(result.sweeps_left):
             with np.errstate(over="ignore"):
@@ -364,7 +366,7 @@ class PerSampleSteps(Steps):
         return np.asarray(np.where(good, grown, shrunk))
 
     def _joined(self, result: StepResult, state: State, good: Array) -> State:
-        """The state after a try: new where a sample's step was good, else the old one."""
+        """The state after a trial: new where a sample's step was good, else the old one."""
         mask = self._times(good, state.y)
         y = torch.where(mask, result.state.y, state.y)
         t: Any = self._times(self.t, state.y)

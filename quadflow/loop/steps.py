@@ -21,7 +21,7 @@ from ..control.time_rounding import TimeRounding
 from ..equations.small_states import array_of
 from ..equations.velocity import Velocity
 from ..errors import StiffnessWarning
-from ..host import worst
+from ..host import read_on_host
 from ..observe.stiffness import StiffnessMonitor
 from ..plans.adams import VariableOrderMethod
 from ..plans.interpolants import Anchor
@@ -75,9 +75,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Called around every try of an adaptive or fixed step, as hook(t, state, h)."""
+    """Called around every trial of an adaptive or fixed step, as hook(t, state, h)."""
 
-    attempt: Callable[[float, Tensor, float], None] | None = None
+    trial: Callable[[float, Tensor, float], None] | None = None
     reject: Callable[[float, Tensor, float], None] | None = None
 
 
@@ -213,8 +213,8 @@ class FixedSteps(Steps):
         if self._perturb:
             velocity.window = _just_inside(state.t, t1, velocity.layout.time_dtype)
             state = restarted(state)
-        if self.hooks.attempt is not None:
-            self.hooks.attempt(state.t, state.y, t1 - state.t)
+        if self.hooks.trial is not None:
+            self.hooks.trial(state.t, state.y, t1 - state.t)
         try:
             result = self.stepper.step(state, t1, is_last=self._upcoming is None)
         except NotContracting as failure:
@@ -225,8 +225,8 @@ class FixedSteps(Steps):
         return result
 
 
-class _Try(NamedTuple):
-    """A try of an adaptive step.
+class _Trial(NamedTuple):
+    """A trial of an adaptive step.
 
     ratio: of its error and the tolerance. judged: the same before further sweeps, by which the next
     size is chosen. order: of the error. errors: the ratio of every order, where the method chooses
@@ -242,7 +242,7 @@ class _Try(NamedTuple):
 
 
 class AdaptiveSteps(Steps):
-    """Steps whose size the error estimate chooses: one host synchronisation a try.
+    """Steps whose size the error estimate chooses: one host synchronisation a trial.
 
     Args:
         landings: times to land on, in the direction of the solve; the last one is the end (which
@@ -287,7 +287,7 @@ class AdaptiveSteps(Steps):
         self._jumps = any(landing.restart for landing in landings[:-1])
         self._size: float | None = None
         self._entered = True
-        self._not_finite_at = math.inf  # the end of the last try that was not finite
+        self._not_finite_at = math.inf  # the end of the last trial that was not finite
         self._dense_ratio = 0.0
         self._unforeseen, self._unforeseen_before = 0.0, math.inf
         self._lookout = Lookout(method.widest_gap, state.t, landings[-1].t, tolerance.strictest)
@@ -301,7 +301,7 @@ class AdaptiveSteps(Steps):
         state, stepper, limits = self.state, self.stepper, self.limits
         self._enter()
         start = stepper.start(state)
-        if worst(~start.v.detach().isfinite().all()):
+        if read_on_host(~start.v.detach().isfinite().all()):
             raise self._end(Status.NON_FINITE, f"func is not finite at the start, t={state.t:.9g}")
         self.state = replace(state, anchor=start)
         if limits.initial_step is not None:
@@ -312,7 +312,7 @@ class AdaptiveSteps(Steps):
         self._size = limits.bound(size)
         if self._rounding.amplifies(state.t):
             self._rounding.measure(state.t, state.y, self._size, self._sign)
-            self._rounding.read(worst(torch.stack([*self._rounding.pending])))
+            self._rounding.read(read_on_host(torch.stack([*self._rounding.pending])))
             stepper.corrects = self._rounding.corrects
 
     def _first_size(self, start: Anchor) -> float:
@@ -353,18 +353,18 @@ class AdaptiveSteps(Steps):
         failures = 0
         while True:
             t1, size, lands = self._aim()
-            tried = self._tried(t1, size)
-            if tried.accepted:
+            trial = self._trial(t1, size)
+            if trial.accepted:
                 break
             failures += 1
-            self._refuse(tried, t1, size, failures)
-        result = tried.result
+            self._refuse(trial, t1, size, failures)
+        result = trial.result
         if result.orders is not None:
             assert self._orders is not None
-            order, factor = self._orders.accept(result.orders.weights, tried.errors)
+            order, factor = self._orders.accept(result.orders.weights, trial.errors)
             result.state = result.state.at_order(order)
         else:
-            factor = self._controller.accept(tried.judged, tried.order)
+            factor = self._controller.accept(trial.judged, trial.order)
         self._unforeseen_before = self._unforeseen
         self._take(result)
         if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
@@ -372,7 +372,7 @@ class AdaptiveSteps(Steps):
         planned = size * factor
         if not lands:  # a step shortened to land says nothing of f
             planned = self._lookout.bound(
-                result.state.t, size, planned, tried.ratio, result.error_order
+                result.state.t, size, planned, trial.ratio, result.error_order
             )
         # where the least step was good enough, the next one is no shorter
         planned = self.limits.bound(max(planned, 16 * math.ulp(self.state.t)))
@@ -384,7 +384,7 @@ class AdaptiveSteps(Steps):
         return result
 
     def _aim(self) -> tuple[float, float, bool]:
-        """The end of the next try, its size, and whether it is the next landing."""
+        """The end of the next trial, its size, and whether it is the next landing."""
         assert self._size is not None
         self._check(self.limits)
         state, t_next = self.state, self._landings[0].t
@@ -396,11 +396,11 @@ class AdaptiveSteps(Steps):
             raise self._end(Status.NON_FINITE, endless(state.t))
         return t1, abs(t1 - state.t), lands
 
-    def _tried(self, t1: float, size: float) -> _Try:
-        """A try of the step to t1, with the sweeps that it wants, and what its error says."""
+    def _trial(self, t1: float, size: float) -> _Trial:
+        """A trial of the step to t1, with the sweeps that it wants, and what its error says."""
         state, stepper = self.state, self.stepper
-        if self.hooks.attempt is not None:
-            self.hooks.attempt(state.t, state.y, t1 - state.t)
+        if self.hooks.trial is not None:
+            self.hooks.trial(state.t, state.y, t1 - state.t)
         self._monitor.expect(size, abs(self._landings[-1].t - state.t))
         result = stepper.step(state, t1)
         order = result.error_order
@@ -408,7 +408,7 @@ class AdaptiveSteps(Steps):
         ratio, errors = self._ratios(result)
         judged, before = ratio, None
         while result.refine is not None and worth_a_sweep(ratio, before, result.sweeps_left):
-            self.refined += 1  # a try of its own
+            self.refined += 1  # a trial of its own
             before, result = ratio, result.refine()
             ratio, errors = self._ratios(result)
         # steps are chosen such that the least sweeps suffice, of which those of a first
@@ -427,12 +427,12 @@ class AdaptiveSteps(Steps):
             swept = result.refine()
             if self._ratios(swept)[0] <= 1:
                 result = swept
-        return _Try(result, ratio, judged, order, errors, accepted)
+        return _Trial(result, ratio, judged, order, errors, accepted)
 
-    def _refuse(self, tried: _Try, t1: float, size: float, failures: int) -> None:
-        """Choose the next try after one whose error was too large, the last of some in a row."""
-        state, result = self.state, tried.result
-        if not math.isfinite(tried.ratio):
+    def _refuse(self, trial: _Trial, t1: float, size: float, failures: int) -> None:
+        """Choose the next trial after one whose error was too large, the last of some in a row."""
+        state, result = self.state, trial.result
+        if not math.isfinite(trial.ratio):
             self._not_finite_at = t1
         self.rejected += 1
         if self.hooks.reject is not None:
@@ -440,10 +440,10 @@ class AdaptiveSteps(Steps):
         self.state = replace(state, anchor=state.anchor or result.start)
         if result.orders is not None:
             assert self._orders is not None
-            order, factor = self._orders.reject(result.orders.weights, tried.errors, failures)
+            order, factor = self._orders.reject(result.orders.weights, trial.errors, failures)
             self.state = self.state.at_order(order)
         else:
-            factor = self._controller.reject(tried.ratio, tried.order)
+            factor = self._controller.reject(trial.ratio, trial.order)
         self._size = size * factor
 
     def _pass_landing(self) -> None:
@@ -459,7 +459,7 @@ class AdaptiveSteps(Steps):
 
     def _ratios(self, result: StepResult) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
-        some. The one host synchronisation of a try."""
+        some. The one host synchronisation of a trial."""
         t0, t1 = result.previous.t, result.state.t
         leaps = abs(t1 - t0) >= ABOUT * self._lookout.longest_leap
         others = [*self._monitor.quantities(result), *self._rounding.pending]
@@ -482,7 +482,7 @@ class AdaptiveSteps(Steps):
         if leaps:
             self._lookout.moved, *numbers = numbers
         if others:
-            numbers = worst(torch.stack(others))
+            numbers = read_on_host(torch.stack(others))
         if numbers:
             if dense:
                 *numbers, self._dense_ratio = numbers
@@ -516,17 +516,17 @@ def _read_on_host(ratios: Tensor, others: Sequence[Tensor]) -> list[float]:
     """The numbers of `ratios` (k,) or 0-dimensional, then of others, 0-dimensional: one host
     synchronisation."""
     if not others and not ratios.dim():
-        return [worst(ratios)]
+        return [read_on_host(ratios)]
     if others:
         rest = torch.stack([x.to(ratios.dtype) for x in others])
         ratios = torch.cat((ratios.reshape(-1), rest))
-    found: list[float] = worst(ratios)
+    found: list[float] = read_on_host(ratios)
     return found
 
 
 NEAR = 100.0
-"""A step that collapses within so many of the least steps before a place where a try was not finite
-was stopped by that, though the last tries, shorter still, may have been finite."""
+"""A step that collapses within so many of the least steps before a place where a trial was not
+finite was stopped by that, though the last trials, shorter still, may have been finite."""
 
 
 def steps_used_up(max_steps: int, t: float, size: float, stiff: str | None = None) -> str:

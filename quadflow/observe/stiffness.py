@@ -78,7 +78,7 @@ class StiffnessMonitor:
         return (
             self._due
             and self._since + 1 >= EVERY
-            and result.spread is None
+            and result.lipschitz_pair is None
             and result.refine is not None
         )
 
@@ -87,12 +87,12 @@ class StiffnessMonitor:
         of the solution itself, that many times. Empty where no estimate is due or there is nothing
         to compare."""
         self._numbers = ()
-        if not self._due or result.spread is None:
+        if not self._due or result.lipschitz_pair is None:
             return []
         before, after = result.previous.y, result.state.y
         h = abs(result.state.t - result.previous.t)
         with torch.no_grad():
-            states, velocities = result.spread()
+            states, velocities = result.lipschitz_pair()
             info = torch.finfo(after.dtype)
             # over the largest of the state, so that no square overflows
             unit = after.abs().amax().clamp(min=info.tiny)

@@ -34,7 +34,7 @@ def combine(weights: Sequence[float | Tensor], tensors: Sequence[Tensor]) -> Ten
     return torch.zeros_like(tensors[0]) if total is None else total
 
 
-def along(y0: Any, v: Any, h: Any) -> Any:
+def add_scaled(y0: Any, v: Any, h: Any) -> Any:
     """y0 + h v, of tensors or arrays, for one step size or for one a sample (a tensor that
     broadcasts against v)."""
     if isinstance(h, Tensor):
@@ -76,10 +76,10 @@ class Segment:
     def part(self, theta: Any) -> Tensor:
         """The state at t0 + θ(t1 - t0); θ a float, or a float64 tensor, one a sample."""
         h: Any = self.t1 - self.t0
-        y = along(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
+        y = add_scaled(self.y0, combine(self.weights(theta), tuple(self.velocities)), h)
         if self.end is None:
             return y
-        at_end = along(self.y0, combine(self.weights(1.0), tuple(self.velocities)), h)
+        at_end = add_scaled(self.y0, combine(self.weights(1.0), tuple(self.velocities)), h)
         return torch.add(y, self.end - at_end, alpha=theta)
 
     def at(self, times: Sequence[float]) -> Tensor:
@@ -101,7 +101,7 @@ class Segment:
             [column.reshape(row) for column in table],
             [v.reshape(shape) for v in self.velocities],
         )
-        states = along(self.y0.reshape(shape), mean, h)
+        states = add_scaled(self.y0.reshape(shape), mean, h)
         states = states.T if by_time else states
         if self.end is not None:
             parts = torch.from_numpy(thetas[:-1]).to(like).reshape(-1, 1)
@@ -119,7 +119,7 @@ class Segment:
         table = torch.tensor(_weight_table(self.weights, asked))
         table = table.to(like.device, like.dtype, non_blocking=True)[..., None]
         mean = (table * velocities.reshape(1, len(velocities), -1)).sum(1)
-        states = along(self.y0, mean.reshape(len(asked), *self.y0.shape), h)
+        states = add_scaled(self.y0, mean.reshape(len(asked), *self.y0.shape), h)
         if self.end is None:
             return states
         missed = self.end - states[-1]

@@ -11,21 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiled.step import Attempt, CompiledAttempts, counts
+from ..compiled.step import CompiledTrial, CompiledTrials, counts
 from ..control.control import Tolerance
 from ..equations.small_states import NeedsTensors, array_of, tensor_of
 from ..equations.velocity import Velocity
-from ..host import worst
+from ..host import read_on_host
 from ..rules.pairs import DOPRI5
 from ..rules.tableau import Tableau
-from . import attempt
+from . import arithmetic
 from .adams import VariableOrderMethod
 from .anchors import AnchorsMethod
-from .attempt import ArraySums, ColumnSums, RuleTensors, StageSums, Swept
+from .arithmetic import ArraySums, ColumnSums, RuleTensors, StageSums, Swept
 from .interpolants import Anchor, Interval
 from .method import Method
 from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
-from .segment import Segment, WeightFunction, along, combine, lagrange_weights, polynomial_weights
+from .segment import (
+    Segment,
+    WeightFunction,
+    add_scaled,
+    combine,
+    lagrange_weights,
+    polynomial_weights,
+)
 from .stages import StagesMethod
 from .sweeps import SweepsMethod
 from .variable_order import IntervalWeights, interval_weights
@@ -55,8 +62,8 @@ class State:
 
     anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
     last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
-    the next interval where it varies. twin: another evaluation of f at t, at a state nearby, that
-    an adaptive solve made on its way here (a predicted end). t may be a tensor that broadcasts
+    the next interval where it varies. other_end: another evaluation of f at t, at a state nearby,
+    that an adaptive solve made on its way here (a predicted end). t may be a tensor that broadcasts
     against y: a time for every sample. unfinished: see `Unfinished`; samples that have no interval
     behind them have f at their start as `last`, at all nodes.
     """
@@ -68,12 +75,19 @@ class State:
     last: Segment | None = None
     order: int = 1
     unfinished: Unfinished | None = None
-    twin: Callable[[], Anchor] | None = None
+    other_end: Callable[[], Anchor] | None = None
 
     def at_order(self, order: int) -> State:
         """The same with another order of the next interval."""
         return State(
-            self.t, self.y, self.anchor, self.history, self.last, order, self.unfinished, self.twin
+            self.t,
+            self.y,
+            self.anchor,
+            self.history,
+            self.last,
+            order,
+            self.unfinished,
+            self.other_end,
         )
 
 
@@ -125,8 +139,9 @@ class StepResult:
     chooses between them. samples: of steps that every sample has for itself. refine: called with no
     arguments, the same interval with one sweep more (a call of f); None where the method has none.
     sweeps_left: how often that may go on. swept: the values that `Unfinished` takes; sweeps_left is
-    then how often it may in all, one a sample. spread: called with no arguments, the difference of
-    two states (or of combinations of more) at which f was evaluated anyway, and that of f there;
+    then how often it may in all, one a sample. lipschitz_pair: called with no arguments, the
+    difference of two states (or of combinations of more) at which f was evaluated anyway, and that
+    of f there;
     None where there are none. See `stiffness`. ratio: of error and tolerance, where a compiled step
     brings it instead of the error. make_misses: see `dense_ratio`; None where dense output is made
     of what the error estimate has judged. arrays: the states at start and end, of a step that went
@@ -144,7 +159,7 @@ class StepResult:
     refine: Callable[[], StepResult] | None = None
     sweeps_left: Any = 0
     swept: Tensor | None = None
-    spread: Callable[[], tuple[Tensor, Tensor]] | None = None
+    lipschitz_pair: Callable[[], tuple[Tensor, Tensor]] | None = None
     ratio: Tensor | None = None
     make_misses: Callable[[StepResult], list[Tensor]] | None = None
     arrays: tuple[np.ndarray, np.ndarray] | None = None
@@ -200,7 +215,7 @@ class Stepper:
 
     The constants of the method are kept here as tensors of the state's dtype and device, so that
     nothing is moved between host and device inside the loop. adaptive: the error estimate is
-    looked at, and `StepResult.refine` asked for what is wanting. compiled: runs the tries, those
+    looked at, and `StepResult.refine` asked for what is wanting. compiled: runs the trials, those
     of the stages and the sweeps plan. corrects: sweeps undo the rounding of their times; bool (B,)
     where every sample has steps of its own.
     """
@@ -208,7 +223,7 @@ class Stepper:
     method: Method
     velocity: Velocity
     adaptive: bool = False
-    compiled: CompiledAttempts | None = None
+    compiled: CompiledTrials | None = None
     corrects: Any = False
     _rules: dict[Any, RuleTensors] = field(default_factory=dict)
     _columns: dict[Any, list[Tensor]] = field(default_factory=dict)
@@ -274,8 +289,8 @@ class Stepper:
             return self._anchors(method, state, t1, is_last)
         raise TypeError(f"{self.method!r} has no evaluation plan")
 
-    def _twin(self, make: Callable[[], Anchor]) -> Callable[[], Anchor] | None:
-        """`State.twin`: only adaptive steps look at it."""
+    def _other_end(self, make: Callable[[], Anchor]) -> Callable[[], Anchor] | None:
+        """`State.other_end`: only adaptive steps look at it."""
         return make if self.adaptive else None
 
     # -- anchors ---------------------------------------------------------------------------------
@@ -293,25 +308,25 @@ class Stepper:
         if isinstance(h, Tensor):  # per-sample times are float64, the state need not be
             h = h.to(self.velocity.layout.time_dtype)
         inside = interpolant.integrate(Interval(known, t0, t1, rule))
-        y1 = along(y0, inside.mean, h)
+        y1 = add_scaled(y0, inside.mean, h)
         end: Anchor | None = None
         error: Tensor | None = None
-        twin: Callable[[], Anchor] | None = None
+        other: Callable[[], Anchor] | None = None
         if method.correction is not None and not (is_last and method.forward_last):
             v1, detail = self.velocity.of_held(t1, y1)
             reached = Anchor(t1, y1, v1, detail)
             corrected = interpolant.integrate(Interval((*known, reached), t0, t1, rule, inside))
-            y1 = along(y0, corrected.mean, h)
+            y1 = add_scaled(y0, corrected.mean, h)
             error = (corrected.mean - inside.mean) * h
             inside = corrected
             if method.correction == "PEC":
                 end = Anchor(t1, y1, v1, detail)
             else:
-                twin = self._twin(lambda: reached)
+                other = self._other_end(lambda: reached)
         segment = Segment(t0, t1, y0, inside.values, inside.weights)
         return StepResult(
-            State(t1, y1, end, known, twin=twin), error, len(known) + 1, lambda _: segment, start,
-            state, spread=_between_twins(state, start),
+            State(t1, y1, end, known, other_end=other), error, len(known) + 1, lambda _: segment,
+            start, state, lipschitz_pair=_between_ends(state, start),
         )  # fmt: skip
 
     # -- anchors, variable order -----------------------------------------------------------------
@@ -329,7 +344,7 @@ class Stepper:
         result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
         order = min(len(known), RUNGE_KUTTA_STARTS)
         result.state = replace(result.state, history=known, order=order)
-        result.spread = None  # of stages, which limits of variable order say nothing of
+        result.lipschitz_pair = None  # of stages, which limits of variable order say nothing of
         return result
 
     def _adams_of_tensors(
@@ -342,10 +357,10 @@ class Stepper:
         recent = known[: -len(weights.positions) - 1 : -1]
         table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
         rows = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
-        predicted = attempt.predicted(table, y0, rows, h)
+        predicted = arithmetic.predicted(table, y0, rows, h)
         v1, _ = self.velocity.of_held(t1, predicted)
         rows = torch.cat((v1.reshape(1, -1), rows))
-        y1, errors = attempt.corrected(table, y0, rows, h)
+        y1, errors = arithmetic.corrected(table, y0, rows, h)
         return self._adams_result(state, start, known, weights, predicted, v1, t1, y1, errors)
 
     def _adams_of_arrays(
@@ -357,10 +372,10 @@ class Stepper:
         y0, h = self._array(state.y), t1 - state.t
         table = weights.table.astype(y0.dtype, copy=False)
         rows = self._velocity_rows(state.history, known)[: 1 + len(weights.positions)]
-        predicted = attempt.predicted(table, y0, rows[1:], h)
+        predicted = arithmetic.predicted(table, y0, rows[1:], h)
         v1 = self.velocity.of_array(t1, predicted, held=True)
         rows[0] = v1.reshape(-1)
-        y1, errors = attempt.corrected(table, y0, rows, h)
+        y1, errors = arithmetic.corrected(table, y0, rows, h)
         result = self._adams_result(
             state, start, known, weights, predicted, v1, t1, self._tensor(y1), errors
         )
@@ -378,10 +393,10 @@ class Stepper:
             own = [tensor_of(v1), *(a.v for a in known[: -k - 1 : -1])]
             return Segment(state.t, t1, state.y, own, lagrange_weights(nodes), y1)
 
-        twin = self._twin(lambda: Anchor(t1, tensor_of(predicted), tensor_of(v1)))
+        other = self._other_end(lambda: Anchor(t1, tensor_of(predicted), tensor_of(v1)))
         return StepResult(
-            State(t1, y1, history=known, order=k, twin=twin), errors[-1], k + 1, segment, start,
-            state, OrderErrors(weights, errors), spread=_between_twins(state, start),
+            State(t1, y1, history=known, order=k, other_end=other), errors[-1], k + 1, segment,
+            start, state, OrderErrors(weights, errors), lipschitz_pair=_between_ends(state, start),
         )  # fmt: skip
 
     def _velocity_rows(self, history: tuple[Anchor, ...], known: tuple[Anchor, ...]) -> np.ndarray:
@@ -452,15 +467,16 @@ class Stepper:
             )._replace(earlier=done.previous)
             return self._swept_result(method, state, t1, known, order, more, further - 1)
 
-        def twin() -> Anchor:  # where the last sweep evaluated f at the end
+        def reached() -> Anchor:  # where the last sweep evaluated f at the end
             matrix = self._rule_tensors(method, y0).matrix
             moved = matrix[-1] @ tensor_of(done.previous) * h
             return Anchor(t1, y0 + moved.reshape(y0.shape), values[-1])
 
-        spread = _between_twins(state, anchor)
+        other = self._other_end(reached) if method.rule.has_right else None
+        lipschitz_pair = _between_ends(state, anchor)
         if done.earlier is not None and done.previous is not None:
 
-            def spread() -> tuple[Tensor, Tensor]:
+            def lipschitz_pair() -> tuple[Tensor, Tensor]:
                 previous = tensor_of(done.previous)
                 matrix = self._rule_tensors(method, y0).matrix
                 moved = matrix @ (previous - tensor_of(done.earlier)) * h
@@ -468,10 +484,10 @@ class Stepper:
 
         segment = Segment(t0, t1, y0, values, self._dense(method))
         return StepResult(
-            State(t1, y1, last=segment, twin=self._twin(twin) if method.rule.has_right else None),
+            State(t1, y1, last=segment, other_end=other),
             done.error, order, lambda _: segment, anchor, state,
-            refine=refine if further > 0 else None, sweeps_left=further, spread=spread,
-            ratio=done.ratio, arrays=arrays,
+            refine=refine if further > 0 else None, sweeps_left=further,
+            lipschitz_pair=lipschitz_pair, ratio=done.ratio, arrays=arrays,
         )  # fmt: skip
 
     def _swept(
@@ -479,7 +495,7 @@ class Stepper:
         guess: Any, count: int,
     ) -> Swept:  # fmt: skip
         """`count` sweeps over an interval, compiled or not, in NumPy or in tensors; arguments as of
-        `attempt.guessed`."""
+        `arithmetic.guessed`."""
         if not (self.compiled is not None or self.corrects or method.converged):
             ways = self._sweeps_of_arrays, self._sweeps_of_tensors
             return self.either(state, t1, *ways, method, state, t1, from_, v0, old, guess, count)
@@ -488,7 +504,7 @@ class Stepper:
         rule = self._rule_tensors(method, y0)
         h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
         seen, numbers = self._seen(method, t0, h, y0) if self.corrects else (None, ())
-        compiled: Attempt | None = None
+        compiled: CompiledTrial | None = None
         # an interval that starts anew is swept in a way of its own, which is rare
         anew = from_ == "constant" or (from_ == "given" and guess is None)
         if self.compiled is not None and (not anew or method.guess == "constant"):
@@ -513,17 +529,17 @@ class Stepper:
         rule = self._rule_tensors(method, y0)
         if from_ == "constant" and v0 is None:
             v0, _ = velocity.of_held(t0, y0)
-        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
+        start, guess = arithmetic.guessed(from_, rule, h, width, v0, old, guess)
         earlier: Any = None
         if seen is not None and from_ == "constant" and rule.has_left:
             v0 = None  # evaluated beside the start as well, if t is not float64
         if method.converged:
             values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
         else:
-            values, previous, earlier, v0 = attempt.sweeps(
+            values, previous, earlier, v0 = arithmetic.sweeps(
                 rule, velocity.nodes, t0, h, y0, v0, start, count, seen
             )
-        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
+        y1, error = arithmetic.swept(rule, h, y0, values, previous, guess)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
 
     def _sweeps_of_arrays(
@@ -535,14 +551,14 @@ class Stepper:
         y0 = self._array(state.y)
         v0 = None if v0 is None else array_of(v0)
         old = None if old is None else self._array(old)
-        rule = attempt.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
+        rule = arithmetic.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
         if from_ == "constant" and v0 is None:
             v0 = velocity.of_array(t0, y0, held=True)
-        start, guess = attempt.guessed(from_, rule, h, width, v0, old, guess)
-        values, previous, earlier, v0 = attempt.sweeps(
+        start, guess = arithmetic.guessed(from_, rule, h, width, v0, old, guess)
+        values, previous, earlier, v0 = arithmetic.sweeps(
             rule, velocity.nodes_of_arrays, t0, h, y0, v0, start, count
         )
-        y1, error = attempt.swept(rule, h, y0, values, previous, guess)
+        y1, error = arithmetic.swept(rule, h, y0, values, previous, guess)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
 
     def _seen(
@@ -589,7 +605,7 @@ class Stepper:
         order: Any = method.error_order
         if method.guess == "extrapolated" and state.last is not None:
             anchor = state.anchor if rule.has_left else None
-            guess = extrapolated = attempt.extrapolated(tensors, h, *_rows(state.last))
+            guess = extrapolated = arithmetic.extrapolated(tensors, h, *_rows(state.last))
             if waiting.first.any():
                 first = _columns(waiting.first, y0)
                 guess = extrapolated = torch.where(first, _rows(state.last)[1], guess)
@@ -614,14 +630,14 @@ class Stepper:
                 v0 = None  # evaluated beside the start as well
         wanted = np.where(waiting.active, np.where(waiting.again, 1, begun), 0)
         for left in range(int(wanted.max()), 0, -1):
-            new, v0 = attempt.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values, seen)
+            new, v0 = arithmetic.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values, seen)
             late = waiting.active & (wanted < left)
             if late.any():  # all end with the same sweep
                 new = torch.where(_columns(late, y0), values, new)
             previous, values = values, new
         if v0 is not None and anchor is None:
             anchor = Anchor(t0, y0, v0)
-        y1, error = attempt.swept(tensors, h, y0, values, previous, extrapolated, first)
+        y1, error = arithmetic.swept(tensors, h, y0, values, previous, extrapolated, first)
         segment = Segment(t0, t1, y0, values.reshape(n, *shape), self._dense(method))
         return StepResult(
             State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
@@ -631,31 +647,31 @@ class Stepper:
     def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
         key = (y0.dtype, y0.device)
         if key not in self._rules:
-            self._rules[key] = attempt.rule_tensors(
+            self._rules[key] = arithmetic.rule_tensors(
                 method.rule, y0, estimated=method.error_order is not None
             )
         return self._rules[key]
 
     def _stage_sums(self, tableau: Tableau, y0: Tensor, h: Any) -> StageSums:
-        large = y0.numel() > attempt.SUMMED_AT_ONCE
+        large = y0.numel() > arithmetic.SUMMED_AT_ONCE
         if large or len(tableau.a) < 4 or isinstance(h, Tensor):
             return StageSums(tableau, y0, h)
         key = (id(tableau), y0.dtype, y0.device)
         if key not in self._columns:
-            self._columns[key] = attempt.stage_columns(tableau, y0)
+            self._columns[key] = arithmetic.stage_columns(tableau, y0)
         return ColumnSums(tableau, y0, h, self._columns[key])
 
     def _until_converged(
         self, rule: RuleTensors, t0: float, h: float, y0: Tensor, v0: Tensor | None,
         guess: Tensor, most: int,
     ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-        """As `attempt.sweeps`, until the sweeps move the states by rounding alone."""
+        """As `arithmetic.sweeps`, until the sweeps move the states by rounding alone."""
         values = previous = guess
         eps = torch.finfo(self.velocity.layout.func_dtype).eps  # func knows its states no better
         change = least = math.inf
         for count in range(1, most + 1):
             previous = values
-            values, v0 = attempt.sweep(rule, self.velocity.nodes, t0, h, y0, v0, previous)
+            values, v0 = arithmetic.sweep(rule, self.velocity.nodes, t0, h, y0, v0, previous)
             before, change = change, _rounding_units(values - previous, h, y0, eps)
             if _converged(change, before, least, count == most, t0, h):
                 break
@@ -665,7 +681,7 @@ class Stepper:
     # -- stages ----------------------------------------------------------------------------------
 
     def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        compiled: Attempt | None = None
+        compiled: CompiledTrial | None = None
         if self.compiled is not None:
             compiled = self.compiled.stages(tableau, state.anchor is not None)
         if compiled is not None and compiled.known:
@@ -690,7 +706,7 @@ class Stepper:
             return v
 
         sums = self._stage_sums(tableau, y0, h)
-        y1, error = attempt.stages(tableau, f, state.t, t1, h, start.v, sums)
+        y1, error = arithmetic.stages(tableau, f, state.t, t1, h, start.v, sums)
         return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
 
     def _stages_of_arrays(self, tableau: Tableau, state: State, t1: float) -> StepResult:
@@ -703,8 +719,8 @@ class Stepper:
             def f(t: float, y: np.ndarray, held: bool = False) -> np.ndarray:
                 return self.velocity.of_array(t, y.reshape(shape), held).reshape(-1)
 
-        sums = ArraySums(attempt.stage_table(tableau, y0.dtype), flat, h)
-        y1, error = attempt.stages(tableau, f, state.t, t1, h, v0, sums)
+        sums = ArraySums(arithmetic.stage_table(tableau, y0.dtype), flat, h)
+        y1, error = arithmetic.stages(tableau, f, state.t, t1, h, v0, sums)
         velocities = sums.velocities
         if y0.ndim > 1:
             y1, velocities = y1.reshape(shape), velocities.reshape(-1, *shape)
@@ -720,15 +736,16 @@ class Stepper:
         """The result of stages that are done; velocities: as of `Stages`."""
         stages = Stages(self, tableau, state, t1, velocities)
         end: Anchor | None = None
-        twin: Callable[[], Anchor] | None = None
+        other: Callable[[], Anchor] | None = None
         if tableau.first_same_as_last:
             end = Anchor(t1, y1, self._tensor(velocities[-1]), detail)
         elif tableau.c[-1] == 1.0:
-            twin = self._twin(stages.twin)
+            other = self._other_end(stages.other_end)
+        pair = _between_ends(state, start) if tableau.probe is None else stages.lipschitz_pair
         return StepResult(
-            State(t1, y1, end, twin=twin), error, tableau.error_order, stages.segment, start, state,
-            spread=_between_twins(state, start) if tableau.probe is None else stages.spread,
-            ratio=ratio, make_misses=stages.misses if tableau.misses else None,
+            State(t1, y1, end, other_end=other), error, tableau.error_order, stages.segment, start,
+            state, lipschitz_pair=pair, ratio=ratio,
+            make_misses=stages.misses if tableau.misses else None,
         )  # fmt: skip
 
 
@@ -750,14 +767,16 @@ class Stages:
         found: Sequence[Tensor] = tensor_of(self.velocities)
         return found
 
-    def twin(self) -> Anchor:
+    def other_end(self) -> Anchor:
         """The last stage's evaluation, of a method that makes it at the end of the step."""
         *earlier, last = self._stages()
         h = self.t1 - self.state.t
-        return Anchor(self.t1, along(self.state.y, combine(self.tableau.a[-1], earlier), h), last)
+        return Anchor(
+            self.t1, add_scaled(self.state.y, combine(self.tableau.a[-1], earlier), h), last
+        )
 
-    def spread(self) -> tuple[Tensor, Tensor]:
-        """`StepResult.spread`, of a tableau with a probe."""
+    def lipschitz_pair(self) -> tuple[Tensor, Tensor]:
+        """`StepResult.lipschitz_pair`, of a tableau with a probe."""
         assert self.tableau.probe is not None
         v_weights, y_weights = self.tableau.probe
         velocities, h = tuple(self._stages()), self.t1 - self.state.t
@@ -773,7 +792,7 @@ class Stages:
                 result.state = replace(result.state, anchor=anchor)
                 known.append(anchor.v)
             for node, row in self.tableau.extra:
-                inner = along(y0, combine(row, known), h)
+                inner = add_scaled(y0, combine(row, known), h)
                 known.append(self.stepper.velocity(t0 + node * h, inner)[0])
             self._known = known
         return self._known
@@ -811,7 +830,7 @@ def _weights_to(
 
 
 def _compiled_stages(
-    compiled: Attempt, state: State, t1: Any
+    compiled: CompiledTrial, state: State, t1: Any
 ) -> tuple[Anchor, Tensor, list[Tensor], None, None, Tensor | None]:
     t0: Any = state.t
     start = state.anchor
@@ -825,19 +844,17 @@ def _compiled_stages(
     return start, y1, velocities, None, None, ratio
 
 
-def _between_twins(
-    state: State, start: Anchor | None
-) -> Callable[[], tuple[Tensor, Tensor]] | None:
-    """What `StepResult.spread` needs, of two evaluations of f at the start of an interval."""
-    make = state.twin
+def _between_ends(state: State, start: Anchor | None) -> Callable[[], tuple[Tensor, Tensor]] | None:
+    """`StepResult.lipschitz_pair` of two evaluations of f at the start of an interval."""
+    make = state.other_end
     if make is None or start is None:
         return None
 
-    def spread() -> tuple[Tensor, Tensor]:
-        twin = make()
-        return start.y - twin.y, start.v - twin.v
+    def lipschitz_pair() -> tuple[Tensor, Tensor]:
+        other_end = make()
+        return start.y - other_end.y, start.v - other_end.v
 
-    return spread
+    return lipschitz_pair
 
 
 def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
@@ -869,7 +886,7 @@ def _rounding_units(change: Tensor, h: float, y0: Tensor, eps: float) -> float:
     with torch.no_grad():
         size = torch.maximum(y0.abs().amax(), change.abs().amax() * abs(h))
         moved = change.abs().amax() * abs(h) / size / eps
-        return float(worst(torch.where(size > 0, moved, 0.0)))
+        return float(read_on_host(torch.where(size > 0, moved, 0.0)))
 
 
 def _converged(

@@ -287,7 +287,7 @@ class OrderControl:
     def reject(
         self, weights: IntervalWeights, errors: Mapping[int, float], failures: int
     ) -> tuple[int, float]:
-        """Order and size, over this one's, of another try.
+        """Order and size, over this one's, of another trial.
 
         Args:
             weights: of the interval that was rejected.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..equations.velocity import StateLayout
-from ..host import worst
+from ..host import read_on_host
 from ..observe.events.event import event_of_any
 from ..observe.events.gradients import shift_of_zero
 from .odeint import odeint
@@ -47,7 +47,7 @@ def odeint_event(
     ahead = start.detach().abs().clamp(min=1.0)
     ends = torch.cat((start, start.detach() + (-ahead if reverse_time else ahead)))
     event_t, states = odeint_interface(func, y0, ends, event_fn=event_fn, **kwargs)
-    if not torch.is_grad_enabled() or worst(event_t) == worst(start[0]):
+    if not torch.is_grad_enabled() or read_on_host(event_t) == read_on_host(start[0]):
         return event_t, states
     layout = StateLayout(y0)
     crossing = event_of_any(event_fn, start_time(start[0], layout), layout.own(y0)).function

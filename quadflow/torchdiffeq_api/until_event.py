@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..equations.clock import differentiated
 from ..equations.velocity import StateLayout
-from ..host import worst
+from ..host import read_on_host
 from ..observe.events.event import event_of_any
 from ..solve import solve
 from .names import Kind
@@ -51,7 +51,7 @@ def until_event(
     t = t if isinstance(t, Tensor) else torch.tensor(times, dtype=torch.float64)
     # what event_fn does to its argument is seen once the solve runs, and must not reach y0
     event = event_of_any(event_fn, start_time(t[0], layout), layout.own(y0))
-    if worst(event.function(start_time(t[0], layout), layout.own(y0))) == 0:
+    if read_on_host(event.function(start_time(t[0], layout), layout.own(y0))) == 0:
         y = layout.join(y0)
         return t[0].detach(), layout.split(torch.stack((y, y)), 1)
     end = math.copysign(math.inf, times[1] - times[0])

@@ -76,15 +76,15 @@ def test_a_check_that_sees_nothing_lets_faults_survive(monkeypatch: pytest.Monke
     assert report.to_dict()["caught"] == 0
 
 
-SITE = (mutations.dense, "along", 1, "torch.add(y0, v, alpha=h)")
+SITE = (mutations.dense, "add_scaled", 1, "torch.add(y0, v, alpha=h)")
 
 
 def test_the_sound_code_is_back_after_a_fault() -> None:
-    before = mutations.step.along.__code__
+    before = mutations.step.add_scaled.__code__
     with mutations._planted(SITE[0], SITE[1], SITE[2], lambda x, _: x * 1.01):
-        assert mutations.step.along.__code__ is not before
+        assert mutations.step.add_scaled.__code__ is not before
         assert against_algebra("dopri5") != []
-    assert mutations.step.along.__code__ is before
+    assert mutations.step.add_scaled.__code__ is before
     assert against_algebra("dopri5") == []
 
 
@@ -92,13 +92,13 @@ def test_code_and_algebra_differ_where_the_tableau_is_changed_under_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The comparison names what differs: here the step alone takes another node."""
-    sound = mutations.attempt.lagrange_taylor
+    sound = mutations.arithmetic.lagrange_taylor
 
     def corrupt(nodes, centre):  # type: ignore[no-untyped-def]
         return sound(nodes, centre + 1e-7)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mutations.attempt, "lagrange_taylor", corrupt)
+        patch.setattr(mutations.arithmetic, "lagrange_taylor", corrupt)
         mutations._forget()
         found = against_algebra("gauss3")
         assert any(text.startswith("the step differs at tree") for text in found), found

@@ -19,7 +19,7 @@ from ..rules.lagrange import lagrange_integrals, lagrange_taylor
 from ..rules.rule import QuadratureRule
 from ..rules.tableau import Tableau
 from .seen_times import SeenTimes
-from .segment import along, combine
+from .segment import add_scaled, combine
 
 Array = np.ndarray
 
@@ -56,7 +56,9 @@ class StageSums:
     def after(self, v: Tensor) -> Tensor:
         """The state of the stage after the one with velocity v; after the last, the step's end."""
         self.add(v)
-        return along(self._y0, combine(self._rows[len(self.velocities)], self.velocities), self._h)
+        return add_scaled(
+            self._y0, combine(self._rows[len(self.velocities)], self.velocities), self._h
+        )
 
     def errors(self) -> Any:
         """Every row of the error estimate."""
@@ -182,14 +184,14 @@ def combined(parts: Any) -> Any:
 def predicted(table: Any, y0: Any, known: Any, h: Any) -> Any:
     """The state that the predictor of `variable_order.IntervalWeights` leads to, of known
     velocities (m, numel), newest first. table: as there, of the state's dtype and device."""
-    return along(y0, _summed(table[0, 1:], known).reshape(y0.shape), h)
+    return add_scaled(y0, _summed(table[0, 1:], known).reshape(y0.shape), h)
 
 
 def corrected(table: Any, y0: Any, velocities: Any, h: Any) -> tuple[Any, Any]:
     """The corrected state, and the errors of several orders (k, *shape). velocities: that at the
     predicted end, then the known ones."""
     is_array = isinstance(velocities, np.ndarray)
-    y1 = along(y0, _summed(table[1], velocities).reshape(y0.shape), h)
+    y1 = add_scaled(y0, _summed(table[1], velocities).reshape(y0.shape), h)
     errors = product(table[2:], velocities if is_array else velocities.detach())
     return y1, (errors * h).reshape(-1, *y0.shape)
 
@@ -425,7 +427,7 @@ def integrated(matrix: Any, y0: Any, values: Any, h: Any) -> Any:
     if isinstance(y0, np.ndarray):
         return y0 + (matrix.dot(values) * h).reshape(-1, *y0.shape)
     if isinstance(h, Tensor):
-        return along(y0, product(matrix, values).reshape(-1, *y0.shape), h)
+        return add_scaled(y0, product(matrix, values).reshape(-1, *y0.shape), h)
     states = torch.addmm(y0.reshape(1, -1), matrix, values, alpha=h)
     return states.reshape(-1, *y0.shape)
 
@@ -447,7 +449,7 @@ def swept(
     """
     if isinstance(h, Tensor):
         mean = product(rule.weights.unsqueeze(0), values)
-        y1 = along(y0, mean.reshape(y0.shape), h)
+        y1 = add_scaled(y0, mean.reshape(y0.shape), h)
         h = h.to(y0.real.dtype)
     elif isinstance(y0, np.ndarray):
         y1 = y0 + (rule.weights.dot(values) * h).reshape(y0.shape)
