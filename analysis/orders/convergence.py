@@ -25,22 +25,12 @@ from ..problems.problem import Problem, get_problem
 from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver
 from ..solvers.solver import as_solver
-from .error_kinds import KINDS, make_kind
+from .error_kinds import make_kind
 from .held_steps import held_solver
 from .kind import Kind, Sample, UnavailableError
-from .measurement import OrderMeasurement, order_figures
+from .measurement import OrderMeasurement
 from .mp_kinds import make_mp_kind
 from .points import LEAST_POINTS, MARGIN
-
-__all__ = [
-    "KINDS",
-    "OrderMeasurement",
-    "default_budget",
-    "measured_order",
-    "order_figures",
-    "window",
-    "window_length",
-]
 
 SETTLED = 0.15
 """Slopes between neighbours that differ by less have settled."""

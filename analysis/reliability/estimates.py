@@ -236,14 +236,8 @@ def save_reliabilities(
     path: str | Path, measurements: Sequence[Reliability], *, command: str = ""
 ) -> None:
     """Write them as JSON, whole or not at all."""
-    write_json(
-        path,
-        {
-            "kind": "reliability",
-            "command": command,
-            "diagrams": [m.to_dict() for m in measurements],
-        },
-    )
+    diagrams = [m.to_dict() for m in measurements]
+    write_json(path, {"kind": "reliability", "command": command, "diagrams": diagrams})
 
 
 def load_reliabilities(path: str | Path) -> list[Reliability]:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from ...extras import require
-from ...plans.sweeps import collocation
-from ...rules.quadrature import QuadratureRule
 from ..exact.rational_functions import RationalFunction, logarithm_series
 from ..report.panels import COLOURS, check_figure_path, pyplot, save_figure
 from .report import Subject, is_multistep, method_title, spectral_radius, stability_function
@@ -82,36 +80,6 @@ def spread(methods: Sequence[Subject]) -> list[Subject]:
     count = min(len(methods), len(COLOURS))
     places = np.linspace(0, len(methods) - 1, count).round().astype(int)
     return [methods[i] for i in places]
-
-
-def sweeps_regions(
-    path: str | Path,
-    rule: QuadratureRule,
-    sweeps: Sequence[int] = (0, 1, 2, 3, 4, 5),
-    *,
-    guess: str = "constant",
-    extent: Extent | None = None,
-    command: str | None = None,
-) -> None:
-    """Draw the stability regions of explicit sweeps on a rule, one for each number of sweeps.
-
-    Args:
-        path: .pdf, .svg or .png. rule: the rule. sweeps: numbers K, at most six. guess: what the
-            sweeps start from, see `quadflow.collocation`. extent, command: see `stability_region`.
-
-    Raises:
-        ValueError: as `stability_region`, or a number of sweeps that there is not.
-    """
-    methods = [collocation(rule, k, guess=guess) for k in sweeps]
-    start = "f at the start" if guess == "constant" else "the last interval's polynomial"
-    stability_region(
-        path,
-        methods,
-        labels=[f"K = {m.sweeps}, order {m.order}" for m in methods],
-        title=f"K explicit sweeps on {method_title(rule)}\nfrom {start}",
-        extent=extent,
-        command=command,
-    )
 
 
 def order_star(

@@ -33,7 +33,6 @@ from ..exact.rational_functions import (
     logarithm_series,
     mirrored,
     never_negative,
-    pade,
     squared_modulus_on_axis,
 )
 from ..exact.recurrences import Recurrence, recurrence
@@ -42,26 +41,9 @@ from ..exact.runge_kutta import (
     ExactRungeKutta,
     ImplicitMethod,
     exact_runge_kutta,
-    implicit_method,
     inertia,
 )
 from .lebesgue import lebesgue_constant
-
-__all__ = [
-    "ImplicitMethod",
-    "RationalFunction",
-    "StabilityReport",
-    "Subject",
-    "characteristic",
-    "implicit_method",
-    "is_multistep",
-    "limits_table",
-    "method_title",
-    "pade",
-    "spectral_radius",
-    "stability_function",
-    "stability_report",
-]
 
 Subject = QuadratureRule | ImplicitMethod | Method | Tableau
 """What has a stability region: a rule means implicit collocation on it, solved to convergence."""
