@@ -218,54 +218,39 @@ class StabilityReport:
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, str]]:
-        variable = "root" if self.function is None else "R"
-        rows = []
-        if self.function is not None:
-            rows.append(("R(z)", str(self.function)))
+        letter, what = ("root", "the root") if self.function is None else ("R", "R")
+        order = limit = angle = algebraic = None
         if self.order is not None and self.error_constant is not None:
-            label = "order of R" if self.function is not None else "order of the root"
-            sign = "-" if self.error_constant < 0 else ""
-            constant = f"{sign}{_number(abs(self.error_constant))}"
-            power = self.order + 1
-            rows.append((label, f"{self.order}: exp(z) - {variable} = {constant} z^{power} + ..."))
-        if self.dissipation is not None:
-            power, value = self.dissipation
-            rows.append(("dissipation", f"|{variable}(iy)| = 1 {_signed(value)} y^{power} + ..."))
-        elif self.symmetric:
-            rows.append(("dissipation", f"none: |{variable}(iy)| = 1"))
-        if self.dispersion is not None:
-            power, value = self.dispersion
-            rows.append(("dispersion", f"phase - y = {_signed(value)} y^{power} + ..."))
-        rows.append(("A-stable", f"{_yes(self.a_stable)}: {self.a_stability}"))
+            term = f"{_number(self.error_constant)} z^{self.order + 1}"
+            order = f"{self.order}: exp(z) - {letter} = {term} + ..."
         if self.a_stable is False and self.kind == "implicit":
             angle = "no sector is stable" if self.alpha is None else f"{self.alpha:.4f} degrees"
-            rows.append(("A(alpha)", angle))
         if self.kind != "multistep":
             limit = "infinite" if self.at_infinity is None else _number(self.at_infinity)
-            rows.append(("L-stable", f"{_yes(self.l_stable)}: R(inf) = {limit}"))
-        if self.stiffly_accurate is not None:
-            rows.append(("stiffly accurate", _yes(self.stiffly_accurate)))
+            limit = f"{_yes(self.l_stable)}: R(inf) = {limit}"
         if self.algebraically_stable is not None:
-            text = _yes(self.algebraically_stable)
-            if self.stability_inertia is not None:
-                plus, minus, zero = self.stability_inertia
-                text += (
-                    f": BA + A'B - bb' has {plus} positive, {minus} negative, {zero} zero squares"
-                )
-            rows.append(("algebraically stable", text))
-        for label, has in (("symmetric", self.symmetric), ("symplectic", self.symplectic)):
-            if has is not None:
-                rows.append((label, _yes(has)))
-        if self.weights is not None:
-            plus, minus, zero = self.weights
-            rows.append(("weights", f"{plus} positive, {minus} negative, {zero} zero"))
-        if self.lebesgue is not None:
-            rows.append(("Lebesgue constant", f"{self.lebesgue:.10g}"))
-        if self.matrix_norm is not None:
-            rows.append(("largest row sum of |A|", f"{self.matrix_norm:.10g}"))
-        rows.append(("real interval", _interval(self.real_interval, "-{}, 0")))
-        rows.append(("imaginary interval", _interval(self.imaginary_interval, "-{0}i, {0}i")))
-        return rows
+            form = _signs(self.stability_inertia, "BA + A'B - bb' has ", " squares")
+            algebraic = ": ".join(filter(None, (_yes(self.algebraically_stable), form)))
+        undamped = f"none: |{letter}(iy)| = 1" if self.symmetric else None
+        rows = [
+            ("R(z)", self.function and str(self.function)),
+            (f"order of {what}", order),
+            ("dissipation", _leading(self.dissipation, f"|{letter}(iy)| = 1") or undamped),
+            ("dispersion", _leading(self.dispersion, "phase - y =")),
+            ("A-stable", f"{_yes(self.a_stable)}: {self.a_stability}"),
+            ("A(alpha)", angle),
+            ("L-stable", limit),
+            ("stiffly accurate", _known(self.stiffly_accurate)),
+            ("algebraically stable", algebraic),
+            ("symmetric", _known(self.symmetric)),
+            ("symplectic", _known(self.symplectic)),
+            ("weights", _signs(self.weights)),
+            ("Lebesgue constant", _figure(self.lebesgue)),
+            ("largest row sum of |A|", _figure(self.matrix_norm)),
+            ("real interval", _interval(self.real_interval, "-{}, 0")),
+            ("imaginary interval", _interval(self.imaginary_interval, "-{0}i, {0}i")),
+        ]
+        return [(label, text) for label, text in rows if text is not None]
 
 
 def stability_report(method: Subject) -> StabilityReport:
@@ -588,6 +573,24 @@ def _signed(value: Fraction) -> str:
 
 def _yes(value: bool | None) -> str:
     return "does not apply" if value is None else "yes" if value else "no"
+
+
+def _known(value: bool | None) -> str | None:
+    return None if value is None else _yes(value)
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.10g}"
+
+
+def _leading(term: tuple[int, Fraction] | None, before: str) -> str | None:
+    return None if term is None else f"{before} {_signed(term[1])} y^{term[0]} + ..."
+
+
+def _signs(inertia: tuple[int, int, int] | None, before: str = "", after: str = "") -> str | None:
+    if inertia is None:
+        return None
+    return f"{before}{inertia[0]} positive, {inertia[1]} negative, {inertia[2]} zero{after}"
 
 
 def _interval(size: float, text: str) -> str:
