@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...checks import check_choice
+from ...checks import check_choice, integer_from
 from ...extras import MissingExtraError
 from .checkpoints import CheckpointError, load_into
 from .equinox_files import name_leaves, read_leaves
@@ -55,8 +55,7 @@ class ScoreNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("size", "patch", "in_channels", "width", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            integer_from(1, getattr(self, name), name)
         if self.size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide size={self.size}")
 

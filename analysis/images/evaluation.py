@@ -15,6 +15,7 @@ from ...adapters import FlowField, Guidance, initial_noise, sample
 from ...adapters.backbones.registry import NamedBackbone
 from ...adapters.data.images import tile
 from ...adapters.sampling.sample import default_labels
+from ...checks import integer_from
 from ...storage import write_json
 from ..report.figures import sample_grid
 from ..report.machine import machine
@@ -194,8 +195,7 @@ def evaluate(
     least, why = (2, "") if features is None else (4, " with features")
     if images < least:
         raise ValueError(f"images must be >= {least}{why}, got {images}")
-    if reference_steps < 1:
-        raise ValueError(f"reference_steps must be >= 1, got {reference_steps}")
+    integer_from(1, reference_steps, "reference_steps")
     if features is not None and floor_seeds < 2:
         raise ValueError(f"floor_seeds must be >= 2, got {floor_seeds}")
     guidance = guidance or Guidance()

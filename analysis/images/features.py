@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checks import integer_from
 from .efficientnet import SIZE, EfficientNetLite0, load_efficientnet
 
 Features = Callable[[Tensor], Tensor]
@@ -132,8 +133,7 @@ def extract(
     """
     if not callable(features):
         raise TypeError(f"features must be callable, got {type(features).__name__}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    integer_from(1, batch_size, "batch_size")
     check_images(images, "images", ())
     device = images.device
     if isinstance(features, nn.Module):

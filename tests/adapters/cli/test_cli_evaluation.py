@@ -174,8 +174,8 @@ def test_features(tmp_path: Path) -> None:
         (SUBJECT, {"images": 1}, "images must be >= 2, got 1"),
         (SUBJECT, {"images": 3, "features": eight}, "images must be >= 4 with features, got 3"),
         (SUBJECT, {"features": eight, "floor_seeds": 1}, "floor_seeds must be >= 2, got 1"),
-        (SUBJECT, {"reference_steps": 0}, "reference_steps must be >= 1, got 0"),
-        (SUBJECT, {"reference_steps": -2}, "reference_steps must be >= 1, got -2"),
+        (SUBJECT, {"reference_steps": 0}, "reference_steps must be an integer >= 1, got 0"),
+        (SUBJECT, {"reference_steps": -2}, "reference_steps must be an integer >= 1, got -2"),
     ],
 )
 def test_refused_before_any_work(subject: Subject, arguments: dict, message: str) -> None:
@@ -309,8 +309,8 @@ OWN = ["--backbone", str(shipped("mnist_sit.safetensors"))]
             "--methods 'eulr' is unknown: did you mean 'euler'",
         ),
         (["--images", "1"], "images must be >= 2, got 1"),
-        (["--reference-steps", "0"], "reference_steps must be >= 1, got 0"),
-        (["--reference-steps", "-1"], "reference_steps must be >= 1, got -1"),
+        (["--reference-steps", "0"], "reference_steps must be an integer >= 1, got 0"),
+        (["--reference-steps", "-1"], "reference_steps must be an integer >= 1, got -1"),
         (["--guidance", "-1"], "scale must be finite and >= 0, got -1.0"),
         (["--npz", "no-folder"], "--npz no-folder is no folder"),
         (["--out", "."], "--out . is a folder, must be a file"),

@@ -258,7 +258,7 @@ def test_features_that_are_none(features, match: str) -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got 0"):
         extract(lambda x: x.flatten(1), images(2), batch_size=0)
     with pytest.raises(TypeError, match="features must be callable, got str"):
         extract("inception", images(2))  # type: ignore[arg-type]
