@@ -162,15 +162,9 @@ def register_problem(name: str) -> Callable[[Callable[..., Problem]], Callable[.
 def _load() -> None:
     # The problems are told apart by where they come from; each module registers its own.
     for module in (
-        "classic",
-        "oscillators",
-        "mechanics",
-        "detest",
-        "brusselator",
-        "stiff",
-        "chemistry",
+        "classic", "oscillators", "mechanics", "detest", "brusselator", "stiff", "chemistry",
         "manufactured",
-    ):
+    ):  # fmt: skip
         importlib.import_module(f"quadflow.analysis.problems.library.{module}")
 
 
