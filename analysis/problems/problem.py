@@ -48,7 +48,7 @@ class Problem:
     and reference digits. rhs: see `RightHandSide`. y0: (d,) float64. span: (start, end).
     end: (d,) float64, the state at span[1] of the problem that float64 y0 and constants state;
     taken from `exact` where that is given; None where none is known for these parameters
-    (`references.reference_end` finds it). end_error: relative error of `end` (max norm over the
+    (`references.reference.reference_end` finds it). end_error: relative error of `end` (max norm over the
     largest entry): its own rounding, and what the problem makes of a y0 rounded otherwise.
     exact: t (mpf) -> d components at mpmath's working precision, where a formula exists.
     invariants: name -> q(y, m), constant along solutions. event: for measured event times.
@@ -131,9 +131,7 @@ class Problem:
             ValueError: there is no formula for it.
         """
         if self.exact is None:
-            raise ValueError(
-                f"{self.name} has no exact solution: see references.reference_solution"
-            )
+            raise ValueError(f"{self.name} has no exact solution: see quadflow.analysis.references")
         mp = multiprecision()
         with mp.workdps(30):
             return torch.tensor([float(x) for x in self.exact(mp.mpf(t))], dtype=torch.float64)

@@ -518,7 +518,7 @@ def certify_solver(
     tableau: nodes, matrix, weights and the use made of them.
 
     Args:
-        solver: what `solvers.as_solver` takes: a method, "torchdiffeq:rk4", a callable, ...
+        solver: what `solvers.solver.as_solver` takes: a method, "torchdiffeq:rk4", a callable, ...
         highest: order of the largest trees.
         steps: unit steps to take; one-step methods need one, multistep methods more than they have
             to start with (and a start of their own order).
