@@ -1,7 +1,7 @@
 """Runge-Kutta methods as exact linear algebra: collocation, its relatives, explicit tableaus.
 
-Stage values on a rule are polynomials modulo the nodal polynomial (see `rules.ExactRule`), stage values
-of a tableau are plain vectors; in both cases the coefficient matrix, the weights and the
+Stage values on a rule are polynomials modulo the nodal polynomial (see `rules.ExactRule`), stage
+values of a tableau are plain vectors; in both cases the coefficient matrix, the weights and the
 quadratic form of the weights are rational, and all of stability theory is invariant under the
 change of basis.
 """

@@ -174,8 +174,8 @@ def measured_order(
     Args:
         method: a name, a Method (one of variable order as `held_methods` holds it, whose steps
             start from exact values), a Solver, a peer ("torchdiffeq:dopri5", "scipy:DOP853",
-            "diffrax:Dopri5") or a callable solve(rhs, y0, grid); see `solvers.solver.as_solver`. With
-            digits: a name, a Method or an `ImplicitCollocation`.
+            "diffrax:Dopri5") or a callable solve(rhs, y0, grid); see
+            `solvers.solver.as_solver`. With digits: a name, a Method or an `ImplicitCollocation`.
         problem: a registered name or a Problem.
         steps: numbers of steps, at least three, ascending. None chooses them: from four steps on,
             by factors of sqrt 2, until the slopes have settled, rounding is reached, or the budget

@@ -48,7 +48,7 @@ class Problem:
     and reference digits. rhs: see `RightHandSide`. y0: (d,) float64. span: (start, end).
     end: (d,) float64, the state at span[1] of the problem that float64 y0 and constants state;
     taken from `exact` where that is given; None where none is known for these parameters
-    (`references.reference.reference_end` finds it). end_error: relative error of `end` (max norm over the
+    (`references.reference` finds it). end_error: relative error of `end` (max norm over the
     largest entry): its own rounding, and what the problem makes of a y0 rounded otherwise.
     exact: t (mpf) -> d components at mpmath's working precision, where a formula exists.
     invariants: name -> q(y, m), constant along solutions. event: for measured event times.

@@ -1,4 +1,4 @@
-"""Docstrings, comments and pages name modules and tests that are there: read from the text alone."""
+"""Docstrings, comments and pages name modules and tests that are there: read from the text."""
 
 from __future__ import annotations
 
