@@ -28,7 +28,7 @@ RightHandSide = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class Event:
+class KnownEvent:
     """g(t, y, m) = 0 at `time`, written as a right-hand side is; the sign changes there.
 
     time: float, to float64's last digits. Between `after` and `before` there is no other root.
@@ -67,7 +67,7 @@ class Problem:
     end_error: float = 2e-16
     exact: Callable[[Any], Sequence[Any]] | None = None
     invariants: Mapping[str, Callable[[Sequence[Any], Any], Any]] = field(default_factory=dict)
-    event: Event | None = None
+    event: KnownEvent | None = None
     stiff: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     sets: tuple[str, ...] = ()

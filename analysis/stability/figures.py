@@ -13,7 +13,13 @@ import numpy as np
 from ...extras import require
 from ..exact.rational_functions import RationalFunction, logarithm_series
 from ..report.panels import COLOURS, check_figure_path, pyplot, save_figure
-from .report import Subject, is_multistep, method_title, spectral_radius, stability_function
+from .report import (
+    StabilitySubject,
+    is_multistep,
+    method_title,
+    spectral_radius,
+    stability_function,
+)
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 """Line styles that tell methods apart without colour."""
@@ -26,7 +32,7 @@ _POINTS = 400  # a side of the grid on which a region is contoured
 
 def stability_region(
     path: str | Path,
-    methods: Sequence[Subject],
+    methods: Sequence[StabilitySubject],
     *,
     labels: Sequence[str] | None = None,
     title: str | None = None,
@@ -75,7 +81,7 @@ def stability_region(
         _legend(axis, handles)
 
 
-def spread(methods: Sequence[Subject]) -> list[Subject]:
+def spread(methods: Sequence[StabilitySubject]) -> list[StabilitySubject]:
     """As many of the methods as a figure has colours for, the first, the last and some between."""
     count = min(len(methods), len(COLOURS))
     places = np.linspace(0, len(methods) - 1, count).round().astype(int)
@@ -84,7 +90,7 @@ def spread(methods: Sequence[Subject]) -> list[Subject]:
 
 def order_star(
     path: str | Path,
-    method: Subject | RationalFunction,
+    method: StabilitySubject | RationalFunction,
     *,
     title: str | None = None,
     extent: Extent | None = None,
@@ -249,7 +255,7 @@ def _union(boxes: Sequence[Extent]) -> Extent:
     return min(left), max(right), min(bottom), max(top)
 
 
-def _interesting(method: Subject) -> Extent:
+def _interesting(method: StabilitySubject) -> Extent:
     """A bounded region with a margin, or the surroundings of the poles of an unbounded one."""
     limit = None if is_multistep(method) else stability_function(method).at_infinity
     if limit is not None and abs(limit) == 1:

@@ -45,7 +45,7 @@ from ..exact.runge_kutta import (
 )
 from .lebesgue import lebesgue_constant
 
-Subject = QuadratureRule | ImplicitMethod | Method | Tableau
+StabilitySubject = QuadratureRule | ImplicitMethod | Method | Tableau
 """What has a stability region: a rule means implicit collocation on it, solved to convergence."""
 
 _SNAP = 1e-13  # what rounding of float64 coefficients does to a Taylor coefficient, with room
@@ -53,7 +53,7 @@ _RHO = 1e-12  # above 1 by more than this, a float64 spectral radius is seen to 
 _ROUNDING = 1e-14  # what a float64 spectral radius may be off
 
 
-def is_multistep(method: Subject) -> bool:
+def is_multistep(method: StabilitySubject) -> bool:
     """Whether the method remembers earlier steps, so that it has a recurrence and no R(z)."""
     method = formula_of(method)
     if isinstance(method, AnchorsMethod):
@@ -61,7 +61,7 @@ def is_multistep(method: Subject) -> bool:
     return isinstance(method, SweepsMethod) and method.guess == "extrapolated"
 
 
-def method_title(method: Subject) -> str:
+def method_title(method: StabilitySubject) -> str:
     """A short name for headings and legends."""
     if isinstance(method, QuadratureRule):
         return f"{method.family}-{method.n}"
@@ -73,7 +73,7 @@ def method_title(method: Subject) -> str:
     return method.name
 
 
-def stability_function(method: Subject) -> RationalFunction:
+def stability_function(method: StabilitySubject) -> RationalFunction:
     """The exact stability function of a one-step method: y_(n+1) = R(hλ) y_n on y' = λy.
 
     Args:
@@ -118,7 +118,7 @@ def _with_order(function: RationalFunction, order: int) -> RationalFunction:
     return RationalFunction.of(coefficients)
 
 
-def characteristic(method: Subject, z: Any) -> np.ndarray:
+def characteristic(method: StabilitySubject, z: Any) -> np.ndarray:
     """The roots of the stability polynomial at z = hλ, on a uniform grid.
 
     Args:
@@ -135,12 +135,12 @@ def characteristic(method: Subject, z: Any) -> np.ndarray:
     return _roots(method)(np.asarray(z, dtype=np.complex128))
 
 
-def spectral_radius(method: Subject, z: Any) -> np.ndarray:
+def spectral_radius(method: StabilitySubject, z: Any) -> np.ndarray:
     """The largest modulus of `characteristic`: float64, of the shape of z."""
     return np.abs(characteristic(method, z)).max(axis=-1)
 
 
-def _roots(method: Subject) -> Callable[[np.ndarray], np.ndarray]:
+def _roots(method: StabilitySubject) -> Callable[[np.ndarray], np.ndarray]:
     method = formula_of(method)
     if is_multistep(method):
         assert isinstance(method, Method)
@@ -233,7 +233,7 @@ class StabilityReport:
             algebraic = ": ".join(filter(None, (_yes(self.algebraically_stable), form)))
         undamped = f"none: |{letter}(iy)| = 1" if self.symmetric else None
         rows = [
-            ("R(z)", self.function and str(self.function)),
+            ("R(z)", None if self.function is None else str(self.function)),
             (f"order of {what}", order),
             ("dissipation", _leading(self.dissipation, f"|{letter}(iy)| = 1") or undamped),
             ("dispersion", _leading(self.dispersion, "phase - y =")),
@@ -253,7 +253,7 @@ class StabilityReport:
         return [(label, text) for label, text in rows if text is not None]
 
 
-def stability_report(method: Subject) -> StabilityReport:
+def stability_report(method: StabilitySubject) -> StabilityReport:
     """Everything this module can decide about a method; see `StabilityReport`.
 
     Args:
@@ -352,13 +352,13 @@ def limits_table(reports: Sequence[StabilityReport]) -> str:
 # -- one-step methods ----------------------------------------------------------------------------
 
 
-def _rule(method: Subject) -> QuadratureRule | None:
+def _rule(method: StabilitySubject) -> QuadratureRule | None:
     if isinstance(method, QuadratureRule):
         return method
     return method.rule if isinstance(method, (ImplicitMethod, SweepsMethod)) else None
 
 
-def _matrix_norm(method: Subject, algebra: ExactRungeKutta | None) -> float | None:
+def _matrix_norm(method: StabilitySubject, algebra: ExactRungeKutta | None) -> float | None:
     if isinstance(method, ImplicitMethod):
         matrix = method.coefficients
     elif isinstance(method, (QuadratureRule, SweepsMethod)):
