@@ -145,11 +145,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for Fréchet distance, precision and recall: none, efficientnet, or MODULE:NAME, a "
         "callable images (B, C, H, W) in [-1, 1] -> (B, D)")  # fmt: skip
     add("--feature-size", type=int, default=112, help="pixels the feature network sees (112)")
-    add(
-        "--budget",
-        action="store_true",
-        help="error budget and ablation of BA-solver, at NFE up to 10",
-    )
+    add("--budget", action="store_true",
+        help="error budget and ablation of BA-solver, at NFE up to 10")  # fmt: skip
     add("--npz", help="folder for every row's images, as the ADM evaluation suite reads them")
     add("--pictures", help="PNG of samples by method and NFE")
     add("--out", default="evaluation.json", help="(%(default)s)")
