@@ -60,8 +60,9 @@ def odeint(
     these times), jump_t (func may jump there: steps land on them and start anew), grid_points (an
     older name of jump_t), dtype (the least dtype of time; time is float64 whatever it is).
     Options of fixed steps: step_size or grid_constructor (func, y0, t) -> grid, without which the
-    times t are the grid; perturb (func is evaluated just after a step's start and just before its end);
-    interp, "linear" or "cubic" between the steps (the default is the method's dense output).
+    times t are the grid; perturb (func is evaluated just after a step's start and just before
+    its end); interp, "linear" or "cubic" between the steps (the default is the method's dense
+    output).
     Options of the Adams methods: max_order (<= 12), and max_iters, the most that the corrector is
     repeated (it is made once). "scipy_solver" takes solver, min_step and max_step; all others
     node_evaluation, see `solve`. eps, the older perturb of fixed steps, and the distance kept from
