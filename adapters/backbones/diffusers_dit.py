@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -104,21 +105,24 @@ def to_diffusers(sit: SiT, *, timesteps: float = 1.0) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def _names(depth: int) -> Iterator[tuple[tuple[str, ...], str]]:
+    """diffusers' names and ours of every tensor; three of its attentions' are one of ours."""
+    for kind in ("weight", "bias"):
+        yield from (((f"{theirs}.{kind}",), f"{ours}.{kind}") for theirs, ours in _ENDS.items())
+    for i in range(depth):
+        block, own = f"transformer_blocks.{i}", f"blocks.{i}"
+        yield from (((f"{block}.norm1.emb.{theirs}",), ours) for theirs, ours in _SHARED.items())
+        for kind in ("weight", "bias"):
+            for theirs, ours in _BLOCK.items():
+                yield (f"{block}.{theirs}.{kind}",), f"{own}.{ours}.{kind}"
+            yield tuple(f"{block}.attn1.to_{n}.{kind}" for n in "qkv"), f"{own}.attn.qkv.{kind}"
+
+
 def _to_names(sit: SiT) -> dict[str, Tensor]:
     own = sit.state_dict()
     tensors: dict[str, Tensor] = {}
-    for theirs, ours in _ENDS.items():
-        for kind in ("weight", "bias"):
-            tensors[f"{theirs}.{kind}"] = own[f"{ours}.{kind}"]
-    for i in range(sit.config.depth):
-        block = f"transformer_blocks.{i}"
-        for theirs, ours in _SHARED.items():
-            tensors[f"{block}.norm1.emb.{theirs}"] = own[ours]
-        for kind in ("weight", "bias"):
-            for theirs, ours in _BLOCK.items():
-                tensors[f"{block}.{theirs}.{kind}"] = own[f"blocks.{i}.{ours}.{kind}"]
-            for name, part in zip("qkv", own[f"blocks.{i}.attn.qkv.{kind}"].chunk(3), strict=True):
-                tensors[f"{block}.attn1.to_{name}.{kind}"] = part
+    for theirs, ours in _names(sit.config.depth):
+        tensors.update(zip(theirs, own[ours].chunk(len(theirs)), strict=True))
     return tensors
 
 
@@ -191,22 +195,11 @@ def _config(model: Any, timesteps: float) -> SiTConfig:
 def _from_names(model: Any, config: SiTConfig) -> dict[str, Tensor]:
     theirs = model.state_dict()
     tensors: dict[str, Tensor] = {"pos_embed": model.pos_embed.pos_embed}
-    for name, ours in _ENDS.items():
-        for kind in ("weight", "bias"):
-            tensors[f"{ours}.{kind}"] = theirs.pop(f"{name}.{kind}")
-    for i in range(config.depth):
-        block = f"transformer_blocks.{i}"
-        for name, ours in _SHARED.items():
-            value = theirs.pop(f"{block}.norm1.emb.{name}")
-            if not torch.equal(tensors.setdefault(ours, value), value):
-                raise ValueError(
-                    f"{name} of block {i} differs from that of block 0: a SiT has one for all"
-                )
-        for kind in ("weight", "bias"):
-            for name, ours in _BLOCK.items():
-                tensors[f"blocks.{i}.{ours}.{kind}"] = theirs.pop(f"{block}.{name}.{kind}")
-            parts = [theirs.pop(f"{block}.attn1.to_{name}.{kind}") for name in "qkv"]
-            tensors[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
+    for names, ours in _names(config.depth):
+        parts = [theirs.pop(name) for name in names]
+        value = torch.cat(parts) if parts[1:] else parts[0]
+        if not torch.equal(tensors.setdefault(ours, value), value):
+            raise ValueError(f"{names[0]} differs from that of block 0: a SiT has one for all")
     if theirs:
         raise ValueError(f"a SiT has nothing for {sorted(theirs)} of this model")
     return tensors

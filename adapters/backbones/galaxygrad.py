@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...checks import check_choice
+from ...checks import check_choice, integer_from
 from ...extras import MissingExtraError
 from .checkpoints import CheckpointError, load_into
 from .equinox_files import name_leaves, read_leaves
@@ -55,8 +55,7 @@ class ScoreNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("size", "patch", "in_channels", "width", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            integer_from(1, getattr(self, name), name)
         if self.size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide size={self.size}")
 
@@ -123,26 +122,14 @@ class ScoreNet(nn.Module):
 
 
 def _leaf_shapes(config: ScoreNetConfig) -> dict[str, tuple[int, ...]]:
-    """Names in a `ScoreNet` and shapes in the file, in the order of the file; t_max comes last."""
+    """The file's leaves in order: those of `ScoreNet` but for jax's convolutions, and t_max."""
     c, kernel = config, (config.patch, config.patch)
-    shapes: dict[str, tuple[int, ...]] = {
-        "conv_in.weight": (c.width, c.in_channels + 1, *kernel),
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in ScoreNet(c).state_dict().items()}
+    return shapes | {
         "conv_in.bias": (c.width, 1, 1),
         "conv_out.weight": (c.in_channels, c.width, *kernel),
         "conv_out.bias": (c.in_channels, 1, 1),
-    }
-    for i in range(c.blocks):
-        for mixer, width in (("patch_mixer", c.tokens), ("hidden_mixer", c.width)):
-            shapes[f"blocks.{i}.{mixer}.0.weight"] = (c.hidden, width)
-            shapes[f"blocks.{i}.{mixer}.0.bias"] = (c.hidden,)
-            shapes[f"blocks.{i}.{mixer}.2.weight"] = (width, c.hidden)
-            shapes[f"blocks.{i}.{mixer}.2.bias"] = (width,)
-        for norm, over in (("norm1", (c.width, c.tokens)), ("norm2", (c.tokens, c.width))):
-            shapes[f"blocks.{i}.{norm}.weight"] = over
-            shapes[f"blocks.{i}.{norm}.bias"] = over
-    return shapes | {
-        "norm.weight": (c.width, c.tokens),
-        "norm.bias": (c.width, c.tokens),
         "t_max": (),
     }
 

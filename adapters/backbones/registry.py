@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...checks import integer_from
 from ...errors import nearest
 from ...plans.method import Method
 from ..flow.field import Convention
@@ -90,8 +91,7 @@ def load_named(name: str | None = None, *, image_size: int | None = None) -> Nam
     size = known if image_size is None else image_size
     if size is None:
         raise ValueError(f"{name} is a network for any size: give --image-size")
-    if size < 1:
-        raise ValueError(f"image_size must be >= 1, got {size}")
+    integer_from(1, size, "image_size")
     shape = (model.config.in_channels, size, size)
     if name.startswith("galaxygrad:"):
         from .galaxygrad import pixels

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checks import integer_from
 from .embedding import LabelEmbedder, ScalarEmbedder
 
 
@@ -39,8 +40,7 @@ class SiTConfig:
 
     def __post_init__(self) -> None:
         for name in ("input_size", "patch", "in_channels", "width", "depth", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            integer_from(1, getattr(self, name), name)
         if self.input_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide input_size={self.input_size}")
         if self.width % self.heads:

@@ -56,7 +56,7 @@ def whole_numbers(text: str, example: str) -> tuple[int, ...]:
     return values
 
 
-def method_names(text: str) -> tuple[str, ...]:
+def separated_names(text: str) -> tuple[str, ...]:
     """Names with commas between.
 
     Raises:

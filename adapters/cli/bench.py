@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import nearest
 from ...extras import progress, require
-from .arguments import method_names, output_file, retyped
+from .arguments import output_file, retyped, separated_names
 from .methods import OWN, read_solver
 from .problems import read_problem
 
@@ -301,7 +301,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="problems or sets of them, with commas between: quick (default: "
         f"{', '.join(QUICK)}), nonstiff, detest, stiff, ...; see `quadflow problems`; or "
         "MODULE:NAME, a Problem of one's own")  # fmt: skip
-    add("--methods", type=method_names, metavar="A,B",
+    add("--methods", type=separated_names, metavar="A,B",
         help="registered methods and peers' such as scipy:DOP853, torchdiffeq:dopri5, "
         f"diffrax:Dopri5; adams:K, of orders up to K; gauss:N, on N nodes; {OWN}, or a callable "
         f"solve(rhs, y0, grid); default: {', '.join(METHODS)}, torchdiffeq:dopri5 where installed, "

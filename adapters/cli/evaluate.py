@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import nearest
 from ...extras import require
 from ..sampling.samplers import NEED_SIDENET, SAMPLERS
-from .arguments import method_names, output_file, whole_numbers
+from .arguments import output_file, separated_names, whole_numbers
 from .own import kind_of, load_own
 from .samplers import FORMS, read_sampler
 
@@ -37,7 +37,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--guidance {scale}: {backbone.name} has no classes to be guided by")
     features, features_name = _features(arguments)
     shifts = (1.0,) if arguments.uniform_only else study.SHIFTS
-    subject = study.Subject(backbone, sidenet)
+    subject = study.JudgedBackbone(backbone, sidenet)
     pictures: dict[str, Any] = {}
     budgets = [n for n in arguments.nfe if n <= 10] if arguments.budget else []
     length = study.evaluation_length(
@@ -132,7 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backbone", help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, or a weight file")
     add("--sidenet", help="SideNet weights; default: the backbone's shipped one")
     add("--image-size", type=int, help="pixels a side, for a weight file that does not say")
-    add("--methods", type=method_names, metavar="A,B",
+    add("--methods", type=separated_names, metavar="A,B",
         help=f"such as euler,pec2,bianchor; default: all; or {FORMS}")  # fmt: skip
     add("--nfe", type=_budgets, default=(3, 5, 7, 10, 20), help="budgets (3,5,7,10,20)")
     add("--euler", type=_budgets, default=(50, 100, 200), help="long Euler runs (50,100,200)")
@@ -145,11 +145,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for Fréchet distance, precision and recall: none, efficientnet, or MODULE:NAME, a "
         "callable images (B, C, H, W) in [-1, 1] -> (B, D)")  # fmt: skip
     add("--feature-size", type=int, default=112, help="pixels the feature network sees (112)")
-    add(
-        "--budget",
-        action="store_true",
-        help="error budget and ablation of BA-solver, at NFE up to 10",
-    )
+    add("--budget", action="store_true",
+        help="error budget and ablation of BA-solver, at NFE up to 10")  # fmt: skip
     add("--npz", help="folder for every row's images, as the ADM evaluation suite reads them")
     add("--pictures", help="PNG of samples by method and NFE")
     add("--out", default="evaluation.json", help="(%(default)s)")

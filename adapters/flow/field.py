@@ -72,20 +72,8 @@ CONVENTIONS = {
     for c in (
         Convention("repa", 1.0, 0.0, _positional),
         Convention("sit", 0.0, 1.0, _positional),
-        Convention(
-            "diffusers",
-            1.0,
-            0.0,
-            _diffusers,
-            time_scale=1000.0,
-        ),
-        Convention(
-            "flow_matching",
-            0.0,
-            1.0,
-            _flow_matching,
-            scalar_time=True,
-        ),
+        Convention("diffusers", 1.0, 0.0, _diffusers, time_scale=1000.0),
+        Convention("flow_matching", 0.0, 1.0, _flow_matching, scalar_time=True),
         Convention("torchcfm", 0.0, 1.0, functools.partial(_positional, time_first=True)),
         Convention("k-diffusion", 1.0, 0.0, _positional, prediction="denoised"),
     )

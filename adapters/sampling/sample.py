@@ -60,10 +60,8 @@ def initial_noise(
 ) -> Tensor:
     """Standard normal noise (count, *shape), drawn sample by sample: sample i depends on seed and
     i alone, not on the batch that it is drawn in."""
-    if seed < 0:
-        raise ValueError(f"seed must be >= 0, got {seed}")
-    if count < 1:
-        raise ValueError(f"count must be >= 1, got {count}")
+    integer_from(0, seed, "seed")
+    integer_from(1, count, "count")
     rows = []
     for i in range(count):
         words = np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)

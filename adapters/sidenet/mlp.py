@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from ...checks import integer_from
 from ..backbones.embedding import LabelEmbedder, ScalarEmbedder
 
 
@@ -29,10 +30,8 @@ class MLPSideNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("features", "width", "layers", "emb_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be >= 0, got {self.num_classes}")
+            integer_from(1, getattr(self, name), name)
+        integer_from(0, self.num_classes, "num_classes")
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)

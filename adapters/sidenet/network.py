@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checks import integer_from
 from ...plans.anchors import AnchorsMethod, anchors
 from ...plans.interpolants import Anchor, Interpolant, Interval
 from ...rules.quadrature import QuadratureRule, gauss_legendre, gauss_lobatto
@@ -39,11 +40,8 @@ class SideNetConfig:
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
-            least = 0 if name == "num_classes" else 1
-            if value is None or name == "time_scale":
-                continue
-            if not value >= least:  # type: ignore[operator]
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+            if value is not None and name != "time_scale":
+                integer_from(0 if name == "num_classes" else 1, value, name)
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ...checks import integer_from
 from ...plans.anchors import adams
 from ...solve import solve
 from ..data.datasets import Images
@@ -91,8 +92,7 @@ class TrajectoryChains:
         intervals: int = 16,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if intervals < 2:
-            raise ValueError(f"intervals must be >= 2, got {intervals}")
+        integer_from(2, intervals, "intervals")
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"shape must be (channels, height, width), got {shape}")
         self.model, self.shape, self.null_label = model, shape, null_label

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...checks import integer_from
 from ...extras import progress, require
 from .random import StepRandom
 from .state import LossLog, check_same_training, read_state, refuse_to_lose, save_state
@@ -83,8 +84,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         for name in ("log_every", "checkpoint_every", "samples_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            integer_from(1, getattr(self, name), name)
         if self.resume and self.overwrite:
             raise ValueError("resume goes on with a training and overwrite drops it: give one")
         if self.resume and self.state is None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checks import integer_from
 from ...equations.velocity import StateLayout, Velocity
 from ...plans.anchors import anchors
 from ...plans.step import State, Stepper
@@ -44,8 +45,7 @@ class ChainConfig:
 
     def __post_init__(self) -> None:
         for name in ("length", "nodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            integer_from(1, getattr(self, name), name)
         if not self.offset_rate > 0:
             raise ValueError(f"offset_rate must be positive, got {self.offset_rate}")
         for name in ("towards_data", "label_dropout"):

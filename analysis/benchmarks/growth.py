@@ -34,7 +34,7 @@ from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver
 from ..solvers.solver import missing
 from ..solvers.torchdiffeq import torchdiffeq_solver
-from .report import Record, left_out, milliseconds, run, table
+from .report import Record, crossed, left_out, milliseconds, run, table
 
 SIZES: dict[str, tuple[float, ...]] = {
     "dimension": tuple(10.0**k for k in range(7)),
@@ -143,24 +143,15 @@ def tables(record: Record) -> dict[str, str]:
     texts = []
     for kind in dict.fromkeys(r["kind"] for r in record["rows"]):
         mine = [r for r in record["rows"] if r["kind"] == kind]
-        names = list(dict.fromkeys(r["solver"] for r in mine))
-        rows = []
-        for size in dict.fromkeys(r["size"] for r in mine):
-            cells = [f"{size:g}"]
-            for name in names:
-                row = next(r for r in mine if (r["size"], r["solver"]) == (size, name))
-                if row["failure"] is not None:
-                    cells += ["–"] * 3
-                else:
-                    cells += [
-                        milliseconds(row["wall"]),
-                        str(row["calls"]),
-                        f"{row['memory_mib']:.0f}",
-                    ]
-            rows.append(cells)
+        names = dict.fromkeys(r["solver"] for r in mine)
+        rows = crossed(mine, "size", "solver", _cells, 3)
         heads = [text for name in names for text in (f"{name}: ms", "calls", "MiB")]
         texts.append(table([kind, *heads], rows))
     return {"growth": "\n\n".join([*texts, left_out(record)]).strip()}
+
+
+def _cells(row: Record) -> list[str]:
+    return [milliseconds(row["wall"]), str(row["calls"]), f"{row['memory_mib']:.0f}"]
 
 
 def figures(record: Record, folder: Path) -> list[Path]:

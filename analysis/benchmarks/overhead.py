@@ -29,7 +29,7 @@ from ..solvers.solver import missing
 from ..solvers.torchdiffeq import torchdiffeq_solver
 from ..solvers.torchode import torchode_solver
 from .networks import NetworkVelocity, start_states
-from .report import Record, left_out, ratio, run, table
+from .report import Record, crossed, left_out, ratio, run, table
 
 
 @dataclass(frozen=True)
@@ -156,17 +156,14 @@ def bare_calls(subject: Subject, shapes: Sequence[tuple[int, ...]]) -> Callable[
 def tables(record: Record) -> dict[str, str]:
     """The ratios, a row a solver and a column a load."""
     names = dict.fromkeys(r["load"] for r in record["rows"])
-    by = {(r["solver"], r["load"]): r for r in record["rows"]}
-    rows = []
-    for solver in dict.fromkeys(r["solver"] for r in record["rows"]):
-        cells = [solver]
-        for load in names:
-            row = by[solver, load]
-            text = ratio(row["ratio"])
-            if row["ratio_compiled"] is not None:
-                text += f" ({ratio(row['ratio_compiled'])})"
-            cells += [text, f"{1e6 * row['wall'] / row['calls']:.0f}", str(row["calls"])]
-        rows.append(cells)
+
+    def cells(row: Record) -> list[str]:
+        text = ratio(row["ratio"])
+        if row["ratio_compiled"] is not None:
+            text += f" ({ratio(row['ratio_compiled'])})"
+        return [text, f"{1e6 * row['wall'] / row['calls']:.0f}", str(row["calls"])]
+
+    rows = crossed(record["rows"], "solver", "load", cells, 3)
     heads = [head for load in names for head in (load, "µs/call", "calls")]
     text = table(["wall / bare calls (/ compiled bare calls)", *heads], rows)
     return {"overhead": "\n\n".join([text, _compilation(record), left_out(record)]).strip()}
@@ -186,10 +183,5 @@ def _compilation(record: Record) -> str:
     return table(heads, rows) if rows else ""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    run("overhead", measure, tables, __doc__, argv)
-
-
 if __name__ == "__main__":
-    main()
+    run("overhead", measure, tables, __doc__)

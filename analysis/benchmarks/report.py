@@ -28,6 +28,26 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, marks, *rows))
 
 
+def crossed(
+    rows: Iterable[Record], down: str, across: str, cells: Callable[[Record], list[str]], wide: int
+) -> list[list[str]]:
+    """Rows of a table: those of a record by two of their keys.
+
+    Args:
+        down, across: a line for each value of the first, columns for each of the second.
+        cells: the texts of one entry, `wide` of them; an entry with a failure has dashes.
+    """
+    found = {(r[down], r[across]): r for r in rows}
+    lines = []
+    for name in dict.fromkeys(first for first, _ in found):
+        line = [name if isinstance(name, str) else f"{name:g}"]
+        for column in dict.fromkeys(second for _, second in found):
+            row = found[name, column]
+            line += ["–"] * wide if row.get("failure") is not None else cells(row)
+        lines.append(line)
+    return lines
+
+
 def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
     """`text` with what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` replaced.
 

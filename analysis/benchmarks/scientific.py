@@ -24,6 +24,7 @@ from .report import (
     PEER_KINDS,
     Record,
     best_wall,
+    crossed,
     left_out,
     milliseconds,
     quotient,
@@ -138,16 +139,10 @@ def _mean_and_worst(values: Sequence[float | None], worst: Callable[..., float])
 def problem_table(record: Record, name: str) -> str:
     """Wall (ms), sequential calls and evaluations of every solver on one problem."""
     mine = [r for r in record["rows"] if r["problem"] == name]
-    rows = []
-    for solver in dict.fromkeys(r["solver"] for r in mine):
-        cells = [solver]
-        for target in record["targets"]:
-            row = next(r for r in mine if r["solver"] == solver and r["target"] == target)
-            if row["failure"] is not None:
-                cells += ["–", "–", "–"]
-            else:
-                cells += [milliseconds(row["wall"]), str(row["calls"]), str(row["nfe"])]
-        rows.append(cells)
+    rows = crossed(
+        mine, "solver", "target",
+        lambda r: [milliseconds(r["wall"]), str(r["calls"]), str(r["nfe"])], 3,
+    )  # fmt: skip
     heads = [
         f"{what} {target:.0e}" for target in record["targets"] for what in ("ms", "calls", "nfe")
     ]

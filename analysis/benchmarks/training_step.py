@@ -30,7 +30,7 @@ from ..solvers.counting import Counter
 from ..solvers.run import ATOL_RATIO, EXTRA
 from ..solvers.solver import missing
 from .networks import NetworkVelocity, start_states
-from .report import Record, left_out, milliseconds, quotient, ratio, run, table
+from .report import Record, crossed, left_out, milliseconds, quotient, ratio, run, table
 
 TOLERANCE = 1e-4
 """Relative tolerance of the comparison at equal tolerance."""
@@ -230,22 +230,17 @@ def memory_job(name: str, tolerance: float, batch: int = 256) -> None:
 def tables(record: Record) -> dict[str, str]:
     """A row a solver: milliseconds, torchdiffeq dopri5's over them, calls, MiB, for each kind."""
     by = {(r["solver"], r["kind"]): r for r in record["rows"]}
-    rows = []
-    for name in dict.fromkeys(r["solver"] for r in record["rows"]):
-        peer = f"torchdiffeq dopri5 {name.rpartition(' ')[2]}"
-        cells = [name]
-        for kind in record["kinds"]:
-            row = by[name, kind]
-            if row["failure"] is not None:
-                cells += ["–"] * 5
-                continue
-            times = quotient(by.get((peer, kind), {}).get("wall"), row["wall"])
-            memory = row.get("memory_mib")
-            cells += [
-                milliseconds(row["wall"]), ratio(times), str(row["calls"]), f"{row['error']:.0e}",
-                "–" if memory is None else f"{memory:.0f}",
-            ]  # fmt: skip
-        rows.append(cells)
+
+    def cells(row: Record) -> list[str]:
+        peer = f"torchdiffeq dopri5 {row['solver'].rpartition(' ')[2]}"
+        times = quotient(by.get((peer, row["kind"]), {}).get("wall"), row["wall"])
+        memory = row.get("memory_mib")
+        return [
+            milliseconds(row["wall"]), ratio(times), str(row["calls"]), f"{row['error']:.0e}",
+            "–" if memory is None else f"{memory:.0f}",
+        ]  # fmt: skip
+
+    rows = crossed(record["rows"], "solver", "kind", cells, 5)
     heads = [
         text for kind in record["kinds"]
         for text in (f"{kind}: ms", "torchdiffeq's / this", "calls", "gradient error", "MiB")

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ...checks import integer_from
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -52,8 +54,7 @@ def interleaved(
     Raises:
         ValueError: repeats below 1.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    integer_from(1, repeats, "repeats")
     clock = clock or clocked
     first = dict(warm_ups or {})
     for name, run in runs.items():

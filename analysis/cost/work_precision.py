@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...checks import integer_from
 from ...storage import read_json_object, write_json
 from ..problems.problem import Problem
 from ..references.reference import reference_end, relative_error
@@ -254,8 +255,7 @@ def work_precision(
     solvers = solvers_of(methods)
     subjects = problems_of(problems)
     tolerances, steps = checked_levels(tolerances, steps)
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    integer_from(1, repeats, "repeats")
     if not (atol_ratio > 0 and math.isfinite(atol_ratio)):
         raise ValueError(f"atol_ratio must be positive, got {atol_ratio}")
     if budget is not None and budget < 1:

@@ -17,7 +17,7 @@ from ...plans.interpolants import PolynomialInterpolant
 from ...plans.method import Method
 from ...plans.sweeps import SweepsMethod
 from ...rules.lagrange import lagrange_matrix
-from .rational_functions import trimmed
+from .rational_functions import RationalFunction, trimmed
 from .rules import Poly, exact_rule, poly_add, poly_mul, poly_scale
 
 Form = tuple[Poly, ...]
@@ -64,7 +64,7 @@ class Recurrence:
         root = _series((), length)
         for _ in range(length * self.size + 1):
             images = [_image(row, eigenvector, length) for row in self.rows]
-            inverse = _reciprocal(images[0])
+            inverse = RationalFunction((Fraction(1),), images[0]).series(length)
             new = [eigenvector[0], *(_times(v, inverse) for v in images[1:])]
             if new == eigenvector and images[0] == root:
                 return root
@@ -183,27 +183,13 @@ def _series(p: Sequence[Fraction], length: int) -> Poly:
 
 
 def _times(p: Poly, q: Poly) -> Poly:
-    """The product of two series of the same length, cut to it."""
-    result = [Fraction(0)] * len(q)
-    for i, a in enumerate(p):
-        if a:
-            for j in range(len(q) - i):
-                result[i + j] += a * q[j]
-    return tuple(result)
-
-
-def _reciprocal(p: Poly) -> Poly:
-    result = [1 / p[0]]
-    for k in range(1, len(p)):
-        rest = sum((p[j] * result[k - j] for j in range(1, k + 1)), Fraction(0))
-        result.append(-rest / p[0])
-    return tuple(result)
+    """The product of two series, cut to the length of the second."""
+    return poly_mul(p, q)[: len(q)]
 
 
 def _image(row: Form, vector: Sequence[Poly], length: int) -> Poly:
-    total = [Fraction(0)] * length
+    total = _series((), length)
     for p, v in zip(row, vector, strict=True):
         if p:
-            for i, a in enumerate(_times(p[:length], v)):
-                total[i] += a
-    return tuple(total)
+            total = poly_add(total, _times(p[:length], v))
+    return total

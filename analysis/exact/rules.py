@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import zip_longest
 
 from ...rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
 from .multiprecision import multiprecision
@@ -26,11 +27,7 @@ Poly = tuple[Fraction, ...]
 
 def poly_add(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
     """p + q."""
-    length = max(len(p), len(q))
-    return tuple(
-        (p[i] if i < len(p) else Fraction(0)) + (q[i] if i < len(q) else Fraction(0))
-        for i in range(length)
-    )
+    return tuple(a + b for a, b in zip_longest(p, q, fillvalue=Fraction(0)))
 
 
 def poly_scale(p: Sequence[Fraction], factor: Fraction) -> Poly:
@@ -65,37 +62,31 @@ def lagrange_basis(positions: Sequence[Fraction]) -> list[Poly]:
     """The Lagrange basis polynomials through distinct rational positions."""
     basis = []
     for j, p in enumerate(positions):
-        poly: Poly = (Fraction(1),)
-        for m, q in enumerate(positions):
-            if m != j:
-                poly = poly_scale(poly_mul(poly, (-q, Fraction(1))), 1 / (p - q))
-        basis.append(poly)
+        others = [*positions[:j], *positions[j + 1 :]]
+        scale = math.prod((p - q for q in others), start=Fraction(1))
+        basis.append(poly_scale(_from_roots(others), 1 / scale))
     return basis
+
+
+def _orthogonal(n: int, factors: Callable[[int], tuple[Fraction | int, Fraction | int]]) -> Poly:
+    """P_n of P_(k+1) = a (2x - 1) P_k + b P_(k-1) with (a, b) = factors(k), from P_0 = 1."""
+    before: Poly = ()
+    here: Poly = (Fraction(1),)
+    for k in range(n):
+        a, b = factors(k)
+        rising = poly_mul((Fraction(-a), Fraction(2 * a)), here)
+        before, here = here, poly_add(rising, poly_scale(before, Fraction(b)))
+    return here
 
 
 def _legendre(n: int) -> Poly:
     """The Legendre polynomial P_n(2x - 1) shifted to [0, 1]."""
-    before: Poly = (Fraction(1),)
-    here: Poly = (Fraction(-1), Fraction(2))
-    if n == 0:
-        return before
-    for k in range(1, n):
-        up = poly_scale(poly_mul((Fraction(-1), Fraction(2)), here), Fraction(2 * k + 1, k + 1))
-        before, here = here, poly_add(up, poly_scale(before, Fraction(-k, k + 1)))
-    return here
+    return _orthogonal(n, lambda k: (Fraction(2 * k + 1, k + 1), Fraction(-k, k + 1)))
 
 
 def _chebyshev(n: int, second: bool) -> Poly:
     """T_n, or U_n, at 2x - 1."""
-    x = (Fraction(-1), Fraction(2))
-    before: Poly = (Fraction(1),)
-    here = poly_scale(x, Fraction(2 if second else 1))
-    if n == 0:
-        return before
-    for _ in range(1, n):
-        twice = poly_scale(poly_mul(x, here), Fraction(2))
-        before, here = here, poly_add(twice, poly_scale(before, Fraction(-1)))
-    return here
+    return _orthogonal(n, lambda k: (2 if k or second else 1, -1))
 
 
 def _difference(n: int, m: int, sign: int) -> Poly:

@@ -1,7 +1,7 @@
 """Runge-Kutta methods as exact linear algebra: collocation, its relatives, explicit tableaus.
 
-Stage values on a rule are polynomials modulo the nodal polynomial (see `exact_rules`), stage values
-of a tableau are plain vectors; in both cases the coefficient matrix, the weights and the
+Stage values on a rule are polynomials modulo the nodal polynomial (see `rules.ExactRule`), stage
+values of a tableau are plain vectors; in both cases the coefficient matrix, the weights and the
 quadratic form of the weights are rational, and all of stability theory is invariant under the
 change of basis.
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from ...checks import check_choice
+from ...extras import require
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
@@ -88,7 +90,7 @@ class ExactRungeKutta:
         vector, result = self.one, []
         for _ in range(count):
             result.append(_dot(self.weights, vector))
-            vector = _apply(self.matrix, vector)
+            vector = tuple(_dot(row, vector) for row in self.matrix)
         return tuple(result)
 
     def stability_function(self) -> RationalFunction:
@@ -215,7 +217,7 @@ def _lobatto_iiic(rule: ExactRule, gram: Matrix) -> Matrix:
     s = rule.n
     lagrange = rule.nodal[1:]  # M(x) / x: zero at all nodes but the first, which is 0
     lagrange = poly_scale(lagrange, 1 / poly_value(lagrange, Fraction(0)))
-    first = _constant(rule.weigh(lagrange), s)
+    first = poly_scale(_unit(0, s), rule.weigh(lagrange))
     columns = [rule.integrate(_unit(k, s)) for k in range(s - 1)]
     # the last basis function is what of the first Lagrange polynomial is not of lower degree
     rest = list(first)
@@ -307,16 +309,8 @@ def _unit(k: int, size: int) -> Vector:
     return tuple(Fraction(int(i == k)) for i in range(size))
 
 
-def _constant(value: Fraction, size: int) -> Vector:
-    return tuple(value if i == 0 else Fraction(0) for i in range(size))
-
-
 def _dot(p: Sequence[Fraction], q: Sequence[Fraction]) -> Fraction:
     return sum((a * b for a, b in zip(p, q, strict=True) if a and b), Fraction(0))
-
-
-def _apply(matrix: Sequence[Sequence[Fraction]], vector: Sequence[Fraction]) -> Vector:
-    return tuple(_dot(row, vector) for row in matrix)
 
 
 def _transposed(matrix: Sequence[Sequence[Fraction]]) -> Matrix:
@@ -328,41 +322,28 @@ def _product(p: Sequence[Sequence[Fraction]], q: Sequence[Sequence[Fraction]]) -
     return tuple(tuple(_dot(row, column) for column in columns) for row in p)
 
 
-def _solve(matrix: Matrix, right: Matrix) -> Matrix:
-    """matrix⁻¹ right by Gauss-Jordan elimination.
+def _rational(matrix: Matrix) -> Any:
+    """The matrix as sympy's exact ones."""
+    sympy = require("sympy", "analysis")
+    rows = [[sympy.QQ(a.numerator, a.denominator) for a in row] for row in matrix]
+    return require("sympy.polys.matrices", "analysis").DomainMatrix(
+        rows, (len(rows), len(rows[0])), sympy.QQ
+    )
 
-    Raises:
-        ZeroDivisionError: the matrix is singular.
-    """
-    n = len(matrix)
-    rows = [[*matrix[i], *right[i]] for i in range(n)]
-    for k in range(n):
-        pivot = next((i for i in range(k, n) if rows[i][k]), None)
-        if pivot is None:
-            raise ZeroDivisionError("the matrix is singular")
-        rows[k], rows[pivot] = rows[pivot], rows[k]
-        rows[k] = [a / rows[k][k] for a in rows[k]]
-        for i in range(n):
-            if i != k and rows[i][k]:
-                factor = rows[i][k]
-                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[k], strict=True)]
-    return tuple(tuple(row[n:]) for row in rows)
+
+def _fractions(row: Sequence[Any]) -> Vector:
+    return tuple(Fraction(int(a.numerator), int(a.denominator)) for a in row)
+
+
+def _solve(matrix: Matrix, right: Matrix) -> Matrix:
+    """matrix⁻¹ right, for a matrix that is not singular."""
+    found = _rational(matrix).lu_solve(_rational(right))
+    return tuple(map(_fractions, found.to_dense().rep.to_list()))
 
 
 def _reciprocal_characteristic(matrix: Matrix) -> Vector:
-    """det(I - zA), lowest power first, by the Faddeev-LeVerrier recurrence."""
-    n = len(matrix)
-    coefficients = [Fraction(1)]
-    power: Matrix = tuple(_unit(i, n) for i in range(n))
-    for k in range(1, n + 1):
-        power = _product(matrix, power)
-        value = -sum((power[i][i] for i in range(n)), Fraction(0)) / k
-        coefficients.append(value)
-        power = tuple(
-            tuple(a + (value if i == j else 0) for j, a in enumerate(row))
-            for i, row in enumerate(power)
-        )
-    return tuple(coefficients)
+    """det(I - zA), lowest power first: the characteristic polynomial read backwards."""
+    return _fractions(_rational(matrix).charpoly())
 
 
 def _compose_one_minus(p: Sequence[Fraction]) -> Vector:

@@ -65,14 +65,6 @@ def tree_text(tree: Tree) -> str:
     return "[" + "".join(tree_text(child) for child in tree) + "]" if tree else "*"
 
 
-def tall_tree(order: int) -> Tree:
-    """The chain with `order` vertices: what linear problems see."""
-    tree: Tree = ()
-    for _ in range(order - 1):
-        tree = (tree,)
-    return tree
-
-
 def bushy_tree(order: int) -> Tree:
     """A root with order - 1 leaves: what pure quadrature sees."""
     return ((),) * (order - 1)

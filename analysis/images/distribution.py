@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import integer_from
 from ...storage import whole_file
 from .features import check_images
 
@@ -201,10 +202,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, chunk: int = 1024) 
     Raises:
         ValueError: k or chunk below 1, no more than k rows, different D, or not finite.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    integer_from(1, k, "k")
+    integer_from(1, chunk, "chunk")
     why = f"a {k}-th neighbour besides itself"
     real, fake = _check(real, "real", k + 1, why), _check(fake, "fake", k + 1, why)
     _check_dimensions(real, fake, ("real", "fake"))

@@ -15,6 +15,7 @@ from ...adapters import FlowField, Guidance, initial_noise, sample
 from ...adapters.backbones.registry import NamedBackbone
 from ...adapters.data.images import tile
 from ...adapters.sampling.sample import default_labels
+from ...checks import integer_from
 from ...storage import write_json
 from ..report.figures import sample_grid
 from ..report.machine import machine
@@ -23,7 +24,7 @@ from .distribution import NoiseFloor, noise_floor, paired_distance, precision_re
 from .error_budget import ablation_plans, error_budget
 from .features import Features, extract
 from .peers import Sampling, run_sampler
-from .trajectories import Reference, converged, rmse, solved
+from .trajectories import ConvergedImages, converged, rmse, solved
 
 METHODS = (
     "euler", "heun", "ab2", "ab3", "ab4", "dpmpp-2m", "unipc", "pec2", "pec3", "single-anchor",
@@ -37,7 +38,7 @@ TUNING_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
-class Subject:
+class JudgedBackbone:
     """What is judged: a backbone (see `NamedBackbone`) and its SideNet, if there is one."""
 
     backbone: NamedBackbone
@@ -121,14 +122,14 @@ def psnr(error: float, data_range: float) -> float:
 
 
 def best_shift(
-    subject: Subject,
+    subject: JudgedBackbone,
     method: str,
     nfe: int,
     guidance: Guidance,
     shifts: Sequence[float],
     noise: Tensor,
     labels: Tensor | None,
-    reference: Reference,
+    reference: ConvergedImages,
 ) -> float:
     """The shift of the smallest RMSE on these noises, which should not be those that are judged."""
     errors = {}
@@ -139,7 +140,7 @@ def best_shift(
 
 
 def _run(
-    subject: Subject, method: str, nfe: int, guidance: Guidance, shift: float,
+    subject: JudgedBackbone, method: str, nfe: int, guidance: Guidance, shift: float,
     noise: Tensor, labels: Tensor | None,
 ) -> Sampling:  # fmt: skip
     return run_sampler(
@@ -149,7 +150,7 @@ def _run(
 
 
 def evaluate(
-    subject: Subject,
+    subject: JudgedBackbone,
     *,
     images: int = 48,
     seed: int = 0,
@@ -194,8 +195,7 @@ def evaluate(
     least, why = (2, "") if features is None else (4, " with features")
     if images < least:
         raise ValueError(f"images must be >= {least}{why}, got {images}")
-    if reference_steps < 1:
-        raise ValueError(f"reference_steps must be >= 1, got {reference_steps}")
+    integer_from(1, reference_steps, "reference_steps")
     if features is not None and floor_seeds < 2:
         raise ValueError(f"floor_seeds must be >= 2, got {floor_seeds}")
     guidance = guidance or Guidance()
@@ -264,8 +264,8 @@ class _ByFeatures:
 
 
 def _scores(
-    features: Features, subject: Subject, guidance: Guidance, x: Tensor, seed: int, seeds: int,
-    tick: Callable[[], None],
+    features: Features, subject: JudgedBackbone, guidance: Guidance, x: Tensor, seed: int,
+    seeds: int, tick: Callable[[], None],
 ) -> _ByFeatures:  # fmt: skip
     """Scores against converged states x (B, ...); the floor is that of so many other seeds."""
     sets = [extract(features, subject.to_images(x))]
@@ -282,11 +282,11 @@ def _scores(
 class _Judge:
     """Runs one sampler at one budget, and keeps its row, images and picture."""
 
-    subject: Subject
+    subject: JudgedBackbone
     guidance: Guidance
     noise: Tensor
     labels: Tensor | None
-    reference: Reference
+    reference: ConvergedImages
     result: Evaluation
     scores: _ByFeatures | None
     npz: Path | None
@@ -350,7 +350,7 @@ def table(result: dict[str, Any], *, tuned: bool, key: str = "rmse") -> str:
 
 
 def add_budget(
-    subject: Subject,
+    subject: JudgedBackbone,
     result: Evaluation,
     nfes: Sequence[int],
     progress: Callable[[], None] | None = None,

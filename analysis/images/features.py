@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...extras import require
+from ...checks import integer_from
 from .efficientnet import SIZE, EfficientNetLite0, load_efficientnet
 
 Features = Callable[[Tensor], Tensor]
@@ -133,8 +133,7 @@ def extract(
     """
     if not callable(features):
         raise TypeError(f"features must be callable, got {type(features).__name__}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    integer_from(1, batch_size, "batch_size")
     check_images(images, "images", ())
     device = images.device
     if isinstance(features, nn.Module):
@@ -172,31 +171,3 @@ class TorchmetricsFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] -> features (B, D) float64."""
         return extract(self.features, images, len(images)).double()
-
-
-def torchmetrics_fid(features: Features, a: Tensor, b: Tensor, batch_size: int = 64) -> float:
-    """The Fréchet distance of two sets of images as torchmetrics computes it, as a second opinion.
-
-    It takes the root of the product of the covariances by a general eigenvalue solver; see
-    `quadflow.analysis.images.distribution.frechet_distance`, which should agree.
-
-    Args:
-        features: what to compare by.
-        a, b: images (N, C, H, W); at least two each.
-        batch_size: images a call.
-
-    Raises:
-        MissingExtraError: torchmetrics is not installed.
-        TypeError, ValueError: as `extract`, or fewer than two images.
-    """
-    fid = require("torchmetrics.image.fid", "analysis").FrechetInceptionDistance
-    for name, images in (("a", a), ("b", b)):
-        check_images(images, name, ())
-        if len(images) < 2:
-            raise ValueError(f"{name} must have at least 2 images for a covariance, got 1")
-    module = TorchmetricsFeatures(features, extract(features, a[:1]).shape[1])
-    metric = fid(feature=module, normalize=True)
-    for images, real in ((a, True), (b, False)):
-        for batch in images.split(batch_size):
-            metric.update(batch, real=real)
-    return float(metric.compute())

@@ -14,7 +14,7 @@ from ...adapters import FlowField, Guidance, Samples, sample
 
 
 @dataclass(frozen=True)
-class Reference:
+class ConvergedImages:
     """The converged samples (B, ...) and their own error: RMSE to a solve with half the steps,
     divided by 15 (Richardson, for a fourth-order method). nfe: evaluations of both solves."""
 
@@ -36,11 +36,11 @@ def solved(field: FlowField, noise: Tensor, steps: int) -> qf.Solution:
         return qf.solve(field, noise, ends, method="rk4", step_size=size)
 
 
-def converged(field: FlowField, noise: Tensor, steps: int) -> Reference:
+def converged(field: FlowField, noise: Tensor, steps: int) -> ConvergedImages:
     """`solved` from the same noise in `steps` and in 2*`steps` steps."""
     coarse, fine = (solved(field, noise, n) for n in (steps, 2 * steps))
     error = rmse(fine.y[-1], coarse.y[-1]) / 15
-    return Reference(fine.y[-1], error, coarse.stats.nfe + fine.stats.nfe)
+    return ConvergedImages(fine.y[-1], error, coarse.stats.nfe + fine.stats.nfe)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TrajectoryErrors:
 
     rmse: dict[str, dict[int, float]]
     samples: dict[str, dict[int, Samples]]
-    reference: Reference
+    reference: ConvergedImages
 
 
 def trajectory_errors(

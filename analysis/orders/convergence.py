@@ -25,22 +25,12 @@ from ..problems.problem import Problem, get_problem
 from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver
 from ..solvers.solver import as_solver
-from .error_kinds import KINDS, make_kind
+from .error_kinds import make_kind
 from .held_steps import held_solver
 from .kind import Kind, Sample, UnavailableError
-from .measurement import OrderMeasurement, order_figures
+from .measurement import OrderMeasurement
 from .mp_kinds import make_mp_kind
 from .points import LEAST_POINTS, MARGIN
-
-__all__ = [
-    "KINDS",
-    "OrderMeasurement",
-    "default_budget",
-    "measured_order",
-    "order_figures",
-    "window",
-    "window_length",
-]
 
 SETTLED = 0.15
 """Slopes between neighbours that differ by less have settled."""
@@ -184,8 +174,8 @@ def measured_order(
     Args:
         method: a name, a Method (one of variable order as `held_methods` holds it, whose steps
             start from exact values), a Solver, a peer ("torchdiffeq:dopri5", "scipy:DOP853",
-            "diffrax:Dopri5") or a callable solve(rhs, y0, grid); see `solvers.as_solver`. With
-            digits: a name, a Method or an `ImplicitCollocation`.
+            "diffrax:Dopri5") or a callable solve(rhs, y0, grid); see
+            `solvers.solver.as_solver`. With digits: a name, a Method or an `ImplicitCollocation`.
         problem: a registered name or a Problem.
         steps: numbers of steps, at least three, ascending. None chooses them: from four steps on,
             by factors of sqrt 2, until the slopes have settled, rounding is reached, or the budget

@@ -1,7 +1,7 @@
 """Initial value problems with known solutions: the registry, the library, tables of it."""
 
 from .problem import (
-    Event,
+    KnownEvent,
     Problem,
     get_problem,
     parse_problem,
@@ -12,7 +12,7 @@ from .problem import (
 )
 
 __all__ = [
-    "Event",
+    "KnownEvent",
     "Problem",
     "get_problem",
     "parse_problem",

@@ -28,7 +28,7 @@ RightHandSide = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class Event:
+class KnownEvent:
     """g(t, y, m) = 0 at `time`, written as a right-hand side is; the sign changes there.
 
     time: float, to float64's last digits. Between `after` and `before` there is no other root.
@@ -48,7 +48,7 @@ class Problem:
     and reference digits. rhs: see `RightHandSide`. y0: (d,) float64. span: (start, end).
     end: (d,) float64, the state at span[1] of the problem that float64 y0 and constants state;
     taken from `exact` where that is given; None where none is known for these parameters
-    (`references.reference_end` finds it). end_error: relative error of `end` (max norm over the
+    (`references.reference` finds it). end_error: relative error of `end` (max norm over the
     largest entry): its own rounding, and what the problem makes of a y0 rounded otherwise.
     exact: t (mpf) -> d components at mpmath's working precision, where a formula exists.
     invariants: name -> q(y, m), constant along solutions. event: for measured event times.
@@ -67,7 +67,7 @@ class Problem:
     end_error: float = 2e-16
     exact: Callable[[Any], Sequence[Any]] | None = None
     invariants: Mapping[str, Callable[[Sequence[Any], Any], Any]] = field(default_factory=dict)
-    event: Event | None = None
+    event: KnownEvent | None = None
     stiff: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
@@ -131,9 +131,7 @@ class Problem:
             ValueError: there is no formula for it.
         """
         if self.exact is None:
-            raise ValueError(
-                f"{self.name} has no exact solution: see references.reference_solution"
-            )
+            raise ValueError(f"{self.name} has no exact solution: see quadflow.analysis.references")
         mp = multiprecision()
         with mp.workdps(30):
             return torch.tensor([float(x) for x in self.exact(mp.mpf(t))], dtype=torch.float64)
@@ -162,15 +160,9 @@ def register_problem(name: str) -> Callable[[Callable[..., Problem]], Callable[.
 def _load() -> None:
     # The problems are told apart by where they come from; each module registers its own.
     for module in (
-        "classic",
-        "oscillators",
-        "mechanics",
-        "detest",
-        "brusselator",
-        "stiff",
-        "chemistry",
+        "classic", "oscillators", "mechanics", "detest", "brusselator", "stiff", "chemistry",
         "manufactured",
-    ):
+    ):  # fmt: skip
         importlib.import_module(f"quadflow.analysis.problems.library.{module}")
 
 

@@ -18,6 +18,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from ...checks import integer_from
 from ..references.reference import reference_end, relative_error
 from .problem import Problem, get_problem
 
@@ -149,8 +150,7 @@ def ring_start(batch: int, *, seed: int = 0) -> tuple[Forms, Tensor]:
     Raises:
         ValueError: batch below 1.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    integer_from(1, batch, "batch")
     starts = np.random.default_rng(seed).uniform(-1, 1, (batch, 8)) * ([2.0] * 4 + [1.0] * 4)
     eye = np.eye(4)
     coupling = 2 * eye - (np.roll(eye, 1, 0) + np.roll(eye, -1, 0)) / 2

@@ -50,7 +50,7 @@ class Scheme:
     true: int
 
     def __call__(self, rhs: Callable[[Any, Any], Any], y0: Any, grid: np.ndarray) -> np.ndarray:
-        """Steps over the grid, as `solvers.callable_solver` wants them."""
+        """Steps over the grid, as `solvers.callables.callable_solver` wants them."""
         y: np.ndarray = y0.numpy().copy()
         for t, t1 in pairwise(grid.tolist()):
             h = t1 - t

@@ -17,7 +17,6 @@ from ...plans.adams import VariableOrderMethod
 from ...plans.anchors import AnchorsMethod
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
-from ...storage import json_number
 from ..exact.held import formula_of, held_methods
 from ..exact.methods import ExactStep, exact_step, full_matrix, look_back
 from ..exact.multistep import LinearMultistep, predictor_and_corrector
@@ -40,6 +39,7 @@ from ..exact.trees import (
     tree_problem,
     tree_text,
 )
+from ..report.records import written
 from ..solvers.run import Solver
 from ..solvers.solver import as_solver
 from .running_step import against_algebra, uneven
@@ -100,25 +100,9 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Every finding, for JSON; nan becomes None."""
-        return {
-            "method": self.method,
-            "kind": self.kind,
-            "order": self.order,
-            "proof": self.proof,
-            "arithmetic": self.arithmetic,
+        return written(self) | {
             "failing": None if self.failing is None else tree_text(self.failing),
-            "defect": self.defect,
-            "principal_error": json_number(self.principal_error),
-            "dense_order": self.dense_order,
-            "dense_local": self.dense_local,
-            "error_order": self.error_order,
-            "varying_order": self.varying_order,
             "assumptions": None if self.assumptions is None else str(self.assumptions),
-            "zero_stable": self.zero_stable,
-            "properties": self.properties,
-            "declared": self.declared,
-            "disagreements": list(self.disagreements),
-            "formulas": list(self.formulas),
             "choices": [choice.to_dict() for choice in self.choices],
         }
 
@@ -511,10 +495,8 @@ class BlackBoxCertificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Every finding, for JSON; nan becomes None."""
-        found = dataclasses.asdict(self)
-        found["failing"] = None if self.failing is None else tree_text(self.failing)
-        found["defect"] = json_number(self.defect)
-        return found
+        failing = None if self.failing is None else tree_text(self.failing)
+        return written(self) | {"failing": failing}
 
     def __str__(self) -> str:
         if self.order is None:
@@ -536,7 +518,7 @@ def certify_solver(
     tableau: nodes, matrix, weights and the use made of them.
 
     Args:
-        solver: what `solvers.as_solver` takes: a method, "torchdiffeq:rk4", a callable, ...
+        solver: what `solvers.solver.as_solver` takes: a method, "torchdiffeq:rk4", a callable, ...
         highest: order of the largest trees.
         steps: unit steps to take; one-step methods need one, multistep methods more than they have
             to start with (and a start of their own order).

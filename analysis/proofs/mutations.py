@@ -153,12 +153,9 @@ def _method_checks(method: qf.Method) -> dict[str, Callable[[], bool]]:
     order = method.order
     assert order is not None
 
-    def black_box() -> bool:
-        return certify_solver(method, highest=order, steps=1).order == order
-
     return {
         "certificate": lambda: certify(method).agrees,
-        "black box": black_box,
+        "black box": lambda: certify_solver(method, highest=order, steps=1).order == order,
     }
 
 
@@ -235,7 +232,9 @@ def _tableau_fault(kind: str, rng: np.random.Generator) -> Fault:
     else:
         places += [("errors", (r, i)) for r, e in enumerate(tableau.errors) for i in range(len(e))]
     field, index = places[rng.integers(len(places))]
-    changed = {field: _with_fault(getattr(tableau, field), field, index)}
+    # an extra stage is its node and its row
+    path = (index[0], 1, *index[1:]) if field == "extra" else index
+    changed = {field: _with_fault(getattr(tableau, field), path)}
     method = qf.get_method(name)
     checks = _method_checks(
         dataclasses.replace(method, tableau=_unchecked(tableau, **changed))  # type: ignore[call-arg]
@@ -252,22 +251,17 @@ def _tableau(name: str) -> Tableau:
     return method.tableau
 
 
-def _with_fault(values: Any, field: str, index: tuple[int, ...]) -> Any:
-    if field in ("b", "dense"):
+def _with_fault(values: Any, index: Sequence[int]) -> Any:
+    """`values` (a number, an array, or tuples of these) with a fault at the index."""
+    if isinstance(values, np.ndarray):
         wrong = values.copy()
-        wrong[index] += FAULT
+        wrong[tuple(index)] += FAULT
         return wrong
-    if field == "errors":
-        rows = [row.copy() for row in values]
-        rows[index[0]][index[1]] += FAULT
-        return tuple(rows)
-    if field == "extra":
-        extra = [(c, list(row)) for c, row in values]
-        extra[index[0]][1][index[1]] += FAULT
-        return tuple((c, tuple(row)) for c, row in extra)
-    table = [list(row) for row in values]
-    table[index[0]][index[1]] += FAULT
-    return tuple(tuple(row) for row in table)
+    if not index:
+        return values + FAULT
+    items = list(values)
+    items[index[0]] = _with_fault(items[index[0]], index[1:])
+    return tuple(items)
 
 
 # -- faults in formulas ---------------------------------------------------------------------------

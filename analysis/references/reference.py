@@ -15,14 +15,6 @@ from ..exact.multiprecision import multiprecision
 from ..problems.problem import Problem
 from .radau import ReferenceFailed, radau_solution
 
-__all__ = [
-    "Reference",
-    "ReferenceFailed",
-    "radau_solution",
-    "reference_end",
-    "reference_solution",
-]
-
 _ROUNDING = 2.0**-53
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import integrate
 
+from ...checks import integer_from
 from ...storage import json_number, read_json_object, write_json
 from ..cost.levels import problem_label
 from ..problems.problem import Problem, get_problem
@@ -96,8 +97,7 @@ def reliability(
     for name, value in (("tolerance", tolerance), ("atol_ratio", atol_ratio)):
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be positive, got {value}")
-    if most_steps < 1:
-        raise ValueError(f"most_steps must be at least 1, got {most_steps}")
+    integer_from(1, most_steps, "most_steps")
 
     def nothing(why: str) -> Reliability:
         return Reliability(solver.name, problem_label(problem), tolerance, failure=why)
@@ -236,14 +236,8 @@ def save_reliabilities(
     path: str | Path, measurements: Sequence[Reliability], *, command: str = ""
 ) -> None:
     """Write them as JSON, whole or not at all."""
-    write_json(
-        path,
-        {
-            "kind": "reliability",
-            "command": command,
-            "diagrams": [m.to_dict() for m in measurements],
-        },
-    )
+    diagrams = [m.to_dict() for m in measurements]
+    write_json(path, {"kind": "reliability", "command": command, "diagrams": diagrams})
 
 
 def load_reliabilities(path: str | Path) -> list[Reliability]:

@@ -14,12 +14,10 @@ from ...plans.method import Method
 from .callables import callable_solver
 from .diffrax import diffrax_solver
 from .quadflow import quadflow_solver
-from .run import Run, Solver
+from .run import Solver
 from .scipy import scipy_solver
 from .torchdiffeq import torchdiffeq_solver
 from .torchode import torchode_solver
-
-__all__ = ["PEERS", "Run", "Solver", "as_solver", "missing", "other_solvers", "quadflow_solvers"]
 
 PEERS: dict[str, Callable[[str], Solver]] = {
     "torchdiffeq": torchdiffeq_solver,

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from ...extras import require
-from ...plans.sweeps import collocation
-from ...rules.quadrature import QuadratureRule
 from ..exact.rational_functions import RationalFunction, logarithm_series
 from ..report.panels import COLOURS, check_figure_path, pyplot, save_figure
-from .report import Subject, is_multistep, method_title, spectral_radius, stability_function
+from .report import (
+    StabilitySubject,
+    is_multistep,
+    method_title,
+    spectral_radius,
+    stability_function,
+)
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 """Line styles that tell methods apart without colour."""
@@ -28,7 +32,7 @@ _POINTS = 400  # a side of the grid on which a region is contoured
 
 def stability_region(
     path: str | Path,
-    methods: Sequence[Subject],
+    methods: Sequence[StabilitySubject],
     *,
     labels: Sequence[str] | None = None,
     title: str | None = None,
@@ -77,46 +81,16 @@ def stability_region(
         _legend(axis, handles)
 
 
-def spread(methods: Sequence[Subject]) -> list[Subject]:
+def spread(methods: Sequence[StabilitySubject]) -> list[StabilitySubject]:
     """As many of the methods as a figure has colours for, the first, the last and some between."""
     count = min(len(methods), len(COLOURS))
     places = np.linspace(0, len(methods) - 1, count).round().astype(int)
     return [methods[i] for i in places]
 
 
-def sweeps_regions(
-    path: str | Path,
-    rule: QuadratureRule,
-    sweeps: Sequence[int] = (0, 1, 2, 3, 4, 5),
-    *,
-    guess: str = "constant",
-    extent: Extent | None = None,
-    command: str | None = None,
-) -> None:
-    """Draw the stability regions of explicit sweeps on a rule, one for each number of sweeps.
-
-    Args:
-        path: .pdf, .svg or .png. rule: the rule. sweeps: numbers K, at most six. guess: what the
-            sweeps start from, see `quadflow.collocation`. extent, command: see `stability_region`.
-
-    Raises:
-        ValueError: as `stability_region`, or a number of sweeps that there is not.
-    """
-    methods = [collocation(rule, k, guess=guess) for k in sweeps]
-    start = "f at the start" if guess == "constant" else "the last interval's polynomial"
-    stability_region(
-        path,
-        methods,
-        labels=[f"K = {m.sweeps}, order {m.order}" for m in methods],
-        title=f"K explicit sweeps on {method_title(rule)}\nfrom {start}",
-        extent=extent,
-        command=command,
-    )
-
-
 def order_star(
     path: str | Path,
-    method: Subject | RationalFunction,
+    method: StabilitySubject | RationalFunction,
     *,
     title: str | None = None,
     extent: Extent | None = None,
@@ -281,7 +255,7 @@ def _union(boxes: Sequence[Extent]) -> Extent:
     return min(left), max(right), min(bottom), max(top)
 
 
-def _interesting(method: Subject) -> Extent:
+def _interesting(method: StabilitySubject) -> Extent:
     """A bounded region with a margin, or the surroundings of the poles of an unbounded one."""
     limit = None if is_multistep(method) else stability_function(method).at_infinity
     if limit is not None and abs(limit) == 1:

@@ -13,7 +13,7 @@ def lebesgue_function(nodes: np.ndarray, x: np.ndarray) -> np.ndarray:
         nodes: (n,) float64, different. x: any shape, float64.
 
     Returns:
-        Of the shape of x, with a relative error of about n rounding errors (products, no
+        An array of the shape of x, with a relative error of about n rounding errors (products, no
         differences of large numbers).
     """
     points = np.asarray(x, dtype=np.float64)

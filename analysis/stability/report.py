@@ -33,7 +33,6 @@ from ..exact.rational_functions import (
     logarithm_series,
     mirrored,
     never_negative,
-    pade,
     squared_modulus_on_axis,
 )
 from ..exact.recurrences import Recurrence, recurrence
@@ -42,28 +41,11 @@ from ..exact.runge_kutta import (
     ExactRungeKutta,
     ImplicitMethod,
     exact_runge_kutta,
-    implicit_method,
     inertia,
 )
 from .lebesgue import lebesgue_constant
 
-__all__ = [
-    "ImplicitMethod",
-    "RationalFunction",
-    "StabilityReport",
-    "Subject",
-    "characteristic",
-    "implicit_method",
-    "is_multistep",
-    "limits_table",
-    "method_title",
-    "pade",
-    "spectral_radius",
-    "stability_function",
-    "stability_report",
-]
-
-Subject = QuadratureRule | ImplicitMethod | Method | Tableau
+StabilitySubject = QuadratureRule | ImplicitMethod | Method | Tableau
 """What has a stability region: a rule means implicit collocation on it, solved to convergence."""
 
 _SNAP = 1e-13  # what rounding of float64 coefficients does to a Taylor coefficient, with room
@@ -71,7 +53,7 @@ _RHO = 1e-12  # above 1 by more than this, a float64 spectral radius is seen to 
 _ROUNDING = 1e-14  # what a float64 spectral radius may be off
 
 
-def is_multistep(method: Subject) -> bool:
+def is_multistep(method: StabilitySubject) -> bool:
     """Whether the method remembers earlier steps, so that it has a recurrence and no R(z)."""
     method = formula_of(method)
     if isinstance(method, AnchorsMethod):
@@ -79,7 +61,7 @@ def is_multistep(method: Subject) -> bool:
     return isinstance(method, SweepsMethod) and method.guess == "extrapolated"
 
 
-def method_title(method: Subject) -> str:
+def method_title(method: StabilitySubject) -> str:
     """A short name for headings and legends."""
     if isinstance(method, QuadratureRule):
         return f"{method.family}-{method.n}"
@@ -91,7 +73,7 @@ def method_title(method: Subject) -> str:
     return method.name
 
 
-def stability_function(method: Subject) -> RationalFunction:
+def stability_function(method: StabilitySubject) -> RationalFunction:
     """The exact stability function of a one-step method: y_(n+1) = R(hλ) y_n on y' = λy.
 
     Args:
@@ -136,7 +118,7 @@ def _with_order(function: RationalFunction, order: int) -> RationalFunction:
     return RationalFunction.of(coefficients)
 
 
-def characteristic(method: Subject, z: Any) -> np.ndarray:
+def characteristic(method: StabilitySubject, z: Any) -> np.ndarray:
     """The roots of the stability polynomial at z = hλ, on a uniform grid.
 
     Args:
@@ -153,12 +135,12 @@ def characteristic(method: Subject, z: Any) -> np.ndarray:
     return _roots(method)(np.asarray(z, dtype=np.complex128))
 
 
-def spectral_radius(method: Subject, z: Any) -> np.ndarray:
+def spectral_radius(method: StabilitySubject, z: Any) -> np.ndarray:
     """The largest modulus of `characteristic`: float64, of the shape of z."""
     return np.abs(characteristic(method, z)).max(axis=-1)
 
 
-def _roots(method: Subject) -> Callable[[np.ndarray], np.ndarray]:
+def _roots(method: StabilitySubject) -> Callable[[np.ndarray], np.ndarray]:
     method = formula_of(method)
     if is_multistep(method):
         assert isinstance(method, Method)
@@ -236,57 +218,42 @@ class StabilityReport:
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, str]]:
-        variable = "root" if self.function is None else "R"
-        rows = []
-        if self.function is not None:
-            rows.append(("R(z)", str(self.function)))
+        letter, what = ("root", "the root") if self.function is None else ("R", "R")
+        order = limit = angle = algebraic = None
         if self.order is not None and self.error_constant is not None:
-            label = "order of R" if self.function is not None else "order of the root"
-            sign = "-" if self.error_constant < 0 else ""
-            constant = f"{sign}{_number(abs(self.error_constant))}"
-            power = self.order + 1
-            rows.append((label, f"{self.order}: exp(z) - {variable} = {constant} z^{power} + ..."))
-        if self.dissipation is not None:
-            power, value = self.dissipation
-            rows.append(("dissipation", f"|{variable}(iy)| = 1 {_signed(value)} y^{power} + ..."))
-        elif self.symmetric:
-            rows.append(("dissipation", f"none: |{variable}(iy)| = 1"))
-        if self.dispersion is not None:
-            power, value = self.dispersion
-            rows.append(("dispersion", f"phase - y = {_signed(value)} y^{power} + ..."))
-        rows.append(("A-stable", f"{_yes(self.a_stable)}: {self.a_stability}"))
+            term = f"{_number(self.error_constant)} z^{self.order + 1}"
+            order = f"{self.order}: exp(z) - {letter} = {term} + ..."
         if self.a_stable is False and self.kind == "implicit":
             angle = "no sector is stable" if self.alpha is None else f"{self.alpha:.4f} degrees"
-            rows.append(("A(alpha)", angle))
         if self.kind != "multistep":
             limit = "infinite" if self.at_infinity is None else _number(self.at_infinity)
-            rows.append(("L-stable", f"{_yes(self.l_stable)}: R(inf) = {limit}"))
-        if self.stiffly_accurate is not None:
-            rows.append(("stiffly accurate", _yes(self.stiffly_accurate)))
+            limit = f"{_yes(self.l_stable)}: R(inf) = {limit}"
         if self.algebraically_stable is not None:
-            text = _yes(self.algebraically_stable)
-            if self.stability_inertia is not None:
-                plus, minus, zero = self.stability_inertia
-                text += (
-                    f": BA + A'B - bb' has {plus} positive, {minus} negative, {zero} zero squares"
-                )
-            rows.append(("algebraically stable", text))
-        for label, has in (("symmetric", self.symmetric), ("symplectic", self.symplectic)):
-            if has is not None:
-                rows.append((label, _yes(has)))
-        if self.weights is not None:
-            plus, minus, zero = self.weights
-            rows.append(("weights", f"{plus} positive, {minus} negative, {zero} zero"))
-        if self.lebesgue is not None:
-            rows.append(("Lebesgue constant", f"{self.lebesgue:.10g}"))
-        if self.matrix_norm is not None:
-            rows.append(("largest row sum of |A|", f"{self.matrix_norm:.10g}"))
-        rows.append(("real interval", _interval(self.real_interval, "-{}, 0")))
-        rows.append(("imaginary interval", _interval(self.imaginary_interval, "-{0}i, {0}i")))
-        return rows
+            form = _signs(self.stability_inertia, "BA + A'B - bb' has ", " squares")
+            algebraic = ": ".join(filter(None, (_yes(self.algebraically_stable), form)))
+        undamped = f"none: |{letter}(iy)| = 1" if self.symmetric else None
+        rows = [
+            ("R(z)", None if self.function is None else str(self.function)),
+            (f"order of {what}", order),
+            ("dissipation", _leading(self.dissipation, f"|{letter}(iy)| = 1") or undamped),
+            ("dispersion", _leading(self.dispersion, "phase - y =")),
+            ("A-stable", f"{_yes(self.a_stable)}: {self.a_stability}"),
+            ("A(alpha)", angle),
+            ("L-stable", limit),
+            ("stiffly accurate", _known(self.stiffly_accurate)),
+            ("algebraically stable", algebraic),
+            ("symmetric", _known(self.symmetric)),
+            ("symplectic", _known(self.symplectic)),
+            ("weights", _signs(self.weights)),
+            ("Lebesgue constant", _figure(self.lebesgue)),
+            ("largest row sum of |A|", _figure(self.matrix_norm)),
+            ("real interval", _interval(self.real_interval, "-{}, 0")),
+            ("imaginary interval", _interval(self.imaginary_interval, "-{0}i, {0}i")),
+        ]
+        return [(label, text) for label, text in rows if text is not None]
 
 
-def stability_report(method: Subject) -> StabilityReport:
+def stability_report(method: StabilitySubject) -> StabilityReport:
     """Everything this module can decide about a method; see `StabilityReport`.
 
     Args:
@@ -385,13 +352,13 @@ def limits_table(reports: Sequence[StabilityReport]) -> str:
 # -- one-step methods ----------------------------------------------------------------------------
 
 
-def _rule(method: Subject) -> QuadratureRule | None:
+def _rule(method: StabilitySubject) -> QuadratureRule | None:
     if isinstance(method, QuadratureRule):
         return method
     return method.rule if isinstance(method, (ImplicitMethod, SweepsMethod)) else None
 
 
-def _matrix_norm(method: Subject, algebra: ExactRungeKutta | None) -> float | None:
+def _matrix_norm(method: StabilitySubject, algebra: ExactRungeKutta | None) -> float | None:
     if isinstance(method, ImplicitMethod):
         matrix = method.coefficients
     elif isinstance(method, (QuadratureRule, SweepsMethod)):
@@ -606,6 +573,24 @@ def _signed(value: Fraction) -> str:
 
 def _yes(value: bool | None) -> str:
     return "does not apply" if value is None else "yes" if value else "no"
+
+
+def _known(value: bool | None) -> str | None:
+    return None if value is None else _yes(value)
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.10g}"
+
+
+def _leading(term: tuple[int, Fraction] | None, before: str) -> str | None:
+    return None if term is None else f"{before} {_signed(term[1])} y^{term[0]} + ..."
+
+
+def _signs(inertia: tuple[int, int, int] | None, before: str = "", after: str = "") -> str | None:
+    if inertia is None:
+        return None
+    return f"{before}{inertia[0]} positive, {inertia[1]} negative, {inertia[2]} zero{after}"
 
 
 def _interval(size: float, text: str) -> str:

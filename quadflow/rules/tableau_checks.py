@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_integer
+from ..checks import as_integer, integer_from
 
 
 def _items(value: Any, name: str) -> list[Any]:
@@ -42,10 +42,7 @@ def numbers(value: Any, name: str, axes: int = 1) -> np.ndarray:
 
 def positive_integer(value: Any, name: str) -> int:
     """An order as an int."""
-    count = as_integer(value, name)
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")
-    return count
+    return integer_from(1, as_integer(value, name), name)
 
 
 def stage_rows(a: Any) -> tuple[tuple[float, ...], ...]:

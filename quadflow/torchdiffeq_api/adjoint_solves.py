@@ -17,7 +17,7 @@ from ..gradients.augmented import Augmented, Parts, as_complex
 from ..plans.method import Method
 from ..solve import solve
 from .callbacks import CALLBACKS
-from .names import Kind, torchdiffeq_method
+from .names import StepKind, torchdiffeq_method
 from .odeint import odeint
 from .tolerances import requested_times, solver_norm, solver_tolerance
 
@@ -84,24 +84,24 @@ def continuous_backward(
     """
     options = dict(options)
     kind = torchdiffeq_method(method, {k: x for k, x in options.items() if k != "norm"})[2]
-    if kind in (Kind.ADAPTIVE, Kind.SCIPY):
+    if kind in (StepKind.ADAPTIVE, StepKind.SCIPY):
         rtol, atol = held(rtol, atol, layout, "adjoint_")
     tolerances = {
         name: _augmented_tolerance(value, y0, layout, count, name)
         for name, value in (("rtol", rtol), ("atol", atol))
     }
-    if kind is Kind.ADAPTIVE:
+    if kind is StepKind.ADAPTIVE:
         options["norm"] = _augmented_norm(options.get("norm"), layout, solver_norm(state_norm, y0))
     options.pop("node_evaluation", None)
     callbacks = {
         name: getattr(func, f"{name}_adjoint")
-        for name in CALLBACKS[Kind.ADAPTIVE]
+        for name in CALLBACKS[StepKind.ADAPTIVE]
         if callable(getattr(func, f"{name}_adjoint", None))
     }
 
     def backward(augmented: Augmented, start: Parts, t1: float, t0: float) -> Parts:
         given = dict(options)
-        if kind is not Kind.SCIPY:
+        if kind is not StepKind.SCIPY:
             given["node_evaluation"] = augmented.node_evaluation
 
         def velocity(t: Tensor, parts: Parts) -> Parts:

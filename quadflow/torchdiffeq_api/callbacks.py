@@ -9,21 +9,21 @@ from typing import Any
 import torch
 
 from ..errors import caller_level
-from .names import Kind
+from .names import StepKind
 
 CALLBACKS = {
-    Kind.ADAPTIVE: ("callback_step", "callback_accept_step", "callback_reject_step"),
-    Kind.FIXED: ("callback_step",),
-    Kind.ADAMS: ("callback_step",),
-    Kind.SCIPY: (),
+    StepKind.ADAPTIVE: ("callback_step", "callback_accept_step", "callback_reject_step"),
+    StepKind.FIXED: ("callback_step",),
+    StepKind.ADAMS: ("callback_step",),
+    StepKind.SCIPY: (),
 }
 
 
-def callbacks_of(func: Any, y0: Any, kind: Kind, name: str) -> dict[str, Any]:
+def callbacks_of(func: Any, y0: Any, kind: StepKind, name: str) -> dict[str, Any]:
     """`solve`'s hooks for the callbacks that func carries as attributes."""
     named = {
         attribute: getattr(func, attribute)
-        for attribute in CALLBACKS[Kind.ADAPTIVE]
+        for attribute in CALLBACKS[StepKind.ADAPTIVE]
         if callable(getattr(func, attribute, None))
     }
     unused = sorted(set(named) - set(CALLBACKS[kind]))
@@ -33,7 +33,7 @@ def callbacks_of(func: Any, y0: Any, kind: Kind, name: str) -> dict[str, Any]:
         )
     step, accept, reject = (
         named.get(attribute) if attribute in CALLBACKS[kind] else None
-        for attribute in CALLBACKS[Kind.ADAPTIVE]
+        for attribute in CALLBACKS[StepKind.ADAPTIVE]
     )
     device = (y0[0] if isinstance(y0, tuple) else y0).device
 

@@ -16,7 +16,7 @@ from ..plans.stages import stages
 from ..rules.tableaus import FEHLBERG2
 
 
-class Kind(enum.Enum):
+class StepKind(enum.Enum):
     """How a method of `odeint` chooses its steps; which options mean anything follows from it."""
 
     ADAPTIVE = "adaptive"
@@ -62,11 +62,11 @@ _OF_SCIPY = ("solver", "min_step", "max_step")
 
 _OPTIONS: tuple[str, ...] = (*_OF_ADAPTIVE, *_OF_FIXED, *_OF_EITHER, *_OF_ADAMS, "solver")
 
-_USED: dict[Kind, tuple[str, ...]] = {
-    Kind.ADAPTIVE: (*_OF_ADAPTIVE, *_OF_EITHER),
-    Kind.FIXED: (*_OF_FIXED, *_OF_EITHER),
-    Kind.ADAMS: (*_OF_FIXED, *_OF_EITHER, *_OF_ADAMS),
-    Kind.SCIPY: _OF_SCIPY,
+_USED: dict[StepKind, tuple[str, ...]] = {
+    StepKind.ADAPTIVE: (*_OF_ADAPTIVE, *_OF_EITHER),
+    StepKind.FIXED: (*_OF_FIXED, *_OF_EITHER),
+    StepKind.ADAMS: (*_OF_FIXED, *_OF_EITHER, *_OF_ADAMS),
+    StepKind.SCIPY: _OF_SCIPY,
 }
 
 
@@ -75,7 +75,7 @@ class NamedMethod(NamedTuple):
 
     name: str
     method: Method | None
-    kind: Kind
+    kind: StepKind
 
     @property
     def has_exact_adjoint(self) -> bool:
@@ -110,29 +110,29 @@ def torchdiffeq_method(method: str | Method | None, options: Mapping[str, Any]) 
         refused.append("max_iters")
     if refused:
         raise ValueError(f"options {refused} have no use in method {name!r}: {_why(refused, kind)}")
-    if kind is Kind.ADAMS:
+    if kind is StepKind.ADAMS:
         chosen = _adams(name, options)
     return NamedMethod(name, chosen, kind)
 
 
-def _look_up(method: str | Method, options: Mapping[str, Any]) -> tuple[Method | None, Kind]:
+def _look_up(method: str | Method, options: Mapping[str, Any]) -> tuple[Method | None, StepKind]:
     if isinstance(method, str):
         if method == _SCIPY:
-            return None, Kind.SCIPY
+            return None, StepKind.SCIPY
         if method in _ADAMS:
-            return None, Kind.ADAMS
+            return None, StepKind.ADAMS
         if method in _FIXED:
-            return get_method(_FIXED[method]), Kind.FIXED
+            return get_method(_FIXED[method]), StepKind.FIXED
         if method in _ADAPTIVE:
-            return get_method(_ADAPTIVE[method]), Kind.ADAPTIVE
+            return get_method(_ADAPTIVE[method]), StepKind.ADAPTIVE
         check_choice(method, {*TORCHDIFFEQ_METHODS, *method_names()}, "method")
     chosen = get_method(method)
     stepped = "step_size" in options or "grid_constructor" in options
-    return chosen, Kind.FIXED if stepped or chosen.error_order is None else Kind.ADAPTIVE
+    return chosen, StepKind.FIXED if stepped or chosen.error_order is None else StepKind.ADAPTIVE
 
 
-def _why(refused: list[str], kind: Kind) -> str:
-    if kind is Kind.SCIPY:
+def _why(refused: list[str], kind: StepKind) -> str:
+    if kind is StepKind.SCIPY:
         return f"it takes {', '.join(_OF_SCIPY)}"
     reasons = [
         (_OF_ADAMS, "max_order belongs to the Adams methods, max_iters to the implicit one"),

@@ -14,7 +14,7 @@ from ..solution import Solution
 from ..solve import solve
 from .between_steps import interpolated
 from .callbacks import callbacks_of
-from .names import Kind, torchdiffeq_method
+from .names import StepKind, torchdiffeq_method
 from .options import given_options, solve_arguments
 from .through_scipy import solve_by_scipy
 from .tolerances import requested_times, solver_tolerance
@@ -59,11 +59,12 @@ def odeint(
     safety, ifactor, dfactor, norm (for a tuple state it gets the tuple), step_t (steps land on
     these times), jump_t (func may jump there: steps land on them and start anew), grid_points (an
     older name of jump_t), dtype (the least dtype of time; time is float64 whatever it is).
-    Of fixed steps: step_size or grid_constructor (func, y0, t) -> grid, without which the times t
-    are the grid; perturb (func is evaluated just after a step's start and just before its end);
-    interp, "linear" or "cubic" between the steps (the default is the method's dense output).
-    Of the Adams methods: max_order (<= 12), and max_iters, the most that the corrector is repeated
-    (it is made once). Of "scipy_solver": solver, min_step, max_step. Of all others:
+    Options of fixed steps: step_size or grid_constructor (func, y0, t) -> grid, without which the
+    times t are the grid; perturb (func is evaluated just after a step's start and just before
+    its end); interp, "linear" or "cubic" between the steps (the default is the method's dense
+    output).
+    Options of the Adams methods: max_order (<= 12), and max_iters, the most that the corrector is
+    repeated (it is made once). "scipy_solver" takes solver, min_step and max_step; all others
     node_evaluation, see `solve`. eps, the older perturb of fixed steps, and the distance kept from
     grid_points, which are not crossed at any distance.
 
@@ -84,7 +85,7 @@ def odeint(
         return tuple(y[None] for y in y0) if isinstance(y0, tuple) else y0[None]
     named = torchdiffeq_method(method, options or {})
     name, _, kind = named
-    if kind is Kind.SCIPY:
+    if kind is StepKind.SCIPY:
         if event_fn is not None:
             raise ValueError(f"method={name!r} has no events: take another, or SciPy itself")
         if isinstance(t, Tensor) and differentiated(t):

@@ -16,7 +16,7 @@ from ..errors import caller_level
 from ..gradients.adjoint import AdjointProblem, solve_with_adjoint
 from ..plans.method import Method
 from .adjoint_solves import GraphAtFirst, continuous_backward, continuous_forward, exact_solves
-from .names import Kind, torchdiffeq_method
+from .names import StepKind, torchdiffeq_method
 from .odeint import odeint
 from .options import solve_arguments
 from .tolerances import requested_times
@@ -93,7 +93,7 @@ def odeint_adjoint(
     start, fixed_t = layout.split(layout.join(y0).detach()), when.detach()
     watched = bool(params) and callable(func) and torch.is_grad_enabled()
     solved = GraphAtFirst(func) if watched else func
-    if named.kind in (Kind.ADAPTIVE, Kind.SCIPY):
+    if named.kind in (StepKind.ADAPTIVE, StepKind.SCIPY):
         # here, and not in either solve, so that it is said once
         rtol, atol = held(rtol, atol, layout)
     own = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, event_fn)

@@ -14,7 +14,7 @@ from ..control.control import StepController
 from ..equations.times import points_in_time
 from ..plans.method import Method
 from .callbacks import callbacks_of
-from .names import Kind, NamedMethod
+from .names import NamedMethod, StepKind
 from .tolerances import solver_norm, solver_tolerance
 
 MANY_STEPS = 2**31 - 1
@@ -65,7 +65,7 @@ def solve_arguments(
     }
     if "node_evaluation" in given:
         keywords["node_evaluation"] = given["node_evaluation"]
-    if kind is Kind.ADAPTIVE:
+    if kind is StepKind.ADAPTIVE:
         keywords.update(_adaptive(given, y0, chosen))
     else:
         keywords.update(_fixed(func, y0, t, given))

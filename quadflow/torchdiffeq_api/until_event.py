@@ -14,17 +14,17 @@ from ..equations.velocity import StateLayout
 from ..host import read_on_host
 from ..observe.events.event import event_of_any
 from ..solve import solve
-from .names import Kind
+from .names import StepKind
 from .options import MANY_STEPS, SolveArguments
 
 
-def refuse_with_event(times: list[float], kind: Kind, given: Mapping[str, Any]) -> None:
+def refuse_with_event(times: list[float], kind: StepKind, given: Mapping[str, Any]) -> None:
     """Refuse times and options that a solve until an event cannot have (ValueError)."""
     if len(times) != 2:
         raise ValueError(f"with event_fn t must hold two times, got {len(times)}")
     if times[0] == times[1] or not math.isfinite(times[0]):
         raise ValueError(f"with event_fn t must say where to start and which way, got {times}")
-    if kind is not Kind.ADAPTIVE and given.get("step_size") is None:
+    if kind is not StepKind.ADAPTIVE and given.get("step_size") is None:
         raise ValueError("with event_fn fixed steps need options['step_size']: t has no end")
     if "interp" in given:
         raise ValueError(

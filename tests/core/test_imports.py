@@ -59,6 +59,27 @@ def is_package(name: str) -> bool:
 
 
 @cache
+def exports(package: str) -> set[tuple[str, str]]:
+    """(module, name) of what a package finds when it is asked for."""
+    table = next(
+        ast.literal_eval(node.args[1])
+        for node in ast.walk(modules()[package])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "export"
+    )
+    return {(home, name) for home, names in table.items() for name in names.split()}
+
+
+@cache
+def homes() -> dict[str, str]:
+    """The module of every name that one of the three packages exports."""
+    return {
+        f"{package}.{name}": f"{package}{home}"
+        for package in ROOTS.values()
+        for home, name in exports(package)
+    }
+
+
+@cache
 def imports() -> dict[str, set[str]]:
     """What every module imports, at its top or inside a function, by whole names.
 
@@ -77,7 +98,11 @@ def imports() -> dict[str, set[str]]:
                 module = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
                 for alias in node.names:  # a name of a module, or a module of a package
                     whole = f"{module}.{alias.name}"
-                    wanted.add(whole if whole in modules() else module)
+                    wanted.add(whole if whole in modules() else homes().get(whole, module))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                wanted |= {
+                    ast.literal_eval(x) for x in node.args[:1] if isinstance(x, ast.Constant)
+                }
         found[name] = wanted
     return found
 
@@ -247,10 +272,4 @@ def test_names_for_type_checkers_are_those_that_are_exported(package: str) -> No
         if isinstance(node, ast.ImportFrom) and node.level == 1
         for alias in node.names
     }
-    table = next(
-        ast.literal_eval(node.args[1])
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "export"
-    )
-    exported = {(home, name) for home, names in table.items() for name in names.split()}
-    assert exported == typed
+    assert exports(package) == typed

@@ -207,7 +207,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"order": 2.0}, TypeError, "order must be an integer, got 2.0"),
     ({"order": True}, TypeError, "order must be an integer, got True"),
     ({"order": "2"}, TypeError, "order must be an integer, got '2'"),
-    ({"order": 0}, ValueError, "order must be at least 1, got 0"),
+    ({"order": 0}, ValueError, "order must be an integer >= 1, got 0"),
     ({"dense": [[1, -0.5]], "dense_order": 2}, ValueError, r"dense has shape \(1, 2\)"),
     ({"dense": [[1, -0.5], [0, 0.5], [0, 0], [0, 0]], "dense_order": 2}, ValueError,
      r"dense has shape \(4, 2\).* each of 3 velocities"),

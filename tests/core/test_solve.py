@@ -17,7 +17,7 @@ from quadflow import Status
 from quadflow.analysis.problems.problem import get_problem
 from quadflow.plans.segment import polynomial_weights
 
-# of variable order: tests/test_variable_order.py
+# of variable order: tests/core/plans/test_variable_order.py
 ALL = sorted(n for n in qf.methods() if n != "adams")
 ADAPTIVE = [name for name in ALL if qf.methods()[name].error_order is not None]
 DRIVEN, KEPLER = get_problem("driven"), get_problem("kepler")

@@ -31,7 +31,7 @@ DTYPES = {
 
 
 class FuncFailedError(Exception):
-    """Of the user's function: it must come out as it is."""
+    """Raised by the user's function: it must come out as it is."""
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from fuzz_cases import (
 )
 
 import quadflow as qf
-from quadflow.torchdiffeq_api.names import TORCHDIFFEQ_METHODS, Kind, torchdiffeq_method
+from quadflow.torchdiffeq_api.names import TORCHDIFFEQ_METHODS, StepKind, torchdiffeq_method
 
 _NAMES = [*TORCHDIFFEQ_METHODS, *sorted(qf.methods())]
 
@@ -46,12 +46,12 @@ def run_odeint(call: Call) -> Verdict:
         _, chosen, kind = torchdiffeq_method(method, {"step_size": 1.0} if call.seed % 2 else {})
     except ValueError:
         _, chosen, kind = torchdiffeq_method(method, {})
-    if kind in (Kind.FIXED, Kind.ADAMS):
+    if kind in (StepKind.FIXED, StepKind.ADAMS):
         count = call.steps[1] if call.steps[0] != "adaptive" else 20
         options["step_size"] = abs(span) / count
         options["perturb"] = call.perturb
         step = float(made.elapsed[-1]) / count
-    elif kind is Kind.ADAPTIVE:
+    elif kind is StepKind.ADAPTIVE:
         options["max_num_steps"] = call.max_steps
         if call.initial_step is not None:
             options["first_step"] = call.initial_step * call.scale
@@ -89,7 +89,7 @@ def run_odeint(call: Call) -> Verdict:
     except qf.SolveError as error:
         return Verdict(error.status.value)
     except RuntimeError as error:
-        assert kind is Kind.SCIPY and str(error).startswith("scipy_solver"), error
+        assert kind is StepKind.SCIPY and str(error).startswith("scipy_solver"), error
         return Verdict("failed in scipy")
     if bad is not None:
         assert _harmless(bad, kind, options), f"{bad} was accepted"
@@ -110,17 +110,17 @@ _SOLVE_WORDS = ("step_size", "grid", "initial_step", "safety", "max_factor", "mi
                 "max_steps", "land_on", "breakpoints", "perturb", "y0")  # fmt: skip
 
 
-def _harmless(bad: tuple[str, Any], kind: Kind, options: dict[str, Any]) -> bool:
+def _harmless(bad: tuple[str, Any], kind: StepKind, options: dict[str, Any]) -> bool:
     """Whether a bad option is one that this call need not look at, or may take for sound."""
     name, value = bad
     if name == "perturb":  # any truth value
-        return kind is not Kind.SCIPY
-    return name == "safety" and value == "big" and kind is Kind.SCIPY
+        return kind is not StepKind.SCIPY
+    return name == "safety" and value == "big" and kind is StepKind.SCIPY
 
 
-def _at_odds(call: Call, made: Made, kind: Kind, chosen: Any, options: dict[str, Any]) -> bool:
+def _at_odds(call: Call, made: Made, kind: StepKind, chosen: Any, options: dict[str, Any]) -> bool:
     """Whether the call must be refused."""
-    if kind is Kind.SCIPY:  # real dense states, its own limits on tolerances
+    if kind is StepKind.SCIPY:  # real dense states, its own limits on tolerances
         return True
     if isinstance(chosen, qf.VariableOrderMethod):
         return "step_size" in options

@@ -9,7 +9,7 @@ from typing import Any
 from ..problem import Problem, register_problem, vector
 from .checks import whole
 
-# State at t = 10 on 40 points, from a 24-digit solve by references.radau_solution
+# State at t = 10 on 40 points, from a 24-digit solve by `references.radau`
 _END_40 = (
     *(0.9369133417207273, 3.0796044720685494, 0.8753478177973771, 3.1572375798620698),
     *(0.8166058767035983, 3.231181816529206, 0.7617026742485724, 3.3000705127606),

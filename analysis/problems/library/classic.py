@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...exact.multiprecision import multiprecision as mp
-from ..problem import Event, Problem, register_problem, vector
+from ..problem import KnownEvent, Problem, register_problem, vector
 
 
 @register_problem("lotka-volterra")
@@ -62,6 +62,6 @@ def driven() -> Problem:
         (0.0, 3.0),
         end_error=1e-15,  # y0 holds 1/3 to float64 only
         exact=exact,
-        event=Event(lambda t, y, m: y[0] - 0.5, 2.6179938779914944, 1.6, 3.0),
+        event=KnownEvent(lambda t, y, m: y[0] - 0.5, 2.6179938779914944, 1.6, 3.0),
         sets=("nonstiff",),
     )

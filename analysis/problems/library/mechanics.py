@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...exact.multiprecision import multiprecision as mp
-from ..problem import Event, Problem, register_problem, vector
+from ..problem import KnownEvent, Problem, register_problem, vector
 from .checks import real
 
 
@@ -80,7 +80,7 @@ def kepler(eccentricity: float = 0.6) -> Problem:
             ),
             "angular momentum": lambda y, m: y[0] * y[3] - y[1] * y[2],
         },
-        event=Event(lambda t, y, m: y[1], half_period, 1.0, 5.0),
+        event=KnownEvent(lambda t, y, m: y[1], half_period, 1.0, 5.0),
         parameters={"eccentricity": e},
         sets=("nonstiff", "mechanics"),
         vector=whole_array,

@@ -161,15 +161,8 @@ _add("kick at a third", "late", "y' = Gauss's bell at 3.3, width 0.2",
 _add("kicked oscillator", "late", "x'' = -x + bell at 30, width 1, from rest",
      lambda t, y, m: (y[1], _gauss(t, 30.0, 1.0, m) - y[0]), (0.0, 0.0), (0.0, 60.0),
      longest=0.5)  # fmt: skip
-_add(
-    "kick on a decay",
-    "late",
-    "y' = -y + bell at 20, width 1",
-    lambda t, y, m: (_gauss(t, 20.0, 1.0, m) - y[0],),
-    1.0,
-    (0.0, 40.0),
-    longest=0.5,
-)
+_add("kick on a decay", "late", "y' = -y + bell at 20, width 1",
+     lambda t, y, m: (_gauss(t, 20.0, 1.0, m) - y[0],), 1.0, (0.0, 40.0), longest=0.5)  # fmt: skip
 _add("arctangent", "spike", "y' = 100 / (1 + (100 (t - 5))^2)",
      lambda t, y, m: (100.0 / (1.0 + (100.0 * (t - 5.0)) ** 2),), 0.0, (0.0, 10.0),
      lambda times: np.arctan(100 * (times - 5)) + np.arctan(500.0))  # fmt: skip
@@ -264,25 +257,15 @@ _add("neuron", "take-off", "FitzHugh-Nagumo, a current of 0.5 from t = 20 on",
 
 _add("chirp", "oscillation", "y' = cos t^2", lambda t, y, m: (m.cos(t * t),), 0.0, (0.0, 10.0),
      lambda s: math.sqrt(math.pi / 2) * special.fresnel(s * math.sqrt(2 / math.pi))[1])  # fmt: skip
-_add(
-    "passage through resonance",
-    "oscillation",
-    "x'' = -x - 0.1 x' + cos(t^2/40)",
-    lambda t, y, m: (y[1], m.cos(t * t / 40.0) - y[0] - 0.1 * y[1]),
-    (0.0, 0.0),
-    (0.0, 60.0),
-)
+_add("passage through resonance", "oscillation", "x'' = -x - 0.1 x' + cos(t^2/40)",
+     lambda t, y, m: (y[1], m.cos(t * t / 40.0) - y[0] - 0.1 * y[1]), (0.0, 0.0),
+     (0.0, 60.0))  # fmt: skip
 _add("at resonance", "oscillation", "x'' = -x + cos t from rest",
      lambda t, y, m: (y[1], m.cos(t) - y[0]), (0.0, 0.0), (0.0, 30.0),
      lambda s: np.stack((s * np.sin(s) / 2, (np.sin(s) + s * np.cos(s)) / 2), 1))  # fmt: skip
-_add(
-    "relaxation",
-    "oscillation",
-    "van der Pol, mu = 5",
-    lambda t, y, m: (y[1], 5.0 * (1.0 - y[0] ** 2) * y[1] - y[0]),
-    (2.0, 0.0),
-    (0.0, 20.0),
-)
+_add("relaxation", "oscillation", "van der Pol, mu = 5",
+     lambda t, y, m: (y[1], 5.0 * (1.0 - y[0] ** 2) * y[1] - y[0]), (2.0, 0.0),
+     (0.0, 20.0))  # fmt: skip
 
 # -- scales ----------------------------------------------------------------------------------------
 
@@ -304,12 +287,6 @@ _add("nothing", "scale", "y' = 0", lambda t, y, m: (0 * y[0],), 1.0, (0.0, 1e3),
 _add("forced decay", "scale", "y' = -50 (y - cos t)", lambda t, y, m: (50.0 * (m.cos(t) - y[0]),),
      0.0, (0.0, 5.0),
      lambda s: (2500 * (np.cos(s) - np.exp(-50 * s)) + 50 * np.sin(s)) / 2501)  # fmt: skip
-_add(
-    "two scales",
-    "scale",
-    "x' = -100 x, y' = -0.1 y",
-    lambda t, y, m: (-100.0 * y[0], -0.1 * y[1]),
-    (1.0, 1.0),
-    (0.0, 10.0),
-    lambda s: np.stack((np.exp(-100 * s), np.exp(-0.1 * s)), 1),
-)
+_add("two scales", "scale", "x' = -100 x, y' = -0.1 y",
+     lambda t, y, m: (-100.0 * y[0], -0.1 * y[1]), (1.0, 1.0), (0.0, 10.0),
+     lambda s: np.stack((np.exp(-100 * s), np.exp(-0.1 * s)), 1))  # fmt: skip

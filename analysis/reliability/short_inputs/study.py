@@ -22,7 +22,7 @@ RIGHT = 100.0
 class Contender:
     """A library, or a method of ours, at its own tolerances.
 
-    title: in the table. solver: see `solvers.as_solver`.
+    title: in the table. solver: see `solvers.solver.as_solver`.
     """
 
     title: str

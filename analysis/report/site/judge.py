@@ -15,7 +15,7 @@ from ....adapters.backbones.registry import load_named, load_named_sidenet
 from ....adapters.data.images import save_png, tile
 from ....storage import write_json
 from ...benchmarks.sidenet_overhead import overhead
-from ...images.evaluation import Evaluation, Subject, add_budget
+from ...images.evaluation import Evaluation, JudgedBackbone, add_budget
 from ...images.round_trip import edit_grid, round_trip_errors
 
 FIGURES = Path("docs/figures/judged")
@@ -47,7 +47,7 @@ def budgets() -> None:
         path = FIGURES / f"evaluate-{name}.json"
         kept = json.loads(path.read_text(encoding="utf-8"))
         backbone = load_named(key)
-        subject = Subject(backbone, load_named_sidenet(backbone, None, "bianchor"))
+        subject = JudgedBackbone(backbone, load_named_sidenet(backbone, None, "bianchor"))
         result = Evaluation(
             name, float(guidance), kept["images"], kept["seed"], kept["reference_rmse"],
             kept["reference_nfe"], kept["data_range"],

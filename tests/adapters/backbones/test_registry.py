@@ -103,7 +103,7 @@ def test_a_file_of_a_network_for_any_size(tmp_path: Path) -> None:
     ):
         load_named(str(path))
     for size in (0, -28):
-        with pytest.raises(ValueError, match=rf"image_size must be >= 1, got {size}"):
+        with pytest.raises(ValueError, match=rf"image_size must be an integer >= 1, got {size}"):
             load_named(str(path), image_size=size)
     own = load_named(str(path), image_size=28)
     assert (own.name, own.shape, own.num_classes, own.sidenet) == ("own", (1, 28, 28), 10, None)

@@ -125,7 +125,7 @@ def test_no_projectors_no_features() -> None:
         ({"patch": 3}, "patch=3 does not divide input_size=8"),
         ({"heads": 5}, "must be a multiple of heads=5"),
         ({"width": 6, "heads": 1}, "must be a multiple of 4"),
-        ({"depth": 0}, "depth must be >= 1"),
+        ({"depth": 0}, "depth must be an integer >= 1"),
         ({"z_dims": (3,), "encoder_depth": 4}, r"encoder_depth must be in \[1, depth=3\]"),
     ],
 )

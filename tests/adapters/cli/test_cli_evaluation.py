@@ -25,8 +25,8 @@ from quadflow.analysis.images.distribution import frechet_distance
 from quadflow.analysis.images.evaluation import (
     TUNING_SEED,
     Evaluation,
+    JudgedBackbone,
     Score,
-    Subject,
     add_budget,
     draw,
     evaluate,
@@ -48,8 +48,8 @@ class ToyBackbone(nn.Module):
 
 MODEL = ToyBackbone()
 NET = random_sidenet(1, dtype=torch.float32)
-SUBJECT = Subject(NamedBackbone("toy", MODEL, SHAPE, CLASSES), NET)
-BARE = Subject(SUBJECT.backbone, None)
+SUBJECT = JudgedBackbone(NamedBackbone("toy", MODEL, SHAPE, CLASSES), NET)
+BARE = JudgedBackbone(SUBJECT.backbone, None)
 QUICK = {"methods": ("euler", "pec2"), "nfes": (2, 3), "euler_nfes": (5,), "images": 5,
          "tuning_images": 2, "reference_steps": 12, "shifts": (0.5, 1.0, 2.0)}  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_errors_are_those_to_the_closed_form() -> None:
 
 def test_shifts_are_chosen_on_other_noises_than_are_judged() -> None:
     calls = Calls(MODEL)
-    watched = Subject(NamedBackbone("toy", calls, SHAPE, CLASSES), None)
+    watched = JudgedBackbone(NamedBackbone("toy", calls, SHAPE, CLASSES), None)
     evaluate(watched, seed=4, **QUICK)
     tuning = [x for x, t, _ in calls if len(x) == 2 and float(t[0]) == 1]
     judged = [x for x, t, _ in calls if len(x) == 5 and float(t[0]) == 1]
@@ -174,13 +174,13 @@ def test_features(tmp_path: Path) -> None:
         (SUBJECT, {"images": 1}, "images must be >= 2, got 1"),
         (SUBJECT, {"images": 3, "features": eight}, "images must be >= 4 with features, got 3"),
         (SUBJECT, {"features": eight, "floor_seeds": 1}, "floor_seeds must be >= 2, got 1"),
-        (SUBJECT, {"reference_steps": 0}, "reference_steps must be >= 1, got 0"),
-        (SUBJECT, {"reference_steps": -2}, "reference_steps must be >= 1, got -2"),
+        (SUBJECT, {"reference_steps": 0}, "reference_steps must be an integer >= 1, got 0"),
+        (SUBJECT, {"reference_steps": -2}, "reference_steps must be an integer >= 1, got -2"),
     ],
 )
-def test_refused_before_any_work(subject: Subject, arguments: dict, message: str) -> None:
+def test_refused_before_any_work(subject: JudgedBackbone, arguments: dict, message: str) -> None:
     calls = Calls(MODEL)
-    watched = Subject(NamedBackbone("toy", calls, SHAPE, CLASSES), subject.sidenet)
+    watched = JudgedBackbone(NamedBackbone("toy", calls, SHAPE, CLASSES), subject.sidenet)
     with pytest.raises(ValueError, match=message):
         evaluate(watched, **(QUICK | arguments))
     assert not calls
@@ -309,8 +309,8 @@ OWN = ["--backbone", str(shipped("mnist_sit.safetensors"))]
             "--methods 'eulr' is unknown: did you mean 'euler'",
         ),
         (["--images", "1"], "images must be >= 2, got 1"),
-        (["--reference-steps", "0"], "reference_steps must be >= 1, got 0"),
-        (["--reference-steps", "-1"], "reference_steps must be >= 1, got -1"),
+        (["--reference-steps", "0"], "reference_steps must be an integer >= 1, got 0"),
+        (["--reference-steps", "-1"], "reference_steps must be an integer >= 1, got -1"),
         (["--guidance", "-1"], "scale must be finite and >= 0, got -1.0"),
         (["--npz", "no-folder"], "--npz no-folder is no folder"),
         (["--out", "."], "--out . is a folder, must be a file"),

@@ -77,7 +77,7 @@ def refused(arguments: list[str], capsys) -> str:
         (["--labels", "3,-1"], "labels contains -1; classes are 0 to 9"),
         (["--labels=-1"], "labels contains -1; classes are 0 to 9"),
         (["--nfe", "-2"], "nfe must be an integer >= 1, got -2"),
-        (["--seed", "-5"], "seed must be >= 0, got -5"),
+        (["--seed", "-5"], "seed must be an integer >= 0, got -5"),
         (["--guidance", "nan"], "scale must be finite and >= 0, got nan"),
         (["--guidance", "inf"], "scale must be finite and >= 0, got inf"),
     ],
@@ -144,11 +144,11 @@ def test_bad_training(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--chain", "0"], "length must be >= 1, got 0"),
+        (["--chain", "0"], "length must be an integer >= 1, got 0"),
         (["--offset-rate", "-1"], "offset_rate must be positive, got -1.0"),
         (["--patch", "5"], "patch=5 does not divide the size (28, 28)"),
         (["--width", "9"], "width=9 must be a multiple of heads=4"),
-        (["--patch", "0"], "patch must be >= 1, got 0"),
+        (["--patch", "0"], "patch must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_sidenets(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:

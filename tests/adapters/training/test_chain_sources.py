@@ -105,7 +105,7 @@ def test_trajectories_depend_on_seed_and_step_alone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"intervals": 1}, "intervals must be >= 2, got 1"),
+        ({"intervals": 1}, "intervals must be an integer >= 2, got 1"),
         ({"shape": (4, 4)}, r"shape must be \(channels, height, width\), got \(4, 4\)"),
         ({"convention": "repaa"}, "convention='repaa' is unknown"),
     ],

@@ -168,7 +168,7 @@ def test_starting_anew(tmp_path: Path, whole: dict[bool, Path]) -> None:
         Recording(state="x", resume=True, overwrite=True)
     with pytest.raises(ValueError, match="resume needs the state file"):
         Recording(resume=True)
-    with pytest.raises(ValueError, match="checkpoint_every must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="checkpoint_every must be an integer >= 1, got 0"):
         Recording(checkpoint_every=0)
 
 

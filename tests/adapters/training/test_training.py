@@ -125,7 +125,7 @@ def test_direction_of_the_offsets(share: float) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"length": 0}, "length must be >= 1, got 0"),
+        ({"length": 0}, "length must be an integer >= 1, got 0"),
         ({"offset_rate": 0.0}, r"offset_rate must be positive, got 0\.0"),
         ({"offset_rate": math.nan}, "offset_rate must be positive, got nan"),
         ({"towards_data": 1.5}, r"towards_data must be in \[0, 1\], got 1\.5"),

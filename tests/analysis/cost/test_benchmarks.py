@@ -80,7 +80,7 @@ def test_a_ring_is_independent_trajectories_with_known_ends() -> None:
     np.testing.assert_allclose(batch.numpy_f(0.0, batch.y0.numpy()), alone.numpy(), rtol=1e-14)
     found = qf.solve(batch.torch_f, batch.y0, batch.span, method="dopri8", rtol=1e-11, atol=1e-13)
     assert batch.error(found.y[-1]) < 1e-9
-    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch must be an integer >= 1, got 0"):
         ring(0)
 
 
@@ -213,7 +213,7 @@ def test_runs_take_turns() -> None:
     assert "".join(order) == "a" + "ab" * 3
     assert found["b"].warm_up == 7.0
     assert all(len(t.times) == 3 and t.best <= t.median for t in found.values())
-    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="repeats must be an integer >= 1, got 0"):
         timing.interleaved({}, repeats=0)
 
 

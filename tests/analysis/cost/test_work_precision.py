@@ -416,7 +416,7 @@ def test_more_tolerances_are_added_to_a_file(tmp_path: Path) -> None:
         ({"tolerances": (1e-3, -1.0)}, "tolerances has -1.0"),
         ({"tolerances": ()}, "at least one number each"),
         ({"steps": (8, 1.5)}, "steps has 1.5"),
-        ({"repeats": 0}, "repeats must be at least 1, got 0"),
+        ({"repeats": 0}, "repeats must be an integer >= 1, got 0"),
         ({"atol_ratio": 0.0}, "atol_ratio must be positive"),
         ({"budget": 0}, "budget must be at least 1"),
         ({"save": "no/such/folder/s.json"}, "must be a file in a folder that exists"),

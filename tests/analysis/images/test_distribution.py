@@ -244,8 +244,8 @@ def test_precision_recall_plainly(k: int, chunk: int, seed: int) -> None:
     [
         (GOOD[:3], GOOD, {}, "real has 3 rows; a 3-th neighbour besides itself needs at least 4"),
         (GOOD, GOOD[:5], {"k": 5}, "fake has 5 rows"),
-        (GOOD, GOOD, {"k": 0}, "k must be at least 1, got 0"),
-        (GOOD, GOOD, {"chunk": 0}, "chunk must be at least 1, got 0"),
+        (GOOD, GOOD, {"k": 0}, "k must be an integer >= 1, got 0"),
+        (GOOD, GOOD, {"chunk": 0}, "chunk must be an integer >= 1, got 0"),
         (GOOD, seeded(8, 2), {}, "real and fake must come from the same features"),
         (GOOD, GOOD / 0, {}, "fake must be finite"),
     ],

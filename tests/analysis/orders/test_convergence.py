@@ -15,8 +15,8 @@ import quadflow as qf
 from quadflow.adapters.cli.main import make_parser
 from quadflow.analysis import get_problem
 from quadflow.analysis.exact.mp_backend import ImplicitCollocation
-from quadflow.analysis.orders.convergence import KINDS, measured_order, window
-from quadflow.analysis.orders.error_kinds import make_kind
+from quadflow.analysis.orders.convergence import measured_order, window
+from quadflow.analysis.orders.error_kinds import KINDS, make_kind
 from quadflow.analysis.orders.kind import Sample
 from quadflow.analysis.orders.measurement import OrderMeasurement
 from quadflow.analysis.orders.whole_solves import variational_gradient

@@ -36,7 +36,7 @@ from quadflow.rules.tableaus import DOPRI5, TSIT5
 pytestmark = pytest.mark.filterwarnings("ignore::quadflow.NegativeWeightsWarning")
 
 
-# of variable order: tests/test_variable_order.py
+# of variable order: tests/core/plans/test_variable_order.py
 FIXED_ORDER = sorted(set(qf.methods()) - {"adams"})
 
 

@@ -159,7 +159,7 @@ def test_several_are_saved_one_by_one_and_survive_an_interruption(tmp_path: Path
     [
         ({"tolerance": -1.0}, "tolerance must be positive, got -1.0"),
         ({"atol_ratio": math.inf}, "atol_ratio must be positive, got inf"),
-        ({"most_steps": 0}, "most_steps must be at least 1, got 0"),
+        ({"most_steps": 0}, "most_steps must be an integer >= 1, got 0"),
         ({"method": "dopri"}, "did you mean"),
         ({"problem": "decai"}, "problem='decai' is unknown"),
     ],

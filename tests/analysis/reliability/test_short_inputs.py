@@ -27,7 +27,7 @@ or from little above. No control of steps can promise anything there; SciPy is r
 
 
 def error(case: ShortInput) -> float:
-    """Of `solve` with nothing but the problem, in its default tolerances."""
+    """The error of `solve` with nothing but the problem, in its default tolerances."""
     problem = case.problem
     states = qf.solve(problem.f, problem.y0, case.times.tolist()).y.numpy()
     tolerance = OURS.atol + OURS.rtol * np.abs(case.exact).max(1)

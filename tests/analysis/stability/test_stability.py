@@ -13,16 +13,23 @@ import torch
 
 import quadflow as qf
 from quadflow.analysis.exact.rational_functions import (
+    RationalFunction,
     all_roots_left,
     derivative,
     first_negative,
     never_negative,
     odd_part,
+    pade,
     positive_roots,
 )
 from quadflow.analysis.exact.recurrences import recurrence
 from quadflow.analysis.exact.rules import poly_add, poly_mul, poly_scale
-from quadflow.analysis.exact.runge_kutta import IMPLICIT, exact_runge_kutta, inertia
+from quadflow.analysis.exact.runge_kutta import (
+    IMPLICIT,
+    exact_runge_kutta,
+    implicit_method,
+    inertia,
+)
 from quadflow.analysis.stability import report as st
 from quadflow.analysis.stability.lebesgue import lebesgue_constant, lebesgue_function
 from quadflow.plans.anchors import anchors
@@ -109,17 +116,17 @@ def test_inertia_against_eigenvalues() -> None:
 
 
 def test_rational_functions() -> None:
-    f = st.RationalFunction.of(from_roots(1, 2, 3), from_roots(2, 5))
+    f = RationalFunction.of(from_roots(1, 2, 3), from_roots(2, 5))
     assert f.degrees == (2, 1) and f.at_infinity is None
     assert f(F(7)) == F(6 * 4, 2)
     z = np.array([[0.5 + 1j, -3.0]])
     assert f(z) == pytest.approx((z - 1) * (z - 3) / (z - 5))
     assert f.series(3) == (F(-3, 5), F(17, 25), F(-8, 125))
-    assert str(st.pade(1, 2)) == "(1 + 1/3 z) / (1 - 2/3 z + 1/6 z^2)"
+    assert str(pade(1, 2)) == "(1 + 1/3 z) / (1 - 2/3 z + 1/6 z^2)"
     with pytest.raises(ZeroDivisionError):
-        st.RationalFunction.of((F(1),), ())
+        RationalFunction.of((F(1),), ())
     with pytest.raises(ValueError, match="denominator is a degree and must be >= 0, got -1"):
-        st.pade(2, -1)
+        pade(2, -1)
 
 
 # -- R(z) ----------------------------------------------------------------------------------------
@@ -127,7 +134,7 @@ def test_rational_functions() -> None:
 
 @pytest.mark.parametrize(("k", "j"), list(itertools.product(range(5), range(5))))
 def test_pade_order_and_error_constant(k: int, j: int) -> None:
-    f = st.pade(k, j)
+    f = pade(k, j)
     assert f.degrees == (k, j)
     errors = [F(1, math.factorial(i)) - a for i, a in enumerate(f.series(k + j + 2))]
     assert not any(errors[:-1])
@@ -137,7 +144,7 @@ def test_pade_order_and_error_constant(k: int, j: int) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_every_classical_family_is_its_pade_approximant(n: int) -> None:
-    found = {"gauss": gauss_legendre(n), **{f: st.implicit_method(f, n) for f in IMPLICIT}}
+    found = {"gauss": gauss_legendre(n), **{f: implicit_method(f, n) for f in IMPLICIT}}
     expected = {
         "gauss": (n, n),
         "radau-ia": (n - 1, n),
@@ -147,7 +154,7 @@ def test_every_classical_family_is_its_pade_approximant(n: int) -> None:
         "lobatto-iiic": (n - 2, n),
     }
     for family, method in found.items():
-        assert st.stability_function(method) == st.pade(*expected[family]), family
+        assert st.stability_function(method) == pade(*expected[family]), family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -162,7 +169,7 @@ def test_collocation_by_derivatives_of_the_nodal_polynomial(family: str, n: int)
     at = [[sum(p), p[0] if p else F(0)] for p in reversed(derivatives)]
     numerator, denominator = zip(*at, strict=True)
     function = st.stability_function(rule)
-    assert function == st.RationalFunction.of(numerator, denominator)
+    assert function == RationalFunction.of(numerator, denominator)
     z = 0.7 - 1.3j  # and the float64 rule has the same
     solved = np.linalg.solve(np.eye(n) - z * rule.integration_matrix, np.ones(n))
     assert function(z) == pytest.approx(1 + z * rule.weights @ solved, rel=1e-12)
@@ -171,7 +178,7 @@ def test_collocation_by_derivatives_of_the_nodal_polynomial(family: str, n: int)
 @pytest.mark.parametrize("family", IMPLICIT)
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_float_coefficients_of_implicit_methods(family: str, n: int) -> None:
-    method = st.implicit_method(family, n)
+    method = implicit_method(family, n)
     a, b = method.coefficients, method.rule.weights
     z = -2.1 + 0.9j
     value = 1 + z * b @ np.linalg.solve(np.eye(n) - z * a, np.ones(n))
@@ -184,11 +191,11 @@ def test_float_coefficients_of_implicit_methods(family: str, n: int) -> None:
 
 def test_published_coefficients() -> None:
     """Hairer & Wanner, tables IV.5.3, 5.9 and 5.10, Radau IA of order 3, Lobatto IIIB/C order 4."""
-    ia = st.implicit_method("radau-ia", 2).coefficients
+    ia = implicit_method("radau-ia", 2).coefficients
     assert ia == pytest.approx(np.array([[1 / 4, -1 / 4], [1 / 4, 5 / 12]]), abs=1e-15)
-    b = st.implicit_method("lobatto-iiib", 3).coefficients
+    b = implicit_method("lobatto-iiib", 3).coefficients
     assert 6 * b == pytest.approx(np.array([[1, -1, 0], [1, 2, 0], [1, 5, 0]]), abs=1e-14)
-    c = st.implicit_method("lobatto-iiic", 3).coefficients
+    c = implicit_method("lobatto-iiic", 3).coefficients
     assert 12 * c == pytest.approx(np.array([[2, -4, 2], [2, 5, -1], [2, 8, 2]]), abs=1e-14)
 
 
@@ -351,7 +358,7 @@ def test_pec_is_adams_bashforth_of_one_order_more_on_linear_problems(k: int) -> 
 )
 def test_implicit_methods(family: str, properties: tuple[bool, ...], n: int) -> None:
     """Hairer & Wanner, Solving ODEs II, table IV.5.13; Geometric Numerical Integration, IV.2."""
-    method = gauss_legendre(n) if family == "gauss" else st.implicit_method(family, n)
+    method = gauss_legendre(n) if family == "gauss" else implicit_method(family, n)
     r = st.stability_report(method)
     assert (
         r.a_stable, r.l_stable, r.algebraically_stable, r.symmetric, r.symplectic,
@@ -472,13 +479,13 @@ def test_a_rule_from_float_nodes_is_not_called_exact() -> None:
     nodes = gauss_legendre(3).nodes
     r = st.stability_report(rule_from_nodes(nodes))
     assert not r.exact and "rounding" in r.notes[0]
-    assert st.stability_function(rule_from_nodes(nodes)) != st.pade(3, 3)
+    assert st.stability_function(rule_from_nodes(nodes)) != pade(3, 3)
     assert r.order is not None and r.order < 6
     moved = nodes.copy()
     moved[1] += 1e-3
     z = 1 + 2j
     near, far = (
-        abs(st.stability_function(rule_from_nodes(c))(z) - st.pade(3, 3)(z)) for c in (nodes, moved)
+        abs(st.stability_function(rule_from_nodes(c))(z) - pade(3, 3)(z)) for c in (nodes, moved)
     )
     assert near < 1e-14 < 1e-6 < far
 
@@ -521,7 +528,7 @@ def test_reports_print_and_serialise(method) -> None:
     assert text["name"] == report.name and text["a_stable"] == report.a_stable
     if report.function is not None:
         read = [tuple(map(F, text["function"][k])) for k in ("numerator", "denominator")]
-        assert st.RationalFunction(*read) == report.function
+        assert RationalFunction(*read) == report.function
     printed = str(report)
     assert report.name in printed and "real interval" in printed and "None" not in printed
 
@@ -553,9 +560,9 @@ def test_refusals() -> None:
     with pytest.raises(TypeError, match="must be a QuadratureRule"):
         st.stability_report("rk4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'lobatto-iiid' is unknown: did you mean 'lobatto-iii"):
-        st.implicit_method("lobatto-iiid", 3)
+        implicit_method("lobatto-iiid", 3)
     with pytest.raises(ValueError, match="gauss-lobatto needs n >= 2, got 1"):
-        st.implicit_method("lobatto-iiic", 1)
+        implicit_method("lobatto-iiic", 1)
 
 
 def test_sums_of_rational_polynomials() -> None:

@@ -16,7 +16,7 @@ from quadflow.adapters.cli.main import make_parser
 from quadflow.adapters.cli.methods import add_method_arguments, read_method
 from quadflow.analysis.report.panels import COLOURS
 from quadflow.analysis.stability import report as st
-from quadflow.analysis.stability.figures import order_star, stability_region, sweeps_regions
+from quadflow.analysis.stability.figures import order_star, stability_region
 from quadflow.rules.quadrature import QuadratureRule, gauss_legendre, gauss_lobatto, radau_right
 
 BOX = (-4.0, 1.0, -3.0, 3.0)
@@ -80,17 +80,6 @@ def test_a_file_says_how_it_was_made_and_is_reproducible(tmp_path: Path, suffix:
     assert written == (tmp_path / f"b{suffix}").read_bytes()
     assert command.encode() in written
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"a{suffix}", f"b{suffix}"]
-
-
-def test_sweeps_are_named_with_their_orders(tmp_path: Path) -> None:
-    out = tmp_path / "sweeps.svg"
-    sweeps_regions(out, gauss_lobatto(3), (0, 1, 3, 5))
-    text = out.read_text()
-    for label in ("K = 0, order 1", "K = 1, order 2", "K = 3, order 4", "K = 5, order 4"):
-        assert f">{label}<" in text
-    assert "Re z" in text and "Im z" in text
-    sweeps_regions(out, gauss_lobatto(3), (1, 2), guess="extrapolated")
-    assert ">K = 2, order 4<" in out.read_text()
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_sample_that_is_nan_from_some_time_on(method: str | qf.Method, at: flo
 
 @pytest.mark.parametrize("method", ["dopri5", "gauss", "gauss4", "lobatto4"])
 def test_gradients(method: str) -> None:
-    """Of every sample, also beside one whose tries were not finite on the way."""
+    """Every sample has its gradient, also beside one whose trials were not finite on the way."""
 
     def f(t: Tensor, y: Tensor) -> Tensor:
         return -5 * y * torch.sqrt(y)  # NaN, and its derivative, where a long try makes y negative

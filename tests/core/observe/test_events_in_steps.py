@@ -221,7 +221,7 @@ def test_zeros_of_polynomials(
 
 
 def test_the_zero_that_is_first_in_time_ends_the_solve() -> None:
-    """Of several events with several zeros each in one step, whatever their order."""
+    """Several events have several zeros each in one step, in whatever order."""
     first = qf.Event(lambda t, y: (y[0] - 0.30) * (y[0] - 0.31), terminal=2)
     second = qf.Event(lambda t, y: (y[0] - 0.305) * (y[0] - 0.2), terminal=3)
     third = qf.Event(lambda t, y: y[0] - 0.309, terminal=True, direction=-1)
@@ -276,8 +276,8 @@ def test_a_crossing_at_the_end_is_found(name: str) -> None:
 
 
 def test_other_crossings_at_the_end_are_found() -> None:
-    """Of a state that has been large before; of differences, of the time, of an end at zero; per
-    sample, backward; and a terminal one ends the solve there."""
+    """The state was large before, is a difference, the time, or ends at zero; per sample, backward;
+    and a terminal crossing ends the solve there."""
     end = 20 / 9.81
     ground = qf.Event(lambda t, y: y[0], terminal=True, direction=-1)
     for how in ({"step_size": end}, {"step_size": end / 7}, {"step_size": end / 100}, {}):

@@ -40,7 +40,7 @@ def automatic(name: str) -> SweepsMethod:
 
 
 def largest_estimate(method: SweepsMethod, h: float) -> float:
-    """Of 24 equal steps along the solution, without the first, whose guess is another."""
+    """The largest estimate of 24 equal steps, without the first, whose guess is another."""
     problem = get_problem("lotka-volterra")
     layout = StateLayout(problem.y0)
     stepper = Stepper(method, Velocity(problem.f, layout, problem.span, "broadcast"))
