@@ -32,19 +32,15 @@ from torch import Tensor
 
 METHODS = ("dopri5", "gauss", "adams")
 RTOL, ATOL = 1e-6, 1e-8
-SUBJECTS = (
-    "quadflow.analysis.problems.subjects",
-    "quadflow.analysis.cost.subjects",
-    "quadflow.analysis.benchmarks.subjects",
-)
-"""Where a tree has them, the first that there is."""
+SUBJECTS = ("problems", "cost", "benchmarks")
+"""Rooms of the laboratory that hold `subjects.py`, the first that there is in a tree."""
 
 
 def _subjects() -> Any:
-    for name in SUBJECTS:
+    for room in SUBJECTS:
         with contextlib.suppress(ModuleNotFoundError):
-            return importlib.import_module(name)
-    raise ImportError(f"this tree has its benchmarks' subjects in none of {SUBJECTS}")
+            return importlib.import_module(f"quadflow.analysis.{room}.subjects")
+    raise ImportError(f"this tree has its benchmarks' subjects in none of the rooms {SUBJECTS}")
 
 
 @functools.cache

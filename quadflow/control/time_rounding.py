@@ -25,8 +25,8 @@ from ..plans.sweeps import AMPLIFICATION, SweepsMethod
 from .control import Tolerance
 
 FELT = 0.3
-"""Of a change of func by one rounding of t, over a step, in tolerances: from here on it counts. The
-steps of no method are more by a fifth below 1 (but of sweeps, which undo it)."""
+"""The change of func by one rounding of t, over a step and in tolerances, from which on it counts.
+Below 1 no method takes more than a fifth more steps (but sweeps, which undo it)."""
 
 NARROW = 1e-2
 """Roundings of t over the step from which on there are hardly any times to choose from."""
@@ -35,7 +35,7 @@ APART = 1 / 16
 """The share of a step that the two times lie apart."""
 
 BEYOND = 0.01
-"""Of |Δf|/|f| over rtol, Δf by one rounding of t: up to here translation of t changes nothing, and
+"""|Δf|/|f| over rtol, Δf by one rounding of t, up to which translation of t changes nothing and
 there is no warning."""
 
 NEAR_ZERO = 16

@@ -1,4 +1,4 @@
-"""Whose memory a tensor lies in: outputs that a user's function writes over in its next call, and
+"""The owner of a tensor's memory: outputs that a user's function writes over in its next call, and
 states that it must leave as they are.
 
 Many functions fill one array and return it in every call (`buf[0] = ...; return buf`), the habit of

@@ -21,8 +21,8 @@ from .ownership import in_transform
 Array = np.ndarray
 
 MOST_ENTRIES = 1024
-"""Of a state in NumPy. Beyond, an operation's time is that of its entries, and NumPy might start
-threads of its own."""
+"""Entries of the largest state that goes through NumPy. Beyond, an operation takes the time of its
+entries, and NumPy might start threads of its own."""
 
 
 class NeedsTensors(Exception):

@@ -342,7 +342,8 @@ class PerSampleSteps(Steps):
         return np.where(self.active, t1, self.t), lands
 
     def _wants_a_sweep(self, result: StepResult, ratio: Array, again: Array) -> Array:
-        """Whose interval gets one sweep more in the next trial; again: who had one in this."""
+        """The samples whose interval gets one sweep more in the next trial, bool (B,); again: those
+        that had one in this."""
         self._further = np.where(again, self._further, 0)
         if np.any(result.sweeps_left):
             with np.errstate(over="ignore"):
@@ -439,7 +440,7 @@ class PerSampleCollector:
     steps: tuple[()] = ()
 
     def wants_dense(self, t0: Array, t1: Array) -> Array:
-        """Whose steps between these times (B,) would be looked at inside: bool (B,)."""
+        """The samples whose steps between these times (B,) would be looked at inside: bool (B,)."""
         if self.segments is not None:
             return np.ones(len(t0), bool)
         last = len(self.times) - 1

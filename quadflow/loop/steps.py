@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import real_number
+from ..checks import integer_from, real_number
 from ..control.control import StepController, Tolerance, first_step, worth_a_sweep
 from ..control.lookout import ABOUT, Lookout
 from ..control.time_rounding import TimeRounding
@@ -45,7 +45,7 @@ class Status(enum.Enum):
 
 @dataclass
 class Limits:
-    """Of adaptive steps: sizes are positive, max_steps counts accepted and rejected ones."""
+    """Limits of adaptive steps: sizes are positive, max_steps counts accepted and rejected ones."""
 
     initial_step: float | None = None
     min_step: float = 0.0
@@ -64,9 +64,7 @@ class Limits:
             raise ValueError(
                 f"min_step must be in [0, max_step={self.max_step}], got {self.min_step}"
             )
-        count = self.max_steps
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"max_steps must be an integer >= 1, got {count!r}")
+        self.max_steps = integer_from(1, self.max_steps, "max_steps")
 
     def bound(self, size: float) -> float:
         """The size within [min_step, max_step]."""

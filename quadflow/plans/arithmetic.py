@@ -130,8 +130,8 @@ class ArraySums:
 
 
 def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
-    """Of each of a tableau's stages the weights of its velocity in all that it goes into: the
-    states of the later stages, then the end where that is no stage, then the error estimates.
+    """Column i: the weights of stage velocity i in every later sum, which are the states of the
+    later stages, then the end where that is no stage, then the error estimates.
 
     As tensors of the dtype and device of a state `like` this one.
     """

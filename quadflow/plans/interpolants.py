@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import integer_from
 from ..rules.lagrange import lagrange_matrix
 from ..rules.rule import QuadratureRule
 from .segment import WeightFunction, combine, lagrange_weights
@@ -20,7 +21,7 @@ from .segment import WeightFunction, combine, lagrange_weights
 class Anchor:
     """A place where the velocity is truly known: v = f(t, y).
 
-    `detail` is whatever else the evaluation of f brought (see `evaluation.DetailedVelocity`), for
+    `detail` is whatever else the evaluation of f brought (see `velocity.DetailedVelocity`), for
     interpolants that want more than v, such as the two halves of a guided pair.
     """
 
@@ -34,7 +35,7 @@ class Anchor:
 class IntervalVelocity:
     """The velocity on one interval as an interpolant sees it, already integrated.
 
-    mean: (1/h) ∫ v̂ over the interval, by the rule. values, weights: see `dense.Segment`.
+    mean: (1/h) ∫ v̂ over the interval, by the rule. values, weights: see `segment.Segment`.
     """
 
     mean: Tensor
@@ -106,10 +107,7 @@ class PolynomialInterpolant(Interpolant):
     """
 
     def __init__(self, k: int) -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"k, the number of anchors, must be an integer >= 1, got {k!r}")
-        self.anchors = k
-        self.order = k
+        self.anchors = self.order = integer_from(1, k, "k, the number of anchors,")
 
     def __repr__(self) -> str:
         return f"PolynomialInterpolant({self.anchors})"

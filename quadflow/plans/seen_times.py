@@ -23,8 +23,9 @@ from ..rules.rule import QuadratureRule
 Array = np.ndarray
 
 FARTHEST_SHIFT = 1 / 64
-"""Of a node, in step sizes: beyond, in steps of few roundings of t, the polynomial through the
-nodes says nothing of their surroundings any more, and nothing is brought back."""
+"""The farthest that a node may be moved by rounding, in step sizes. Beyond, in steps of few
+roundings of t, the polynomial through the nodes says nothing of their surroundings any more, and
+nothing is brought back."""
 
 
 class SeenTimes(NamedTuple):
@@ -46,7 +47,7 @@ def _derivatives(nodes: bytes) -> Array:
 
 
 def derivative_matrix(rule: QuadratureRule, like: Tensor) -> Tensor:
-    """Of `SeenTimes`, for a state `like` this one."""
+    """The derivatives of the Lagrange basis at the nodes (n, n), for a state `like` this one."""
     return torch.tensor(_derivatives(rule.nodes.tobytes())).to(like.device, like.dtype)
 
 

@@ -49,8 +49,9 @@ FARTHEST = 10.0
 extrapolated from an interval so short is the rounding in it."""
 
 SHORTEST = 1e3
-"""Of variable order, steps of fewer roundings of t are made by Runge-Kutta: order 1, at which the
-method starts itself, might want steps that t does not hold, where those of order 5 are fine."""
+"""Roundings of t in the shortest step of variable order; shorter ones are made by Runge-Kutta.
+Order 1, at which the method starts itself, might want steps that t does not hold, where those of
+order 5 are fine."""
 
 RUNGE_KUTTA_STARTS = 4
 """The most anchors that the first step of variable order after such steps is predicted from."""
@@ -106,8 +107,8 @@ class OrderErrors:
 
 @dataclass(frozen=True)
 class SamplesStep:
-    """Of steps that every sample has for itself: whose was accepted (bool (B,)), and the times t
-    (B,) where the samples stand after it, on the host."""
+    """A step of every sample's own: which were accepted (bool (B,)), and the times t (B,) where the
+    samples stand after it, on the host."""
 
     accepted: np.ndarray
     t: np.ndarray
@@ -115,11 +116,11 @@ class SamplesStep:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """Of the sweeps of an interval that every sample has for itself, where the samples stand.
+    """Where the samples stand in the sweeps of an interval of their own.
 
-    active: who still has a way to go (bool (B,), like the others). first: whose interval is its
-    first. again: whose interval, swept already, gets one sweep more, of the same size and from
-    `values` ((n, B·rest); None before any sweep).
+    active: the samples that have a way to go still (bool (B,), like the others). first: those
+    in their first interval. again: those whose interval gets one sweep more, of the same size and
+    from `values` ((n, B·rest); None before any sweep).
     """
 
     active: np.ndarray

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checks import is_integer
 from ..rules.decimals import gauss_arrays
 from ..rules.rule import Array
 
@@ -238,7 +239,7 @@ class OrderControl:
                 f"low_factor={self.low_factor!r}"
             )
         k = self.max_order
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_ORDER:
+        if not is_integer(k, 1) or k > MAX_ORDER:
             raise ValueError(f"max_order must be an integer from 1 to {MAX_ORDER}, got {k!r}")
 
     def factor(self, weights: IntervalWeights, order: int, error: float) -> float:

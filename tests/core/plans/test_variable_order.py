@@ -392,14 +392,14 @@ def test_evaluations_are_counted_out(name: str) -> None:
 
 def test_one_wait_a_try(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = 0
-    true = stepping.worst
+    true = stepping.read_on_host
 
     def counted(x: Tensor):  # type: ignore[no-untyped-def]
         nonlocal reads
         reads += 1
         return true(x)
 
-    monkeypatch.setattr(stepping, "worst", counted)
+    monkeypatch.setattr(stepping, "read_on_host", counted)
     with InTensors():
         stats = qf.solve(oscillator, vector(1.0, 0.0), (0.0, 20.0), method="adams").stats
     assert reads == stats.accepted + stats.rejected + 1  # and one look at f at the start
