@@ -47,8 +47,11 @@ def _grid(grid: Any, noise: Tensor, intervals: int, what: str) -> Any:
 
 @dataclass(frozen=True)
 class Samples:
-    """x: (B, ...) at the data end. stats: of the solve; stats.nfe counts a guided pair as one.
-    rows: samples that the network was evaluated on (2B an evaluation where guided)."""
+    """What a sampler made, and what it cost.
+
+    x: the samples (B, ...), at the end of the way. stats: of the solve; stats.nfe counts a guided
+    pair as one. rows: samples that the network was evaluated on (2B an evaluation where guided).
+    """
 
     x: Tensor
     stats: Statistics
@@ -58,8 +61,19 @@ class Samples:
 def initial_noise(
     seed: int, count: int, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Standard normal noise (count, *shape), drawn sample by sample: sample i depends on seed and
-    i alone, not on the batch that it is drawn in."""
+    """Standard normal noise (count, *shape), drawn sample by sample.
+
+    Sample i depends on seed and i alone, not on the batch that it is drawn in.
+
+    Args:
+        seed: an integer >= 0.
+        count: number of samples, >= 1.
+        shape: of one sample, such as (channels, height, width).
+        dtype: a floating one.
+
+    Raises:
+        ValueError: seed or count out of range.
+    """
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}")
     if count < 1:

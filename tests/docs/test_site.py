@@ -151,7 +151,8 @@ def test_what_is_shown_is_what_callers_meet(tmp_path: Path) -> None:
     docstrings._as_called(module["gauss"])
     assert [p.name for p in module["gauss"].parameters] == ["n"]
     assert str(module["gauss"].returns) == "Rule"
-    assert docstrings._choices(module["Status"]).endswith("One of `DONE` ('done'), `LOST` ('lost').")
+    members = docstrings._choices(module["Status"])
+    assert members.strip() == "One of `DONE` ('done'), `LOST` ('lost')."
 
 
 # -- formulas --------------------------------------------------------------------------------------
