@@ -133,6 +133,13 @@ def _own_time(path: Convention, sigma: float) -> float:
     return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
 
 
+def _planned(answer: Any) -> tuple[Method, int]:
+    """What a plan gave, checked."""
+    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], Method):
+        return answer
+    raise TypeError(f"method, a plan, must give (Method, number of intervals), gave {answer!r}")
+
+
 def as_sampler(method: Sampler | Method) -> Sampler:
     """The plan of a Method (see `intervals_for`); a plan as it is."""
     if not isinstance(method, Method):
@@ -210,6 +217,7 @@ def sample(
     Raises:
         ValueError: unknown method, nfe < 1 or none that a Method's intervals cost, a grid that
             does not fit, noise that is not finite; what `FlowField` and `solve` raise.
+        TypeError: a plan that gives no (Method, number of intervals).
         SolveError: the samples are not finite.
     """
     if isinstance(method, str):
@@ -221,7 +229,7 @@ def sample(
         null_extras=null_extras or {},
     )  # fmt: skip
     sampler = SAMPLERS[method] if isinstance(method, str) else as_sampler(method)
-    plan, intervals = sampler(flow, nfe, sidenet)
+    plan, intervals = _planned(sampler(flow, nfe, sidenet))
     times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
     ends = (float(times[0]), float(times[-1]))
     if grid is not None:
