@@ -192,9 +192,30 @@ def test_every_command_and_option_is_on_the_page() -> None:
         for action in parser._actions:
             for option in set(action.option_strings) - {"-h", "--help"}:
                 assert option in text, f"{parser.prog} {option}"
+                assert re.match(r"\w", action.help or ""), f"{parser.prog} {option} is not told"
         return 1 + sum(check(command) for command, _ in command_line.subcommands(parser))
 
     assert sum(check(command) for command, _ in command_line.complete_commands()) > 15
+
+
+def test_a_default_is_told_once() -> None:
+    command_line = tool("command_line")
+    parser = argparse.ArgumentParser()
+    options = {
+        "steps (%(default)s)": (24, "steps (24)"),
+        "ends (1,2)": ((1, 2), "ends (1,2)"),
+        "all (default)": ("x", "all (default)"),
+        "of (B, D)": ("none", "of (B, D) (default: none)"),
+        "labels": ([0, 1], "labels (default: 0,1)"),
+        "left out": (None, "left out"),
+    }
+    for i, (text, (default, told)) in enumerate(options.items()):
+        action = parser.add_argument(f"--a{i}", help=text, default=default)
+        assert command_line.shown(action, parser) == (f"--a{i} A{i}", told)
+    action = parser.add_argument("--which", choices=("no", "yes"), help="no or yes")
+    assert command_line.shown(action, parser)[1] == "no or yes"
+    action = parser.add_argument("--what", choices=("no", "yes"), help="it does")
+    assert command_line.shown(action, parser)[1] == "it does; one of no, yes"
 
 
 # -- links and requests ----------------------------------------------------------------------------
