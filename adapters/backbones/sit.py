@@ -16,12 +16,13 @@ from .embedding import LabelEmbedder, ScalarEmbedder
 class SiTConfig:
     """Shape of a `SiT`; the defaults are SiT-XL/2 of REPA at 256² pixels (32² latents).
 
-    input_size: pixels (of the latent) a side. patch: pixels a token side. width: channels of a
-    token. depth: blocks. mlp_ratio: hidden width of a block's MLP over `width`. num_classes: labels
-    0..num_classes-1 and the null label num_classes. learn_sigma: the last layer has twice the
-    channels, of which the second half is not used (original SiT). z_dims: output widths of the
-    projectors that REPA trains on the tokens after `encoder_depth` blocks, none by default;
-    projector_dim: their inner width. time_scale: factor on t before the sinusoids.
+    input_size: pixels (of the latent) a side. patch: pixels a token side. in_channels: of the
+    state. width: channels of a token. depth: blocks. heads: of the attention. mlp_ratio: hidden
+    width of a block's MLP over `width`. num_classes: labels 0..num_classes-1 and the null label
+    num_classes. learn_sigma: the last layer has twice the channels, of which the second half is not
+    used (original SiT). z_dims: output widths of the projectors that REPA trains on the tokens
+    after `encoder_depth` blocks, none by default; projector_dim: their inner width. time_scale:
+    factor on t before the sinusoids.
     """
 
     input_size: int = 32

@@ -13,8 +13,13 @@ from .embedding import LabelEmbedder, ScalarEmbedder
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Shape of a `UNet`: image channels, pixels a patch side, widths from fine to coarse, blocks a
-    level, classes."""
+    """Shape of a `UNet`.
+
+    in_channels: of the images. patch: pixels a side that are folded into channels first. widths:
+    channels of every level, from fine to coarse. blocks: residual blocks a level. emb_dim: width of
+    the embeddings of time and label. num_classes: labels 0..num_classes-1 and the null label
+    num_classes. groups: of the group norms. head_dim: channels of an attention head.
+    """
 
     in_channels: int = 1
     patch: int = 2

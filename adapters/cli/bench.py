@@ -47,7 +47,7 @@ def chosen_problems(text: str) -> dict[str, Any]:
         if word not in sets:
             raise ValueError(
                 f"SET {word!r} is no set of problems and no problem: "
-                f"{nearest(word, [*sets, *names])}"
+                f"{nearest(word, sets.union(names))}"
             )
         found |= {name: p for name, p in library.items() if word in p.sets}
     return found

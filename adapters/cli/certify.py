@@ -28,9 +28,11 @@ def _certify(arguments: argparse.Namespace) -> None:
         subjects = [read_method(arguments)]
     if isinstance(subjects[0], Solver):
         found = certificates.certify_solver(subjects[0], **options)
-        print(found)
         if out is not None:
             write_json(out, found.to_dict())
+        if found.failure is not None:
+            raise ValueError(str(found))
+        print(found)
         return
     finished: list[certificates.Certificate] = []
     with progress(len(subjects), "certify", "analysis") as bar:

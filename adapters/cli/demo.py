@@ -16,6 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add = parser.add_argument
     add("--out", default="demo", help="folder for pictures and figures (%(default)s)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of the noises (%(default)s)")
     add("--quick", action="store_true", help="fewer images and steps, for a try")
     parser.set_defaults(run=_demo)

@@ -66,5 +66,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backbone", help="fashion-unet (default), mnist-sit, or a weight file")
     add("--sidenet", help="SideNet weights; default: the backbone's shipped one")
     add("--image-size", type=int, help="pixels a side, for a weight file that does not say")
-    add("--out", default="edited.png", help="(%(default)s)")
+    add("--out", default="edited.png", help="picture to write (%(default)s)")
     parser.set_defaults(run=_edit)

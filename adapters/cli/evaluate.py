@@ -137,8 +137,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--nfe", type=_budgets, default=(3, 5, 7, 10, 20), help="budgets (3,5,7,10,20)")
     add("--euler", type=_budgets, default=(50, 100, 200), help="long Euler runs (50,100,200)")
     add("--guidance", type=float, default=1.0, help="scale; 1 is none")
-    add("--images", type=int, default=48, help="(%(default)s)")
-    add("--seed", type=int, default=0)
+    add("--images", type=int, default=48, help="samples of every method (%(default)s)")
+    add("--seed", type=int, default=0, help="of the noises (%(default)s)")
     add("--uniform-only", action="store_true", help="do not look for every method's best shift")
     add("--reference-steps", type=int, default=24, help="rk4 steps, and twice as many (24)")
     add("--features", default="none",
@@ -149,5 +149,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="error budget and ablation of BA-solver, at NFE up to 10")  # fmt: skip
     add("--npz", help="folder for every row's images, as the ADM evaluation suite reads them")
     add("--pictures", help="PNG of samples by method and NFE")
-    add("--out", default="evaluation.json", help="(%(default)s)")
+    add("--out", default="evaluation.json", help="file for every figure (%(default)s)")
     parser.set_defaults(run=_evaluate)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import quadflow
 
 from ...extras import MissingExtraError
+from .own import place_in_own, told
 
 COMMANDS = {
     "demo": "measured orders and few-evaluation images, in minutes",
@@ -47,7 +48,10 @@ def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; errors that a user can mend go to standard error, exit code 2."""
+    """Run the command line; errors that a user can mend go to standard error, exit code 2.
+
+    Those are refusals, and whatever the user's own code raises.
+    """
     argv = sys.argv[1:] if argv is None else argv
     arguments = make_parser(argv).parse_args(argv)
     try:
@@ -58,9 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader (head, a pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (
-        ValueError, TypeError, OSError, FloatingPointError, MissingExtraError, quadflow.SolveError,
-    ) as error:  # fmt: skip
+    except (ValueError, FloatingPointError, MissingExtraError, quadflow.SolveError) as error:
         print(f"quadflow {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        place = place_in_own(error)
+        if not place and not isinstance(error, (TypeError, OSError)):
+            raise
+        what = f"{place}{told(error)}" if place else error
+        print(f"quadflow {arguments.command}: {what}", file=sys.stderr)
         return 2
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ import quadflow as qf
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MOST_COLUMNS = 100
+"""Width of the table where nobody says how wide the terminal is; wider ones get no more."""
+
 LEGEND = (
     "takes: a adaptive steps, f fixed steps, s steps of its own for every sample (adaptive), "
     "c compiled"
@@ -19,21 +23,22 @@ LEGEND = (
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    print(method_table(qf.methods()))
+    columns = shutil.get_terminal_size((MOST_COLUMNS, 24)).columns
+    print(method_table(qf.methods(), min(MOST_COLUMNS, columns)))
 
 
-def method_table(methods: Mapping[str, qf.Method]) -> str:
-    """Name, plan, orders, what it takes and what it is of every method, within 100 columns."""
+def method_table(methods: Mapping[str, qf.Method], columns: int = MOST_COLUMNS) -> str:
+    """Name, plan, orders, what it takes and what it is of every method, within so many columns."""
     width = max(10, *(len(name) for name in methods))
     lines = [f"{'name':<{width}} {'plan':<14} {'order':>5} {'dense':>5}  takes  what it is"]
     for name, method in methods.items():
         order, dense = (_order(method, o) for o in (method.order, method.dense_order))
         facts = f"{name:<{width}} {_plan(method):<14} {order:>5} {dense:>5}  {_takes(method)}   "
         lines += textwrap.wrap(
-            method.description or "-", max(100, len(facts) + 30), initial_indent=facts,
+            method.description or "-", max(columns, len(facts) + 30), initial_indent=facts,
             subsequent_indent=" " * len(facts),
         )  # fmt: skip
-    return "\n".join([*lines, "", LEGEND])
+    return "\n".join([*lines, "", *textwrap.wrap(LEGEND, columns)])
 
 
 def _plan(method: qf.Method) -> str:

@@ -11,7 +11,7 @@ import quadflow as qf
 
 from ...errors import nearest
 from ...rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
-from .own import kind_of, load_own
+from .own import kind_of, load_own, takes
 
 if TYPE_CHECKING:
     from ...analysis.solvers.run import Solver
@@ -162,13 +162,13 @@ def read_subject(
     if name in PEERS and colon:
         return as_solver(text)
     registered = qf.methods()
-    if not colon:
+    if not colon and not text.endswith(".py"):
         if name not in registered:
             known = (*registered, *others)
             raise ValueError(f"{option} {text!r} is unknown: {nearest(text, known)}")
         return registered[name]
-    if name in registered and rest.isdigit():
-        return _held(registered[name], int(rest), f"{option} {text}")
+    if name in registered and colon and not rest[:1].isalpha():
+        return _held(registered[name], rest, f"{option} {text}")
     found = load_own(text, option, PEERS)
     if isinstance(found, qf.Tableau):
         found = qf.stages(found)
@@ -177,7 +177,7 @@ def read_subject(
     if isinstance(found, QuadratureRule):
         return found
     solver = None
-    if callable(found) or isinstance(found, Solver) or _of_diffrax(found):
+    if takes(found, 3) or isinstance(found, Solver) or _of_diffrax(found):
         solver = as_solver(found)
     if solver is None:
         raise ValueError(
@@ -191,12 +191,12 @@ def _of_diffrax(found: Any) -> bool:
     return type(found).__module__.partition(".")[0] == "diffrax"
 
 
-def _held(method: qf.Method, size: int, what: str) -> qf.Method:
+def _held(method: qf.Method, size: str, what: str) -> qf.Method:
     from ...analysis.exact.held import held_methods
 
     held = held_methods(method)
     if not held:
         raise ValueError(f"{what}: {method.name} chooses neither an order nor nodes to hold")
-    if size not in held:
+    if not size.isdigit() or int(size) not in held:
         raise ValueError(f"{what}: {method.name} chooses among {', '.join(map(str, held))}")
-    return held[size]
+    return held[int(size)]

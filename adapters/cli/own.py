@@ -8,10 +8,13 @@ import importlib.util
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+_OWN_FILES: set[str] = set()
 
 
 def load_own(text: str, option: str, also: Iterable[str] = ()) -> Any:
@@ -33,7 +36,13 @@ def load_own(text: str, option: str, also: Iterable[str] = ()) -> Any:
     if not (module_name and name):
         raise ValueError(f"{what}: must be MODULE:NAME or FILE.py:NAME")
     own_file = module_name.endswith(".py")
+    if not own_file and not all(part.isidentifier() for part in module_name.split(".")):
+        beside = Path(f"{module_name}.py").is_file()
+        near = f": did you mean {module_name}.py:{name}?" if beside else ""
+        raise ValueError(f"{what}: {module_name} is neither a module's name nor a FILE.py{near}")
     module = _file(module_name, what) if own_file else _module(module_name, what, also)
+    if module.__file__ is not None:
+        _OWN_FILES.add(module.__file__)
     found: Any = module
     for part in name.split("."):
         try:
@@ -53,13 +62,11 @@ def _module(name: str, what: str, also: Iterable[str]) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if not f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"{what}: importing {name} failed: {error}") from error
+            raise ValueError(f"{what}: importing {name} failed: {told(error)}") from error
         near = _near(name, [*also, *(path.stem for path in Path().glob("*.py"))])
         raise ValueError(f"{what}: no module {name!r} in this folder or installed{near}") from error
-    except Exception as error:
-        raise ValueError(
-            f"{what}: importing {name} failed: {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{what}: importing {name} failed: {told(error)}") from error
 
 
 def _file(name: str, what: str) -> ModuleType:
@@ -78,11 +85,11 @@ def _file(name: str, what: str) -> ModuleType:
     sys.modules[title] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[title]
-        raise ValueError(
-            f"{what}: running {name} failed: {type(error).__name__}: {error}"
-        ) from error
+        if not isinstance(error, (Exception, SystemExit)):
+            raise
+        raise ValueError(f"{what}: running {name} failed: {told(error)}") from error
     return module
 
 
@@ -105,10 +112,36 @@ def _made(found: Any, what: str) -> Any:
         return found
     try:
         return found()
-    except Exception as error:
-        raise ValueError(
-            f"{what}: called without arguments it raised {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{what}: called without arguments it raised {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """An error's type and message, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def place_in_own(error: BaseException) -> str:
+    """The innermost line of the user's own files that an error passed through; "" for none."""
+    places = [
+        f"{Path(frame.filename).name}, line {frame.lineno}: "
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename in _OWN_FILES
+    ]
+    return places[-1] if places else ""
+
+
+def takes(found: Any, count: int) -> bool:
+    """Whether an object can be called with so many arguments; yes, where that is not known."""
+    if not callable(found):
+        return False
+    try:
+        inspect.signature(found).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # builtins do not say
+        pass
+    return True
 
 
 def kind_of(found: Any) -> str:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from ...analysis.problems.problem import Problem
 
 FORMS = (
-    "NAME, NAME:KEY=VALUE such as kepler:eccentricity=0.9, or MODULE:NAME, a Problem of one's own"
+    "NAME, NAME:KEY=VALUE such as kepler:eccentricity=0.9, or MODULE:NAME or FILE.py:NAME, a "
+    "Problem of one's own or a function that makes one"
 )
 """What a problem is given as."""
 

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="such as 0..9; of a backbone without classes, their number counts")  # fmt: skip
     add("--shift", type=float, default=1.0, help="of the time grid; 1 is uniform")
     add("--guidance", type=float, default=1.0, help="scale; 1 is none")
-    add("--seed", type=int, default=0)
-    add("--out", default="samples.png")
+    add("--seed", type=int, default=0, help="of the noises (%(default)s)")
+    add("--out", default="samples.png", help="picture to write (%(default)s)")
     add("--backbone", help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, or a weight file")
     add("--sidenet", help="SideNet weights; default: the backbone's shipped one")
     add("--image-size", type=int, help="pixels a side, where a file does not say")

@@ -9,7 +9,7 @@ import quadflow as qf
 
 from ...errors import nearest
 from ..sampling.samplers import SAMPLERS
-from .own import kind_of, load_own
+from .own import kind_of, load_own, takes
 
 if TYPE_CHECKING:
     from ..sampling.samplers import Sampler
@@ -43,6 +43,6 @@ def read_sampler(text: str, option: str) -> str | Sampler | qf.Method:
     found = load_own(text, option)
     if isinstance(found, qf.Tableau):
         found = qf.stages(found)
-    if not isinstance(found, qf.Method) and not callable(found):
+    if not isinstance(found, qf.Method) and not takes(found, 3):
         raise ValueError(f"{option} {text} is {kind_of(found)}: must be {FORMS.partition(', ')[2]}")
     return found

@@ -151,7 +151,8 @@ def _add_common(network: argparse.ArgumentParser, data: str) -> None:
     add("--clip-norm", type=float, default=1.0, help="largest gradient norm (%(default)s)")
     add("--label-dropout", type=float, default=0.1, help="probability of no label (%(default)s)")
     add("--seed", type=int, default=0, help="of every random draw (%(default)s)")
-    add("--mixed-precision", choices=("no", "bf16", "fp16"), default="no", help="(%(default)s)")
+    add("--mixed-precision", choices=("no", "bf16", "fp16"), default="no",
+        help="of autocast: no, bf16 or fp16 (%(default)s)")  # fmt: skip
     add("--checkpoint-every", type=int, default=200, help="steps (%(default)s)")
     add("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
     add("--overwrite", action="store_true", help="start anew, dropping an unfinished training")
@@ -160,6 +161,14 @@ def _add_common(network: argparse.ArgumentParser, data: str) -> None:
     add("--samples", metavar="FOLDER", help="write a picture of samples now and then")
     add("--samples-every", type=int, default=1000, help="steps (%(default)s)")
 
+
+_SIT = (
+    ("patch", 4, "pixels a token side"),
+    ("width", 128, "channels of a token"),
+    ("depth", 4, "blocks"),
+    ("heads", 4, "of the attention"),
+    ("time_scale", 1000.0, "factor on time before the sinusoids"),
+)
 
 _OPTIMISER: tuple[tuple[str, Any, str], ...] = (
     ("steps", int, "optimiser steps"),
@@ -196,9 +205,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 _option(field), type=kind, default=defaults[field], help=f"{what} (%(default)s)"
             )
         if name == "sit":
-            for field, value in (("patch", 4), ("width", 128), ("depth", 4), ("heads", 4)):
-                network.add_argument(_option(field), type=int, default=value, help="(%(default)s)")
-            network.add_argument("--time-scale", type=float, default=1000.0, help="(%(default)s)")
+            for field, value, what in _SIT:
+                network.add_argument(
+                    _option(field), type=type(value), default=value, help=f"{what} (%(default)s)"
+                )
         network.set_defaults(run=_train_backbone)
 
     text = "a SideNet for a frozen backbone, by chain training"

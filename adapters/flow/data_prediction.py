@@ -16,6 +16,8 @@ from .field import Convention
 class DataPredictionInterpolant(Interpolant):
     """Second-order multistep in data prediction on the path x = (1-σ) data + σ noise.
 
+    convention: that of the flow field whose velocities the anchors hold.
+
     With D = x - σ dx/dσ at the anchors, λ = log((1-σ)/σ), h = λ1 - λ0 and h' = λ0 - λ_(-1):
     x1 = (σ1/σ0) x0 + (1 - σ1/σ0) (D0 + h/(2h') (D0 - D_(-1))). First order (which on this path is
     Euler's step) without a second anchor, from σ = 1 and in the step to σ = 0, where λ is infinite.

@@ -178,8 +178,8 @@ class FlowField:
         num_classes: to check labels against; read off `model.num_classes` where that exists.
 
     Attributes:
-        evaluations: calls of `evaluate` so far (NFE as the field counts it). rows: samples that
-            the network was evaluated on (a guided pair of B samples is 2B).
+        evaluations: calls of `evaluate` so far (NFE as the field counts it).
+        rows: samples that the network was evaluated on (a guided pair of B samples is 2B).
 
     Integrate from `convention.noise_t` to `convention.data_t` to sample. The state keeps its own
     dtype: inputs are cast to the model's, outputs back.

@@ -16,8 +16,11 @@ from .samplers import Sampler
 
 @dataclass(frozen=True)
 class Edited:
-    """x: the edited data (B, ...). noise: the inverted states at σ = strength. inversion,
-    regeneration: what each way cost."""
+    """Data turned into something else by `edit`.
+
+    x: the edited data (B, ...). noise: the inverted states at σ = strength. inversion,
+    regeneration: the ways back and forth, with what each cost.
+    """
 
     x: Tensor
     noise: Tensor

@@ -47,8 +47,11 @@ def _grid(grid: Any, noise: Tensor, intervals: int, what: str) -> Any:
 
 @dataclass(frozen=True)
 class Samples:
-    """x: (B, ...) at the data end. stats: of the solve; stats.nfe counts a guided pair as one.
-    rows: samples that the network was evaluated on (2B an evaluation where guided)."""
+    """What a sampler made, and what it cost.
+
+    x: the samples (B, ...), at the end of the way. stats: of the solve; stats.nfe counts a guided
+    pair as one. rows: samples that the network was evaluated on (2B an evaluation where guided).
+    """
 
     x: Tensor
     stats: Statistics
@@ -58,8 +61,19 @@ class Samples:
 def initial_noise(
     seed: int, count: int, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Standard normal noise (count, *shape), drawn sample by sample: sample i depends on seed and
-    i alone, not on the batch that it is drawn in."""
+    """Standard normal noise (count, *shape), drawn sample by sample.
+
+    Sample i depends on seed and i alone, not on the batch that it is drawn in.
+
+    Args:
+        seed: an integer >= 0.
+        count: number of samples, >= 1.
+        shape: of one sample, such as (channels, height, width).
+        dtype: a floating one.
+
+    Raises:
+        ValueError: seed or count out of range.
+    """
     integer_from(0, seed, "seed")
     integer_from(1, count, "count")
     rows = []
@@ -115,6 +129,13 @@ def time_grid(
 def _own_time(path: Convention, sigma: float) -> float:
     # the ends exactly
     return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
+
+
+def _planned(answer: Any) -> tuple[Method, int]:
+    """What a plan gave, checked."""
+    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], Method):
+        return answer
+    raise TypeError(f"method, a plan, must give (Method, number of intervals), gave {answer!r}")
 
 
 def as_sampler(method: Sampler | Method) -> Sampler:
@@ -194,6 +215,7 @@ def sample(
     Raises:
         ValueError: unknown method, nfe < 1 or none that a Method's intervals cost, a grid that
             does not fit, noise that is not finite; what `FlowField` and `solve` raise.
+        TypeError: a plan that gives no (Method, number of intervals).
         SolveError: the samples are not finite.
     """
     if isinstance(method, str):
@@ -205,7 +227,7 @@ def sample(
         null_extras=null_extras or {},
     )  # fmt: skip
     sampler = SAMPLERS[method] if isinstance(method, str) else as_sampler(method)
-    plan, intervals = sampler(flow, nfe, sidenet)
+    plan, intervals = _planned(sampler(flow, nfe, sidenet))
     times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
     ends = (float(times[0]), float(times[-1]))
     if grid is not None:

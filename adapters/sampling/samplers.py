@@ -44,8 +44,11 @@ def _dpmpp_2m(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf
 
 
 def bianchor_plan(rule: qf.QuadratureRule | None = None, *, forward_last: bool = True) -> Sampler:
-    """`BiAnchor` on any rule as a plan for `sample`: nfe intervals, or nfe - 1 with forward_last
-    off (the end of the last interval is then evaluated too)."""
+    """`BiAnchor` on any rule as a plan for `sample`, in nfe intervals.
+
+    rule: as for `BiAnchor`. forward_last: False evaluates the end of the last interval as well,
+    which leaves nfe - 1 intervals.
+    """
 
     def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
         if not forward_last and nfe < 2:
@@ -58,7 +61,10 @@ def bianchor_plan(rule: qf.QuadratureRule | None = None, *, forward_last: bool =
 
 
 def single_anchor_plan(nodes: int = 2) -> Sampler:
-    """`SingleAnchor` on Gauss-Legendre `nodes` as a plan for `sample`."""
+    """`SingleAnchor` as a plan for `sample`, in nfe intervals.
+
+    nodes: number of nodes of its Gauss-Legendre rule, >= 1.
+    """
 
     def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
         net = _given(sidenet, "single-anchor")

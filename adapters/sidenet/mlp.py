@@ -41,7 +41,7 @@ class MLPSideNet(nn.Module):
     """δ(x, v, t, h, y) of `SideNet` for states x, v of shape (B, D): a perceptron on all of them.
 
     `forward`: x, v (B, D); t, h (B,); y (B,) int64. Returns δ = h S(x, v, t, h, y), (B, D). S is
-    zero when new.
+    zero when new. config: sizes of the network.
     """
 
     def __init__(self, config: MLPSideNetConfig) -> None:

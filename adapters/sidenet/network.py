@@ -19,10 +19,11 @@ from ..flow.field import FlowField
 
 @dataclass(frozen=True)
 class SideNetConfig:
-    """Shape of a `SideNet`. patch = 1, width = emb_dim = 256, scale = 1 is the published one.
+    """Shape of a `SideNet`; the defaults are the published one's.
 
-    in_channels: of the state. patch: pixels a side that are folded into channels first. width:
-    channels inside. emb_dim: width of the embeddings. layers: blocks, the middle one attention.
+    in_channels: of the state. patch: pixels a side that are folded into channels first.
+    width: channels inside. emb_dim: width of the embeddings. layers: blocks, the middle one
+    attention. heads: of the attention; they divide the width.
     num_classes: labels 0..num_classes-1 and the null label num_classes; 0 for a backbone without
     labels. time_scale: factor on time and offset before the sinusoids. input_size: pixels a side of
     the states that it was trained on, None where that is not recorded; another size is refused.

@@ -33,11 +33,11 @@ REFERENCE_MARGIN = 10.0
 class Row:
     """One solver on one problem at one tolerance or number of steps.
 
-    tolerance: relative; None where steps is given. error: achieved at the end of the span, largest
-    entry over the largest entry of the reference; None where the solve failed. reference_error:
-    of what it is compared with, relative. nfe, calls: as in `Run`. seconds: median of `times`.
-    times: wall seconds of every timed run. accepted: steps, where known. failure: why the end was
-    not reached.
+    solver, problem: names. tolerance: relative; None where steps is given. steps: equal ones, of a
+    solver without error control. error: achieved at the end of the span, largest entry over the
+    largest entry of the reference; None where the solve failed. reference_error: of what it is
+    compared with, relative. nfe, calls: as in `Run`. seconds: median of `times`. times: wall
+    seconds of every timed run. accepted: steps, where known. failure: why the end was not reached.
     """
 
     solver: str

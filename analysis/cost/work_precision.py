@@ -198,7 +198,10 @@ class WorkPrecision:
             raise ValueError(f"{path}: {error}") from None
 
     def plot(self, path: str | Path, cost: str = "nfe", *, command: str | None = None) -> None:
-        """Draw cost against achieved error; see `cost.figures.work_precision_plot`."""
+        """Draw cost against achieved error; the suffix (pdf, svg, png) says the format.
+
+        cost: "nfe", "calls" or "seconds". command: kept in the file, as what reproduces it.
+        """
         command = self.command if command is None else command
         work_precision_plot(path, self.rows, cost, command=command)
 
@@ -233,6 +236,7 @@ def work_precision(
         problems: one or several names or Problems; a mapping (as `problems("nonstiff")` gives) is
             read by its values.
         tolerances: relative tolerances, positive; the absolute one is atol_ratio times it.
+        atol_ratio: positive.
         steps: numbers of equal steps over the span.
         repeats: timed runs of each row after a first one that is not timed.
         budget: most sequential calls of f in one solve; a solve that needs more has failed, and

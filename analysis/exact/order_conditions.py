@@ -73,6 +73,7 @@ def order_conditions(
         a: (s, s) matrix, its row sums being the nodes; explicit or implicit. Float64, or an array
             of Fractions, sympy or mpmath numbers, which are kept as they are.
         b: (s,) weights, or the weights of an interpolant at theta.
+        theta: the place in the step, 1 at its end.
         highest: the order to go to; 10 takes a second or so.
         tolerance: what a defect may be; 1e-12 for float64, by default, and 0 for exact numbers
             (give one for mpmath's, such as 1e-45).
@@ -110,11 +111,13 @@ def _number(value: int, numeric: bool) -> float | Fraction:
 
 @dataclass(frozen=True)
 class SimplifyingAssumptions:
-    """The largest p, q, r of B(p): Σ b_i c_i^(k-1) = 1/k for k <= p; C(q): Σ_j a_ij c_j^(k-1) =
-    c_i^k/k for k <= q; D(r): Σ_i b_i c_i^(k-1) a_ij = b_j (1 - c_j^k)/k for k <= r.
+    """How far the simplifying assumptions B(p), C(q) and D(r) hold.
 
-    order: what they guarantee, min(p, 2q+2, q+r+1). Source: Butcher 1964; Hairer, Nørsett & Wanner,
-    Solving ODEs I, section II.7, theorem 7.4.
+    b: the largest p with Σ b_i c_i^(k-1) = 1/k for k <= p. c: the largest q with
+    Σ_j a_ij c_j^(k-1) = c_i^k/k for k <= q. d: the largest r with
+    Σ_i b_i c_i^(k-1) a_ij = b_j (1 - c_j^k)/k for k <= r.
+
+    Source: Butcher 1964; Hairer, Nørsett & Wanner, Solving ODEs I, section II.7, theorem 7.4.
     """
 
     b: int
@@ -123,6 +126,7 @@ class SimplifyingAssumptions:
 
     @property
     def order(self) -> int:
+        """The order that they guarantee, min(p, 2q+2, q+r+1)."""
         return min(self.b, 2 * self.c + 2, self.c + self.d + 1)
 
     def __str__(self) -> str:
@@ -132,7 +136,12 @@ class SimplifyingAssumptions:
 def simplifying_assumptions(
     a: Any, b: Any, *, highest: int = 40, tolerance: float | None = None
 ) -> SimplifyingAssumptions:
-    """The assumptions that any Runge-Kutta method fulfils; arguments as in `order_conditions`."""
+    """The simplifying assumptions that a Runge-Kutta method fulfils, found by testing.
+
+    a, b, tolerance: as in `order_conditions`. highest: the largest p, q and r that are looked for.
+
+    Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.7.
+    """
     matrix: Any = np.asarray(a)
     weights: Any = np.asarray(b)
     numeric = matrix.dtype != object and weights.dtype != object

@@ -15,8 +15,11 @@ from ...adapters import FlowField, Guidance, Samples, sample
 
 @dataclass(frozen=True)
 class ConvergedImages:
-    """The converged samples (B, ...) and their own error: RMSE to a solve with half the steps,
-    divided by 15 (Richardson, for a fourth-order method). nfe: evaluations of both solves."""
+    """The converged samples that others are compared with.
+
+    x: (B, ...). error: their own, the RMSE to a solve with half the steps, divided by 15
+    (Richardson, for a fourth-order method). nfe: evaluations of both solves.
+    """
 
     x: Tensor
     error: float
@@ -45,7 +48,11 @@ def converged(field: FlowField, noise: Tensor, steps: int) -> ConvergedImages:
 
 @dataclass(frozen=True)
 class TrajectoryErrors:
-    """RMSE to the reference by method and NFE, and the samples themselves."""
+    """How far samplers end from the converged solution, and the samples themselves.
+
+    rmse: method -> NFE -> root mean squared difference to the reference, in units of the state.
+    samples: method -> NFE -> what was sampled. reference: the converged samples.
+    """
 
     rmse: dict[str, dict[int, float]]
     samples: dict[str, dict[int, Samples]]
@@ -64,7 +71,23 @@ def trajectory_errors(
     reference_steps: int = 40,
     progress: Callable[[], None] | None = None,
 ) -> TrajectoryErrors:
-    """Every method at every NFE on the same noise and labels, against the converged solve."""
+    """Every method at every NFE on the same noise and labels, against the converged solve.
+
+    Args:
+        model: the backbone, called as convention "repa" says, see `FlowField`.
+        sidenet: trained for it.
+        noise: (B, ...) float32 or float64.
+        labels: (B,) int64.
+        methods: names in `SAMPLERS`.
+        nfes: numbers of evaluations, each >= 1.
+        guidance: of all solves, see `Guidance`.
+        reference_steps: steps of the coarser reference solve by "rk4"; the finer has twice as many.
+        progress: called after the reference and after every method and NFE.
+
+    Raises:
+        ValueError: what `sample` refuses.
+        RuntimeError: a sampler that spent another number of evaluations than it was given.
+    """
     reference = converged(
         FlowField(model, labels=labels, guidance=guidance), noise, reference_steps
     )

@@ -45,16 +45,17 @@ class Problem:
     """dy/dt = f(t, y), y(span[0]) = y0.
 
     name: as in the registry. statement: the equations, one line of plain text. source: of statement
-    and reference digits. rhs: see `RightHandSide`. y0: (d,) float64. span: (start, end).
-    end: (d,) float64, the state at span[1] of the problem that float64 y0 and constants state;
-    taken from `exact` where that is given; None where none is known for these parameters
-    (`references.reference` finds it). end_error: relative error of `end` (max norm over the
-    largest entry): its own rounding, and what the problem makes of a y0 rounded otherwise.
-    exact: t (mpf) -> d components at mpmath's working precision, where a formula exists.
-    invariants: name -> q(y, m), constant along solutions. event: for measured event times.
-    stiff: an explicit method needs far more steps for stability than for accuracy.
-    parameters: what it was made with. sets: names of the sets it belongs to.
-    vector: f(t, y, m) on whole arrays (..., d), for problems of many components; equal to rhs.
+    and reference digits. rhs: rhs(t, y, m) -> the d components of dy/dt; y is a sequence of d
+    components, m the namespace of sin, cos, exp, log, sqrt, ... (torch, numpy, sympy or mpmath.mp).
+    y0: (d,) float64. span: (start, end). end: (d,) float64, the state at span[1] of the problem
+    that float64 y0 and constants state; taken from `exact` where that is given; None where none is
+    known for these parameters (`references.reference` finds it). end_error: relative error of
+    `end` (max norm over the largest entry): its own rounding, and what the problem makes of a y0
+    rounded otherwise. exact: t (mpf) -> d components at mpmath's working precision, where a formula
+    exists. invariants: name -> q(y, m), constant along solutions. event: for measured event times.
+    stiff: an explicit method needs far more steps for stability than for accuracy. parameters: what
+    it was made with. sets: names of the sets it belongs to. vector: f(t, y, m) on whole arrays
+    (..., d), for problems of many components; equal to rhs.
     """
 
     name: str
@@ -141,7 +142,13 @@ _PROBLEMS: dict[str, Callable[..., Problem]] = {}
 
 
 def register_problem(name: str) -> Callable[[Callable[..., Problem]], Callable[..., Problem]]:
-    """Decorator: enter a function, parameters (with defaults) -> Problem, in the registry.
+    """A decorator that enters a problem in the registry.
+
+    It stands before a function whose arguments, the parameters, have defaults, and that returns a
+    Problem.
+
+    Args:
+        name: what `get_problem` knows it by.
 
     Raises:
         ValueError: the name is taken.
@@ -175,6 +182,9 @@ def problem_names() -> tuple[str, ...]:
 def problems(subset: str | None = None) -> dict[str, Problem]:
     """Registered names with their Problem, at default parameters; all, or one set of them.
 
+    Args:
+        subset: a set's name, such as "nonstiff" or "stiff"; None is all.
+
     Raises:
         ValueError: unknown set.
     """
@@ -187,9 +197,11 @@ def problems(subset: str | None = None) -> dict[str, Problem]:
 
 
 def get_problem(name: str | Problem, **parameters: Any) -> Problem:
-    """The Problem of a name, with parameters of its own (see `quadflow problems NAME`).
+    """The Problem of a name.
 
-    A Problem is passed through.
+    Args:
+        name: a registered one; a Problem is passed through.
+        parameters: what it is made with, see `quadflow problems NAME`; the rest are its defaults.
 
     Raises:
         ValueError: unknown name or parameter; the message lists the nearest.

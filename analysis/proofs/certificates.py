@@ -58,19 +58,20 @@ VARYING = Fraction(3, 2)
 class Certificate:
     """What is proved of a method.
 
-    order: global order p. proof: how. arithmetic: "exact", or how far from zero rounded entries
-    leave the conditions. failing, defect: the first tree that fails and by how much (None where
-    only a theorem says that one does). principal_error: the norm of the defects of order p+1; nan
-    where they were not all computed. dense_order: min(p, local order + 1) of the solution between
-    the steps, dense_local the local order p* (its error inside a step is O(h^(p*+1))). error_order:
-    q of the estimate O(h^q), None without one. varying_order: the order when every step is 3/2 of
-    the one before; None for one-step methods, to which steps are all the same.
-    assumptions: B(p), C(q), D(r). zero_stable: by the root condition (multistep).
-    properties: further facts, such as "symmetric", that were checked. declared: what the method
-    says of itself. disagreements: every difference between the two, in words, and every one between
-    the proved step and the one that `quadflow.plans.step` takes (see `running_step`). formulas: of
-    a multistep method, the orders of predictor and corrector by the conditions C_0 = ... = C_p = 0.
-    choices: the certificates of all that a method chooses among, its orders or numbers of nodes.
+    method: its name. kind: what kind of method it is, in words. order: global order p. proof: how.
+    arithmetic: "exact", or how far from zero rounded entries leave the conditions. failing, defect:
+    the first tree that fails and by how much (None where only a theorem says that one does).
+    principal_error: the norm of the defects of order p+1; nan where they were not all computed.
+    dense_order: min(p, local order + 1) of the solution between the steps. dense_local: its local
+    order p* (the error inside a step is O(h^(p*+1))). error_order: q of the estimate O(h^q), None
+    without one. varying_order: the order when every step is 3/2 of the one before; None for
+    one-step methods, to which steps are all the same. assumptions: B(p), C(q), D(r). zero_stable:
+    by the root condition (multistep). properties: further facts, such as "symmetric", that were
+    checked. declared: what the method says of itself. disagreements: every difference between the
+    two, in words, and every one between the proved step and the one that the code takes, which is
+    run on the problem of all trees up to order 6. formulas: of a multistep method, the orders of
+    predictor and corrector by the conditions C_0 = ... = C_p = 0. choices: the certificates of all
+    that a method chooses among, its orders or numbers of nodes.
     """
 
     method: str
@@ -147,7 +148,8 @@ def certify(method: str | qf.Method | qf.QuadratureRule, *, highest: int = HIGHE
 
     A method that chooses its order or its nodes is certified at each of its choices, see `choices`.
     The certificate returned has the disagreements of all; of variable order, it is that of the
-    highest order. Adams methods need no tree but the bushy ones beyond `highest`, see `_trees`.
+    highest order. Beyond `highest`, Adams methods need the bushy trees alone: all others of as
+    many vertices get the same value.
 
     Raises:
         TypeError: anything else.
@@ -480,9 +482,10 @@ def _disagreements(method: qf.Method | qf.QuadratureRule, found: Certificate) ->
 class BlackBoxCertificate:
     """The order of a solver that is known only by what it returns.
 
-    order: all trees up to it hold within `tolerance` (relative); failing, defect: the first that
-    does not, with its relative defect. highest: trees looked at; order == highest means "at least".
-    failure: why the solver gave nothing, in which case order is None.
+    solver: its name. order: all trees up to it hold within tolerance. failing, defect: the first
+    that does not, with its relative defect. highest: order of the largest trees looked at; where
+    order equals it, the order may be higher. tolerance: relative. failure: why the solver gave
+    nothing, in which case order is None.
     """
 
     solver: str

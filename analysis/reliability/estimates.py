@@ -38,7 +38,10 @@ _LOCAL_BUDGET = 50_000  # calls of f for the reference of one step
 class Reliability(LocalErrors):
     """Estimated and true local errors of the accepted steps of one adaptive solve.
 
-    Its entries and what follows from them: see `LocalErrors`.
+    solver, problem: names. tolerance: relative. accepted: steps of the solve. starts, sizes: of the
+    steps judged, in time. estimates, errors: estimated and true, largest entry, in units of the
+    state. floors: a true error below is rounding or the local reference's own error, and takes no
+    part. failure: why there is nothing to judge. remark: what else is to be known.
     """
 
     def __str__(self) -> str:
@@ -62,7 +65,10 @@ class Reliability(LocalErrors):
         return cls(**picked(figures, (f.name for f in fields(cls)), "reliability diagram"))
 
     def plot(self, path: str | Path, *, command: str = "") -> None:
-        """Draw estimate against true error; see `reliability.figures.reliability_plot`."""
+        """Draw estimate against true error; the suffix (pdf, svg, png) says the format.
+
+        command: kept in the file, as what reproduces it.
+        """
         reliability_plot(path, [self], command=command)
 
 
@@ -83,8 +89,8 @@ def reliability(
 
     Args:
         method: what `as_solver` takes. problem: a name or a Problem. tolerance: relative; the
-            absolute one is atol_ratio times it. most_steps: of longer solves so many steps, evenly,
-            are judged. budget: most calls of f in the solve.
+            absolute one is atol_ratio times it. atol_ratio: positive. most_steps: of longer solves
+            so many steps, evenly, are judged. budget: most calls of f in the solve.
 
     Returns:
         `Reliability`; a solver without error control or that tells no estimates, or a solve that

@@ -16,10 +16,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class LocalErrors:
     """Estimated and true local errors of the accepted steps of one adaptive solve.
 
-    tolerance: relative. accepted: steps of the solve. starts, sizes: of the steps judged, in time.
-    estimates, errors: estimated and true, largest entry, in units of the state. floors: a true
-    error below is rounding or the local reference's own error, and takes no part. failure: why
-    there is nothing to judge. remark: what else is to be known.
+    Its fields are described in `estimates.Reliability`.
     """
 
     solver: str

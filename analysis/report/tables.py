@@ -25,6 +25,7 @@ def columns(title: str, rows: Rows) -> str:
 
 def starred(rows: Rows, wide: int) -> list[str]:
     """Header and lines of a table of methods, the least figure of every column starred."""
+    wide = max(wide, *(len(name) + 1 for name in rows), 0)
     lines = [_header("method", rows, wide)]
     best = {n: min(row[n] for row in rows.values()) for n in _nfes(rows)}
     for method, row in rows.items():

@@ -91,12 +91,13 @@ class Run:
 class Solver:
     """A solver by name, with what it can do.
 
-    order: declared, None where none is. fixed: (problem, grid (N+1,) of times) -> Run on these
-    steps; None where the solver cannot be told its steps. adaptive: (problem, rtol, atol) -> Run;
-    None where it has no error control. method: quadflow's Method, where it is one. bind: (subject,
-    counter or None) -> `Solve`; with a counter every evaluation is counted there, without one
-    nothing is between the solver and f. compiled: whether its first `Solve` compiles. per_sample:
-    whether every trajectory of a batch has steps of its own.
+    name: of the library and the solver, with a colon between; quadflow's methods without the
+    library. order: declared, None where none is. fixed: (problem, grid (N+1,) of times) -> Run on
+    these steps; None where the solver cannot be told its steps. adaptive: (problem, rtol, atol) ->
+    Run; None where it has no error control. method: quadflow's Method, where it is one. bind:
+    (subject, counter or None) -> `Solve`; with a counter every evaluation is counted there, without
+    one nothing is between the solver and f. compiled: whether its first `Solve` compiles.
+    per_sample: whether every trajectory of a batch has steps of its own.
     """
 
     name: str

@@ -34,8 +34,12 @@ LIBRARIES = ("torchdiffeq", "torchode", "diffrax")
 def as_solver(anything: Any) -> Solver:
     """The Solver of a Solver, a Method, a name, a diffrax object or a callable.
 
-    Names: a registered method ("rk4"), or a peer's, "torchdiffeq:dopri5", "scipy:DOP853",
-    "diffrax:Dopri5", "torchode:Tsit5". A callable: see `callable_solver`.
+    Args:
+        anything: one of these. Names are a registered method's ("rk4"), or a peer's:
+            "torchdiffeq:dopri5", "scipy:DOP853", "diffrax:Dopri5", "torchode:Tsit5". A callable is
+            solve(rhs, y0, grid): the right-hand side rhs(t, y), the first state (d,) and the times
+            (N+1,) to step on; it returns the state (d,) at the last of them, or a pair of that and
+            a function t -> (d,) for the states between.
 
     Raises:
         ValueError: unknown name. TypeError: none of these. MissingExtraError: the peer is missing.

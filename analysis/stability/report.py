@@ -166,11 +166,12 @@ class StabilityReport:
     algebraically_stable: no negative weight and BA + AᵀB - bbᵀ positive semidefinite (Burrage &
     Butcher 1979, Crouzeix 1979; it implies B-stability); stability_inertia: numbers of positive,
     negative and zero squares of that form. symmetric: self-adjoint. symplectic: that form is zero.
-    weights: numbers of positive, negative and zero weights. lebesgue: of the nodes on [0, 1],
-    matrix_norm: largest absolute row sum of the integration matrix, both numerical.
-    real_interval: largest r with |R| <= 1 on [-r, 0], imaginary_interval: largest r with
-    |R(iy)| <= 1 for |y| <= r; inf where unbounded; exact root isolation for one-step methods,
-    a scan with bisection of the spectral radius for multistep ones.
+    weights: numbers of positive, negative and zero weights. lebesgue: the Lebesgue
+    constant of the nodes on [0, 1], numerical. matrix_norm: largest absolute row sum of the
+    integration matrix, numerical. real_interval: largest r with |R| <= 1 on [-r, 0]; inf where
+    unbounded. imaginary_interval: largest r with |R(iy)| <= 1 for |y| <= r. Both intervals come
+    from exact root isolation for one-step methods, from a scan of the spectral radius with
+    bisection for multistep ones.
     notes: what a reader must know besides.
     """
 

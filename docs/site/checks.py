@@ -27,7 +27,7 @@ FETCHED = re.compile(
 
 
 class Page(HTMLParser):
-    """Anchors, links and loaded files of one page."""
+    """Anchors, links and loaded files of one page, and titles in docstrings left as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -35,6 +35,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loaded: list[str] = []
         self.styles: list[str] = []
+        self.unread = re.findall(r"<p>((?:Args|Attributes|Raises|Returns|Warns):)", text)
         self._in_style = False
         self.feed(text)
 
@@ -79,6 +80,7 @@ def faults(site: Path) -> list[str]:
     found = []
     for path, page in pages.items():
         shown = path.relative_to(site.resolve())
+        found += [f"{shown}: {title!r} of a docstring was not read" for title in page.unread]
         if path.name == "404.html":  # its links are from the root of wherever the site lies
             page.links = []
         styled = [address for css in page.styles for address in loaded_by_style(css)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import html
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -35,15 +36,22 @@ def shown(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[str
     else:
         written = f"{', '.join(action.option_strings)} {value}"
     text = parser._get_formatter()._expand_help(action) if action.help else ""
-    if action.choices is not None:
+    if action.choices is not None and not all(str(choice) in text for choice in action.choices):
         text = f"{text}; one of {', '.join(map(str, action.choices))}".removeprefix("; ")
     if action.required and action.option_strings:
         text = f"{text} (required)"
-    elif action.option_strings and "%(default)s" not in (action.help or ""):
+    elif action.option_strings and not says_default(text, action.default):
         default = action.default
-        if default not in (None, argparse.SUPPRESS, (), "") and not isinstance(default, bool):
+        if isinstance(default, (list, tuple)):
+            default = ",".join(map(str, default))
+        if default not in (None, argparse.SUPPRESS, "") and not isinstance(default, bool):
             text = f"{text} (default: {default})" if text else f"default: {default}"
     return written, text
+
+
+def says_default(text: str, default: Any) -> bool:
+    """Whether a line of help tells the default: by that word, or in brackets."""
+    return "default" in text or bool(re.search(rf"\((\d[^)]*|{re.escape(str(default))})\)", text))
 
 
 def section(parser: argparse.ArgumentParser, summary: str, level: int) -> Iterator[str]:

@@ -3,7 +3,9 @@
 Here an entry of `Args:` may name several arguments ("rtol, atol: ..."), entries may follow each
 other in one paragraph, and a class describes its fields in running text ("t: the times. y: the
 states there."). All of these become lists with an entry a line. Names that the reference
-shows become links where they stand in backticks.
+shows become links where they stand in backticks. Signatures are those that callers meet: what a
+decorator makes of a function, and no private fields; so the type that is returned stands there,
+and `Returns:` is a paragraph.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ PAGES = Path(__file__).parents[1] / "reference"
 SHOWN = re.compile(r"^::: (\S+)$", re.MULTILINE)
 NO_BREAK = "\N{NO-BREAK SPACE}"
 ENTRIES = ("Args", "Attributes")
+MADE_BY_DECORATOR = re.compile(r"Callable\[\[.*\], Callable\[\[.*\], (\w+)\]\]")
 NAMED = re.compile(r"(?:(?<=^)|(?<=[.;:)] ))((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
 ERRORS = re.compile(r"(?:(?<=^)|(?<=[.;] ))((?:[A-Z]\w+(?:Error|Warning|Interrupt)(?:, )?)+): ")
 
@@ -44,6 +47,8 @@ def entries(text: str, pattern: re.Pattern[str], names: set[str] | None) -> list
 
 def section(title: str, block: list[str], names: set[str]) -> list[str]:
     """A section with one entry a line; what stands before its entries is a paragraph."""
+    if title == "Returns":
+        return [f"**{title}:** {joined(block)}", ""]
     begun: list[list[str]] = [[]]  # the lines of what has no name, then of every entry
     for line in block:
         if re.match(r" {4}(\*{0,2}\w+, )*\*{0,2}\w+: ", line):
@@ -68,6 +73,7 @@ def listing(title: str, listed: list[str]) -> list[str]:
     for entry in listed:
         names, _, text = entry.partition(": ")
         untyped = " ()" if title == "Attributes" and "," in names else ""
+        text = re.sub(r"^[>#]|^[-+](?= )", r"\\\g<0>", text)  # ">= 1" is no quotation
         lines.append(f"    {names.replace(' ', NO_BREAK)}{untyped}: {text}")
     return [*lines, ""]
 
@@ -82,7 +88,7 @@ def prose(paragraph: list[str], names: set[str]) -> list[str]:
 
 def paragraphs(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
     """The docstring's paragraphs and sections: (title or "", lines)."""
-    heading = re.compile(r"^(Args|Attributes|Raises|Warns)(?:[ ,(][^:]*)?:$")
+    heading = re.compile(r"^(Args|Attributes|Raises|Returns|Warns)(?:[ ,(][^:]*)?:$")
     at = 0
     while at < len(lines):
         titled = heading.match(lines[at])
@@ -125,6 +131,8 @@ class Docstrings(griffe.Extension):
         for member in _members(pkg):
             if member.docstring is not None:
                 self._rewrite(member, links)
+            if member.is_function:
+                _as_called(member)
         meant = {path: found for path in shown if (found := _shadowed(pkg, path)) is not None}
         for path, found in meant.items():
             *folders, name = path.split(".")[1:]
@@ -135,12 +143,36 @@ class Docstrings(griffe.Extension):
         names = {p.name for p in getattr(member, "parameters", ())}
         if member.is_class:
             names |= {name for name, m in member.members.items() if m.is_attribute}
-        text = readable(member.docstring.value, names, is_class=member.is_class)
+            text = readable(member.docstring.value, names, is_class=True) + _choices(member)
+        else:
+            text = readable(member.docstring.value, names, is_class=False)
         member.docstring.value = re.sub(
             r"(?<!\[)`(\w+)(\(\))?`",
             lambda m: f"[{m[0]}][{links[m[1]]}]" if m[1] in links and m[1] != member.name else m[0],
             text,
         )
+
+
+def _choices(kind: griffe.Class) -> str:
+    """The members of an enumeration; nothing for other classes."""
+    if not any(str(base).rpartition(".")[2] == "Enum" for base in kind.bases):
+        return ""
+    members = [f"`{name}` ({m.value})" for name, m in kind.members.items() if m.is_attribute]
+    return f"\n\nOne of {', '.join(members)}."
+
+
+def _as_called(function: griffe.Function) -> None:
+    """Leave out private arguments, and say what a decorator's function returns instead."""
+    for name in [p.name for p in function.parameters if p.name.startswith("_")]:
+        del function.parameters[name]
+    for decorator in function.decorators:
+        try:  # decorators of other packages are not in the tree
+            maker = function.parent[decorator.callable_path.rpartition(".")[2]]
+            made = MADE_BY_DECORATOR.fullmatch(str(maker.returns)) if maker.is_function else None
+        except (KeyError, griffe.AliasResolutionError):
+            continue
+        if made:
+            function.returns = griffe.ExprName(made[1], parent=function.parent)
 
 
 def _members(owner: Any) -> Iterator[Any]:

@@ -64,7 +64,8 @@ def adams_variable(control: OrderControl | None = None) -> VariableOrderMethod:
     Args:
         control: how order and step size are chosen; the default goes up to k = 12.
 
-    Sources: see `quadflow.plans.variable_order`.
+    Sources: Shampine & Gordon, Computer Solution of Ordinary Differential Equations, 1975; Hairer,
+    Nørsett & Wanner, Solving ODEs I, sections III.5 and III.7.
     """
     return VariableOrderMethod(
         name="adams",

@@ -75,6 +75,9 @@ def anchors(
 
     The declared order is min(k, d+1) without and min(k+1, d+1) with correction, k being the
     interpolant's order and d the rule's degree; "rising" start-up lowers it to at most 2 or 3.
+
+    Raises:
+        ValueError: an unknown correction or startup, or forward_last without a correction.
     """
     order = interpolant.order
     if order is not None:
@@ -118,6 +121,10 @@ def adams(
         rule: integrates the interpolant; the default, Gauss-Legendre of degree >= k, is exact. A
             rule of lower degree d limits the order to d+1.
         startup, forward_last: see `AnchorsMethod`.
+
+    Raises:
+        TypeError, ValueError: k is no integer >= 1.
+        ValueError: an unknown correction or startup, or forward_last without a correction.
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, sections III.1 and III.5.
     """

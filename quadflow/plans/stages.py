@@ -45,8 +45,12 @@ class StagesMethod(Method):
 def stages(tableau: Tableau, name: str = "stages") -> StagesMethod:
     """The method of an explicit Runge-Kutta tableau.
 
+    Args:
+        tableau: its orders are the method's; without `errors` the method takes fixed steps alone.
+        name: shown in messages.
+
     Raises:
-        TypeError: it is no Tableau.
+        TypeError: tableau is no Tableau.
     """
     if not isinstance(tableau, Tableau):
         raise TypeError(f"tableau must be a Tableau, got {tableau!r}")

@@ -165,9 +165,14 @@ def collocation(
 
     The order is min(K+1, d+1) from a constant guess and min(K+n, d+1) from an extrapolated one,
     on uniform and on varying steps. Solved to convergence it is the collocation method of the rule
-    (order d+1; for 4-point Gauss-Lobatto: local error O(h^7), global order 6). Sources: Hairer,
-    Nørsett & Wanner, Solving ODEs I, section II.7; Dutt, Greengard & Rokhlin 2000 (deferred
-    correction); Nørsett & Simonsen 1989 (start guesses).
+    (order d+1; for 4-point Gauss-Lobatto: local error O(h^7), global order 6).
+
+    Raises:
+        ValueError: a guess that is neither; sweeps or most_sweeps below what they may be, or no
+            integers.
+
+    Sources: Hairer, Nørsett & Wanner, Solving ODEs I, section II.7; Dutt, Greengard & Rokhlin 2000
+    (deferred correction); Nørsett & Simonsen 1989 (start guesses).
     """
     if guess not in ("constant", "extrapolated"):
         raise ValueError(f"guess must be 'constant' or 'extrapolated', got {guess!r}")

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import griffe
 import markdown
 import pytest
 import yaml
@@ -117,6 +118,43 @@ def test_entries_of_a_section_stand_alone() -> None:
     ]
 
 
+def test_a_section_of_values_is_a_paragraph_and_bounds_are_no_quotations() -> None:
+    text = "Do it.\n\nArgs:\n    n: >= 1.\n\nReturns:\n    (a, b): both\n    of them."
+    found = tool("docstrings").readable(text, {"n"}, is_class=False)
+    assert found.splitlines() == [
+        "Do it.", "", "Args:", "    n: \\>= 1.", "", "**Returns:** (a, b): both of them.",
+    ]  # fmt: skip
+
+
+SOURCE = """
+import enum
+from collections.abc import Callable
+
+
+def registered(name: str) -> Callable[[Nodes], Callable[[int], Rule]]: ...
+
+
+@registered("gauss")
+def gauss(n: int, _cache: bool = False) -> list[float]: ...
+
+
+class Status(enum.Enum):
+    DONE = "done"
+    LOST = "lost"
+"""
+
+
+def test_what_is_shown_is_what_callers_meet(tmp_path: Path) -> None:
+    docstrings = tool("docstrings")
+    (tmp_path / "rules.py").write_text(SOURCE)
+    module = griffe.load("rules", search_paths=[tmp_path], allow_inspection=False)
+    docstrings._as_called(module["gauss"])
+    assert [p.name for p in module["gauss"].parameters] == ["n"]
+    assert str(module["gauss"].returns) == "Rule"
+    members = docstrings._choices(module["Status"])
+    assert members.strip() == "One of `DONE` ('done'), `LOST` ('lost')."
+
+
 # -- formulas --------------------------------------------------------------------------------------
 
 
@@ -154,9 +192,30 @@ def test_every_command_and_option_is_on_the_page() -> None:
         for action in parser._actions:
             for option in set(action.option_strings) - {"-h", "--help"}:
                 assert option in text, f"{parser.prog} {option}"
+                assert re.match(r"\w", action.help or ""), f"{parser.prog} {option} is not told"
         return 1 + sum(check(command) for command, _ in command_line.subcommands(parser))
 
     assert sum(check(command) for command, _ in command_line.complete_commands()) > 15
+
+
+def test_a_default_is_told_once() -> None:
+    command_line = tool("command_line")
+    parser = argparse.ArgumentParser()
+    options = {
+        "steps (%(default)s)": (24, "steps (24)"),
+        "ends (1,2)": ((1, 2), "ends (1,2)"),
+        "all (default)": ("x", "all (default)"),
+        "of (B, D)": ("none", "of (B, D) (default: none)"),
+        "labels": ([0, 1], "labels (default: 0,1)"),
+        "left out": (None, "left out"),
+    }
+    for i, (text, (default, told)) in enumerate(options.items()):
+        action = parser.add_argument(f"--a{i}", help=text, default=default)
+        assert command_line.shown(action, parser) == (f"--a{i} A{i}", told)
+    action = parser.add_argument("--which", choices=("no", "yes"), help="no or yes")
+    assert command_line.shown(action, parser)[1] == "no or yes"
+    action = parser.add_argument("--what", choices=("no", "yes"), help="it does")
+    assert command_line.shown(action, parser)[1] == "it does; one of no, yes"
 
 
 # -- links and requests ----------------------------------------------------------------------------
@@ -190,6 +249,7 @@ def test_a_good_site_has_no_faults(tmp_path: Path) -> None:
         ('<link rel="stylesheet" href="http://a.b/c.css">', "index.html: loads http://a.b/c.css"),
         ('<link rel="preconnect" href="https://a.b">', "index.html: loads https://a.b"),
         ("<style>@import 'https://a.b/c.css'</style>", "index.html: loads https://a.b/c.css"),
+        ("<p>Attributes:\nx: y", "index.html: 'Attributes:' of a docstring was not read"),
         ('<p style="background: url(https://a.b/c)">', "index.html: loads https://a.b/c"),
     ],
 )

@@ -4,8 +4,8 @@
     python tests/support/golden.py record                      write tests/data/golden.json
     python tests/support/golden.py shake                       are the decisions far from an edge?
 
-`compare` and `shake` exit with 1 on any difference. `compare` takes --rounding (equal counts,
-values within `VALUES`), --method NAME (several times) and --traced.
+`compare` and `shake` exit with 1 on any difference, with 2 where they could not be made. `compare`
+takes --rounding (equal counts, values within `VALUES`), --method NAME (several times) and --traced.
 
 Compiled steps run under the stance "force_eager" of torch.compile: the step as it is written for a
 graph, and its bookkeeping, without a graph. --traced makes the graphs (backend "eager", minutes)
@@ -358,14 +358,23 @@ def main() -> int:
     for command in (compare, one_tree, shaken):
         command.add_argument("--method", action="append", default=[])
     chosen = parser.parse_args()
+    if chosen.command in ("trace", "shake"):
+        for name in chosen.method:
+            if name not in qf.methods():
+                parser.error(f"--method {name}: not a registered name: {', '.join(qf.methods())}")
+    if chosen.command == "shake" and chosen.seeds < 1:
+        parser.error(f"--seeds {chosen.seeds}: must be 1 or more")
     torch.set_num_threads(1)
     if chosen.command == "compare":
         for tree in (chosen.old, chosen.new):
             if not (tree / "quadflow/__init__.py").is_file():
                 parser.error(f"{tree} is no checkout: it has no quadflow/__init__.py")
-        old, new = (
-            of_tree(tree, chosen.method, chosen.traced) for tree in (chosen.old, chosen.new)
-        )
+        try:
+            old, new = (
+                of_tree(tree, chosen.method, chosen.traced) for tree in (chosen.old, chosen.new)
+            )
+        except subprocess.CalledProcessError as error:  # the tree's process has said why
+            return max(2, error.returncode)
         return 0 if report(old, new, chosen.rounding) else 1
     if chosen.command == "shake":
         return 0 if shake(chosen.method, chosen.seeds) else 1

@@ -43,7 +43,21 @@ def test_what_is_compiled(name: str, takes: dict[str, str]) -> None:
     assert taken(name, compile={"backend": "eager"}, **how) == (takes[name][3] == "c")
 
 
-def test_a_method_of_ones_own_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_fits_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = {}
+    for columns in (80, 100, 300):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(["methods"]) == 0
+        widths[columns] = max(map(len, capsys.readouterr().out.splitlines()))
+    assert widths[80] <= 80 < widths[100] == widths[300] <= 100
+
+
+def test_a_method_of_ones_own_says_what_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     text = "a collocation method that is told at such a length that its line has to be broken once"
     qf.register("mine", qf.collocation(qf.simpson()), description=text)
     qf.register("plain", qf.get_method("rk4"))

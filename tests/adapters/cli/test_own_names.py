@@ -39,6 +39,19 @@ def needs(a, b):
     return a + b
 
 
+def lost(a, b, c):
+    raise KeyError("nothing\\nthere")
+
+
+class Wants:
+    def __init__(self, size):
+        pass
+
+
+def halves(field, nfe, sidenet):
+    return nfe, nfe
+
+
 def heun(rhs, y0, grid):
     y = y0
     for t0, t1 in zip(grid[:-1], grid[1:]):
@@ -55,6 +68,17 @@ def decay(rate=1.0):
 
 
 fading = decay()
+
+
+def breaks(t, y, m):
+    raise IndexError("nothing")
+
+
+broken_problem = Problem("p", "", "", breaks, torch.ones(1, dtype=torch.float64), (0.0, 1.0))
+
+
+def plain(field, nfe, sidenet):
+    return "no"
 
 
 def plan(field, nfe, sidenet):
@@ -185,8 +209,30 @@ def test_a_method_as_a_sampler_takes_its_budget_or_says_which_there_are() -> Non
         ("certify MINE:", "METHOD MINE:: must be MODULE:NAME or FILE.py:NAME"),
         ("certify MINE:number", "is of type float: must be a Method, a Tableau, a QuadratureRule"),
         ("certify MINE:broken", "called without arguments it raised KeyError: 'nothing here'"),
+        ("certify MINE:needs", "MINE:needs is a function of (a, b): must be a Method, a Tableau"),
+        ("certify MINE:Wants", "MINE:Wants is the class Wants: must be a Method"),
+        ("certify MINE:lost", "MINE:lost: no certificate: KeyError: 'nothing\\nthere'"),
+        ("certify leaves:x", "importing leaves failed: SystemExit: 3"),
+        ("certify leaves.py:x", "running leaves.py failed: SystemExit: 3"),
+        ("certify tells:x", "importing tells failed: OSError: one line and another"),
+        (
+            "certify ./MINE:made",
+            "./MINE is neither a module's name nor a FILE.py: did you mean ./MINE.py:made?",
+        ),
+        ("certify a/b:made", "METHOD a/b:made: a/b is neither a module's name nor a FILE.py"),
+        ("certify MINE.py", "METHOD MINE.py: must be MODULE:NAME or FILE.py:NAME"),
+        ("certify adams:", "METHOD adams:: adams chooses among 1, 2, 3,"),
+        ("order adams:-1", "METHOD adams:-1: adams chooses among 1, 2, 3,"),
+        ("sample --method MINE:needs", "--method MINE:needs is a function of (a, b): must be"),
+        ("sample --method MINE:lost", "MINE.py, line 25: KeyError: "),
+        ("sample --method MINE:plain", "must give (Method, number of intervals), gave 'no'"),
+        ("problems MINE:broken_problem", "MINE.py, line 56: IndexError: nothing"),
+        (
+            "sample --method MINE:halves --nfe 4",
+            "must give (Method, number of intervals), gave (4, 4)",
+        ),
         ("certify bad.py:x", "running bad.py failed: ZeroDivisionError: division by zero"),
-        ("certify worse:x", "importing worse failed: No module named 'not_there'"),
+        ("certify worse:x", "importing worse failed: ModuleNotFoundError: No module"),
         ("certify MINE:ralston --nodes 2", "--nodes 2: MINE:ralston is a method of its own"),
         ("certify MINE:rule --nodes 2", "--nodes 2: MINE:rule is a rule, whose nodes are fixed"),
         ("certify gauss --nodes 6", "hold it at one of its choices: gauss:4, gauss:5, gauss:6"),
@@ -203,6 +249,8 @@ def test_a_method_as_a_sampler_takes_its_budget_or_says_which_there_are() -> Non
 def test_what_cannot_be_is_named(words: str, why: str, mine: str, capsys) -> None:
     Path("bad.py").write_text("1 / 0")
     Path("worse.py").write_text("import not_there")
+    Path("leaves.py").write_text("import sys; sys.exit(3)")
+    Path("tells.py").write_text("raise OSError('one line\\nand another')")
     if "MIN:" in words:  # a slip in the last place
         words, why = words.replace("MIN:", f"{mine[:-1]}:"), why.replace("'MIN'", f"'{mine[:-1]}'")
     got = refused(capsys, *words.replace("MINE", mine).split())
