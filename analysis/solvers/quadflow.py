@@ -96,7 +96,9 @@ def _run(problem: Problem, how: dict[str, Any]) -> Run:
         solution, seconds = timed(lambda: solved(f, **watch))
         probes = solution.stats.probe_nfe
         counts = f.nfe - probes, max(1, f.calls - probes) if probes else f.calls
-        again = functools.cache(lambda: solved(problem.f, dense_output=True))
+        # with the same norm, so that the steps are the same to the last bit
+        watch.pop("callback", None)
+        again = functools.cache(lambda: solved(problem.f, dense_output=True, **watch))
         estimates = [
             float((e.abs() * (how["atol"] + how["rtol"] * y.abs().maximum(z.abs()))).max())
             for e, y, z in accepted

@@ -191,9 +191,11 @@ class StepResult:
         assert self.arrays is not None
         y0, y1 = self.arrays
         errors = [self.estimate] if self.orders is None else [*self.orders.errors]
-        if moved:
-            errors.append(y1 - y0)
-        return tolerance.numbers(errors, y0, y1)
+        if not moved:
+            return tolerance.numbers(errors, y0, y1)
+        # the norm sees the errors last, as it does in tensors
+        first, *numbers = tolerance.numbers([y1 - y0, *errors], y0, y1)
+        return [*numbers, first]
 
     def dense_ratio(self, tolerance: Tolerance) -> Tensor:
         """By how much dense output misses what the step knows, over what it may: 0-dimensional, or
@@ -741,13 +743,21 @@ class Stepper:
         if tableau.first_same_as_last:
             end = Anchor(t1, y1, self._tensor(velocities[-1]), detail)
         elif tableau.c[-1] == 1.0:
-            other = self._other_end(stages.other_end)
+            # nothing but what it needs: states that held their steps would hold all steps before
+            h, y0 = t1 - state.t, state.y
+            other = self._other_end(lambda: _last_stage(tableau, y0, t1, h, velocities))
         pair = _between_ends(state, start) if tableau.probe is None else stages.lipschitz_pair
         return StepResult(
             State(t1, y1, end, other_end=other), error, tableau.error_order, stages.segment, start,
             state, lipschitz_pair=pair, ratio=ratio,
             make_misses=stages.misses if tableau.misses else None,
         )  # fmt: skip
+
+
+def _last_stage(tableau: Tableau, y0: Tensor, t1: Any, h: Any, velocities: Any) -> Anchor:
+    """The last stage's evaluation, of a method that makes it at the end of the step."""
+    *earlier, last = tensor_of(velocities)
+    return Anchor(t1, add_scaled(y0, combine(tableau.a[-1], earlier), h), last)
 
 
 @dataclass(slots=True)
@@ -767,14 +777,6 @@ class Stages:
     def _stages(self) -> Sequence[Tensor]:
         found: Sequence[Tensor] = tensor_of(self.velocities)
         return found
-
-    def other_end(self) -> Anchor:
-        """The last stage's evaluation, of a method that makes it at the end of the step."""
-        *earlier, last = self._stages()
-        h = self.t1 - self.state.t
-        return Anchor(
-            self.t1, add_scaled(self.state.y, combine(self.tableau.a[-1], earlier), h), last
-        )
 
     def lipschitz_pair(self) -> tuple[Tensor, Tensor]:
         """`StepResult.lipschitz_pair`, of a tableau with a probe."""

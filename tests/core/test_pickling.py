@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from in_tensors import InTensors
 from pool_members import asked, blows_up, member
 from small_sidenets import LABELS, STATE, Backbone, random_sidenet
 from torch import Tensor
@@ -184,7 +185,7 @@ def test_a_graph_stays_where_it_is(name: str) -> None:
     y0 = Y0.clone().requires_grad_()
     solution = GRAPHS[name](y0)
     assert solution.y.requires_grad
-    with torch.no_grad():
+    with torch.no_grad(), InTensors():
         plain = GRAPHS[name](Y0.clone())
     for route, there_and_back in ROUTES.items():
         got = there_and_back(solution)

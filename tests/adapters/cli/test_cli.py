@@ -83,7 +83,8 @@ def test_unknown_method_is_refused_by_the_parser(capsys) -> None:
     assert "'eulr'" in capsys.readouterr().err
 
 
-def test_methods_lists_every_method(capsys) -> None:
+def test_methods_lists_every_method(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     assert main(["methods"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100 and lines[-1].startswith("takes: a adaptive")

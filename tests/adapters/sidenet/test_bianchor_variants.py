@@ -380,7 +380,7 @@ def test_a_sidenet_for_vectors() -> None:
     with pytest.raises(ValueError, match=r"states \(B, 2\), got \(5, 3\)"):
         net(seeded(5, 3), seeded(5, 3), t, h, y)
     for field, value in (("features", 0), ("width", 0), ("layers", 0), ("num_classes", -1)):
-        with pytest.raises(ValueError, match=f"{field} must be >="):
+        with pytest.raises(ValueError, match=f"{field} must be an integer >="):
             MLPSideNetConfig(**{"features": 2, field: value})
 
 
