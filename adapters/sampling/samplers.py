@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-# both find their names when a sampler is made, so that the names of the samplers cost no torch
+# finds its names when a sampler is made, so that the names of the samplers cost no torch
 import quadflow as qf
-from quadflow import adapters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +38,9 @@ def _pec(k: int) -> Sampler:
 
 
 def _dpmpp_2m(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
-    interpolant = adapters.DataPredictionInterpolant(field.resolved)
+    from ..flow.data_prediction import DataPredictionInterpolant
+
+    interpolant = DataPredictionInterpolant(field.resolved)
     return qf.anchors(interpolant, qf.gauss_legendre(1), name="dpmpp-2m"), nfe
 
 
@@ -53,8 +54,10 @@ def bianchor_plan(rule: qf.QuadratureRule | None = None, *, forward_last: bool =
     def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
         if not forward_last and nfe < 2:
             raise ValueError(f"nfe={nfe}: a last interval that is corrected needs nfe >= 2")
+        from ..sidenet.network import BiAnchor
+
         net = _given(sidenet, "bianchor")
-        method = adapters.BiAnchor(net, field, rule=rule, forward_last=forward_last)
+        method = BiAnchor(net, field, rule=rule, forward_last=forward_last)
         return method, nfe if forward_last else nfe - 1
 
     return plan
@@ -67,8 +70,10 @@ def single_anchor_plan(nodes: int = 2) -> Sampler:
     """
 
     def plan(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:
+        from ..sidenet.network import SingleAnchor
+
         net = _given(sidenet, "single-anchor")
-        return adapters.SingleAnchor(net, field, nodes=nodes), nfe
+        return SingleAnchor(net, field, nodes=nodes), nfe
 
     return plan
 

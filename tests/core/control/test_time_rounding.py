@@ -13,6 +13,7 @@ import torch
 from host_waits import CountWaits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_tensors import InTensors
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -254,10 +255,13 @@ def test_ordinary_solves_are_not_measured(name: str, monkeypatch: pytest.MonkeyP
     for dtype, rtol, times in (
         (torch.float64, own_rtol(name), (0.0, 6.0)),
         (torch.float64, own_rtol(name), (30.0, 26.0)),
-        (torch.float32, 1e-3, (0.0, 1.5)),
+        (torch.float32, 1e-3, (0.0, 1.0)),
     ):
         y0 = torch.ones(1, dtype=dtype)
-        solution, told = solved(FORCINGS["cosine"], y0, times, method=name, rtol=rtol, atol=rtol)
+        with InTensors():  # whose last steps here are none too short; a sliver would be measured
+            solution, told = solved(
+                FORCINGS["cosine"], y0, times, method=name, rtol=rtol, atol=rtol
+            )
         assert solution.success and not told
 
 
