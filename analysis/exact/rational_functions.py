@@ -237,28 +237,6 @@ class RationalFunction:
         return np.roots([float(a) for a in reversed(self.denominator)])
 
 
-def pade(numerator: int, denominator: int) -> RationalFunction:
-    """The Padé approximant of exp(z) of these degrees, exact.
-
-    Its order is numerator + denominator. Source: Hairer & Wanner, Solving ODEs II, section IV.3,
-    theorem 3.11.
-
-    Raises:
-        ValueError: a degree below 0.
-    """
-    for name, value in (("numerator", numerator), ("denominator", denominator)):
-        if value < 0:
-            raise ValueError(f"{name} is a degree and must be >= 0, got {value}")
-
-    def half(k: int, j: int, sign: int) -> Poly:
-        return tuple(
-            Fraction(sign**i * math.comb(k, i) * math.factorial(k + j - i), math.factorial(k + j))
-            for i in range(k + 1)
-        )
-
-    return RationalFunction.of(half(numerator, denominator, 1), half(denominator, numerator, -1))
-
-
 def exponential_series(length: int) -> Poly:
     """The first `length` Taylor coefficients of exp."""
     return tuple(Fraction(1, math.factorial(k)) for k in range(length))

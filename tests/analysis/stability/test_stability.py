@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from textbook_formulas import pade
 
 import quadflow as qf
 from quadflow.analysis.exact.rational_functions import (
@@ -19,7 +20,6 @@ from quadflow.analysis.exact.rational_functions import (
     first_negative,
     never_negative,
     odd_part,
-    pade,
     positive_roots,
 )
 from quadflow.analysis.exact.recurrences import recurrence
