@@ -28,7 +28,7 @@ from ..cost.equal_error import bound
 from ..cost.memory import JobFailed, in_own_process
 from ..cost.timing import clocked, timed
 from ..problems.subjects import Subject, ring_start, subject, torch_subject
-from ..report.panels import Panels, styles, tidy_log
+from ..report.panels import Panels, styles
 from ..solvers.counting import Counter
 from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver
@@ -161,7 +161,8 @@ def figures(record: Record, folder: Path) -> list[Path]:
     look = styles(list(dict.fromkeys(r["solver"] for r in record["rows"])))
     for quantity, label in QUANTITIES.items():
         path = folder / f"growth-{quantity.removesuffix('_mib')}.svg"
-        with Panels(path, kinds, f"Growth of {label}", record["command"]) as panels:
+        title = f"Growth of {label}"
+        with Panels(path, kinds, title, record["command"], log="xy") as panels:
             for kind in kinds:
                 axis = panels.axes[kind]
                 for name in look:
@@ -171,11 +172,9 @@ def figures(record: Record, folder: Path) -> list[Path]:
                     ]  # fmt: skip
                     if points:
                         x, y = zip(*points, strict=True)
-                        axis.loglog(x, y, label=name, markersize=4, linewidth=1.2, **look[name])
+                        axis.plot(x, y, label=name, markersize=4, linewidth=1.2, **look[name])
                 if kind == "tolerance":
                     axis.invert_xaxis()
-                for which in "xy":
-                    tidy_log(axis, which)
             panels.label("size", label)
         made.append(path)
     return made

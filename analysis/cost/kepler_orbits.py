@@ -172,12 +172,10 @@ class KeplerOrbits:
         title = f"Kepler's problem, eccentricity {ECCENTRICITY}"
         with Panels(path, [panel], title, command) as panels:
             axis = panels.axes[panel]
-            axis.set_xscale("log")
-            axis.set_yscale("log")
             for name, o in self.orbits.items():
                 # evenly spaced to the eye; every window's error counts in the curve's own maximum
                 marks = np.unique(np.geomspace(1, len(o.errors), 14).round().astype(int)) - 1
-                axis.plot(
+                axis.loglog(
                     o.times, o.errors, label=name, markevery=marks.tolist(), markersize=4,
                     linewidth=1, **style[name],
                 )  # fmt: skip

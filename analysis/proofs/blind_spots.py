@@ -150,24 +150,22 @@ class BlindSpots:
 
     def plot(self, path: str | Path) -> None:
         """Error against steps, a panel a kind of problem, a line a scheme; .pdf, .svg or .png."""
-        from ..report.panels import Panels, label_end, styles, tidy_log
+        from ..report.panels import Panels, label_end, styles
 
         names = list(next(iter(self.measurements.values())))
         look = styles(list(self.measurements))
         command = f"quadflow study blind-spots --out {Path(path).name}"
         title = "Two wrong methods that linear or autonomous problems take for fourth order"
-        with Panels(path, names, title, command) as panels:
+        with Panels(path, names, title, command, log="xy") as panels:
             for name, axis in panels.axes.items():
                 for i, (scheme, row) in enumerate(self.measurements.items()):
                     m = row[name]
                     # smaller and smaller, so that curves that coincide are all seen
                     style = {"markersize": 9 - 2.5 * i, "linewidth": 3 - i, **look[scheme]}
-                    axis.loglog(m.steps, m.errors, label=scheme, **style)
+                    axis.plot(m.steps, m.errors, label=scheme, **style)
                     text = f"{m.order:.1f}" if m.trusted else "?"
                     label_end(axis, m.steps[-1], m.errors[-1], text, look[scheme]["color"])
                 axis.margins(x=0.12)
-                tidy_log(axis, "x")
-                tidy_log(axis, "y")
             panels.label("number of equal steps", "relative error at the end")
 
 
