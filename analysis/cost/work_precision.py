@@ -23,7 +23,7 @@ from ...storage import read_json_object, write_json
 from ..problems.problem import Problem
 from ..references.reference import reference_end, relative_error
 from ..report.machine import machine
-from ..report.records import picked
+from ..report.records import picked, written
 from ..solvers.counting import BUDGET, OVER, Counter
 from ..solvers.run import ATOL_RATIO, Run
 from .figures import proportionality_plot, work_precision_plot
@@ -158,15 +158,7 @@ class WorkPrecision:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        return {
-            "kind": "work-precision",
-            "complete": self.complete,
-            "command": self.command,
-            "settings": dict(self.settings),
-            "machine": dict(self.machine),
-            "references": {k: dict(v) for k, v in self.references.items()},
-            "rows": [r.to_dict() for r in self.rows],
-        }
+        return {"kind": "work-precision", **written(self)}
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> WorkPrecision:

@@ -14,7 +14,7 @@ import numpy as np
 
 import quadflow as qf
 
-from .rules import Poly, exact_rule
+from .rules import Poly, exact_rule, unit
 from .trees import Tree, all_trees, density, size, symmetry, tree_text
 
 
@@ -183,7 +183,7 @@ def rule_assumptions(rule: qf.QuadratureRule) -> SimplifyingAssumptions:
     powers: list[Poly] = [one]
     for _ in range(2 * n + 2):
         powers.append(exact.multiply(powers[-1], x))
-    basis = [exact.reduce([Fraction(int(i == k)) for i in range(n)]) for k in range(n)]
+    basis = [unit(k, n) for k in range(n)]
 
     def c_holds(k: int) -> bool:
         scaled = tuple(k * value for value in exact.integrate(powers[k - 1]))

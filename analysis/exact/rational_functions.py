@@ -154,11 +154,8 @@ def _written(p: Sequence[Fraction]) -> str:
     return text.removeprefix("+ ")
 
 
-def _horner(p: Sequence[Fraction], z: np.ndarray) -> np.ndarray:
-    value = np.zeros_like(z)
-    for a in reversed(p):
-        value = value * z + float(a)
-    return value
+def _at(p: Sequence[Fraction], z: np.ndarray) -> np.ndarray:
+    return np.polyval([float(a) for a in reversed(p)], z)
 
 
 @dataclass(frozen=True)
@@ -209,7 +206,7 @@ class RationalFunction:
             return poly_value(self.numerator, exact) / poly_value(self.denominator, exact)
         array = np.asarray(z, dtype=np.complex128)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            value = _horner(self.numerator, array) / _horner(self.denominator, array)
+            value = _at(self.numerator, array) / _at(self.denominator, array)
         return value if array.ndim else complex(value)
 
     def __str__(self) -> str:

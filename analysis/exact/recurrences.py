@@ -18,7 +18,7 @@ from ...plans.method import Method
 from ...plans.sweeps import SweepsMethod
 from ...rules.lagrange import lagrange_matrix
 from .rational_functions import RationalFunction, trimmed
-from .rules import Poly, exact_rule, poly_add, poly_mul, poly_scale
+from .rules import Poly, exact_rule, poly_add, poly_mul, poly_scale, unit
 
 Form = tuple[Poly, ...]
 """A linear form on the state whose coefficients are polynomials in z."""
@@ -122,7 +122,7 @@ def _anchors(method: AnchorsMethod) -> Recurrence:
 
 def _extrapolated_sweeps(method: SweepsMethod) -> Recurrence:
     rule, n, sweeps = exact_rule(method.rule), method.rule.n, method.sweeps
-    units = [tuple(Fraction(int(i == k)) for i in range(n)) for k in range(n)]
+    units = [unit(k, n) for k in range(n)]
     # node velocities after K sweeps: z Σ_{j<K} (zA)^j 1 y + (zA)^K S u
     from_state, carried = [units[0]], [rule.shift(u) for u in units]
     for _ in range(sweeps):

@@ -30,6 +30,7 @@ from ..exact.multiprecision import multiprecision
 from ..orders.convergence import measured_order
 from ..orders.measurement import OrderMeasurement
 from ..problems.problem import Problem, get_problem, vector
+from ..report.records import written
 from ..solvers.callables import callable_solver
 from ..solvers.run import Solver
 
@@ -143,10 +144,7 @@ class BlindSpots:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
-        return {
-            scheme: {problem: m.to_dict() for problem, m in row.items()}
-            for scheme, row in self.measurements.items()
-        }
+        return written(self)["measurements"]
 
     def plot(self, path: str | Path) -> None:
         """Error against steps, a panel a kind of problem, a line a scheme; .pdf, .svg or .png."""

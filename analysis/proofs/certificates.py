@@ -104,7 +104,6 @@ class Certificate:
         return written(self) | {
             "failing": None if self.failing is None else tree_text(self.failing),
             "assumptions": None if self.assumptions is None else str(self.assumptions),
-            "choices": [choice.to_dict() for choice in self.choices],
         }
 
     def __str__(self) -> str:

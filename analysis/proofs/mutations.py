@@ -55,36 +55,21 @@ STEPS: tuple[str | qf.Method, ...] = (
 FORMULAS = {
     "step formula": (
         (step, "Stepper._anchors"),
-        (arithmetic, "stages"),
-        (arithmetic, "StageSums.after"),
-        (arithmetic, "StageSums.errors"),
-        (arithmetic, "ColumnSums.after"),
-        (arithmetic, "ColumnSums.errors"),
-        (arithmetic, "ArraySums.__init__"),
-        (arithmetic, "ArraySums.after"),
-        (arithmetic, "combined"),
-        (arithmetic, "sweep"),
-        (arithmetic, "sweeps"),
-        (arithmetic, "product"),
-        (arithmetic, "guessed"),
-        (arithmetic, "integrated"),
-        (arithmetic, "swept"),
-        (arithmetic, "extrapolated"),
-        (arithmetic, "_embedded"),
-        (dense, "combine"),
-        (dense, "add_scaled"),
+        (
+            arithmetic,
+            "stages StageSums.after StageSums.errors ColumnSums.after ColumnSums.errors "
+            "ArraySums.__init__ ArraySums.after combined sweep sweeps product guessed integrated "
+            "swept extrapolated _embedded",
+        ),
+        (dense, "combine add_scaled"),
     ),
     "interpolant": (
-        (interpolation, "Interval.positions"),
-        (interpolation, "PolynomialInterpolant.integrate"),
-        (dense, "Segment.__call__"),
-        (dense, "LagrangeWeights.__call__"),
-        (dense, "PolynomialWeights.__call__"),
-        (lagrange, "_basis_values"),
-        (lagrange, "lagrange_integrals"),
+        (interpolation, "Interval.positions PolynomialInterpolant.integrate"),
+        (dense, "Segment.__call__ LagrangeWeights.__call__ PolynomialWeights.__call__"),
+        (lagrange, "_basis_values lagrange_integrals"),
     ),
 }
-"""Where formulas stand, by kind of fault."""
+"""Where formulas stand, by kind of fault: modules, each with its functions, blanks between them."""
 
 
 @dataclass(frozen=True)
@@ -395,7 +380,8 @@ def formula_sites(kind: str) -> list[tuple[types.ModuleType, str, int, str]]:
     its steps have no fault to plant: index arithmetic, and branches for states of other kinds.
     """
     live: list[tuple[types.ModuleType, str, int, str]] = []
-    for module, path in FORMULAS[kind]:
+    places = [(module, path) for module, paths in FORMULAS[kind] for path in paths.split()]
+    for module, path in places:
         seen: set[int] = set()
 
         def record(x: Any, site: int, seen: set[int] = seen) -> Any:
