@@ -34,7 +34,7 @@ from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver
 from ..solvers.solver import missing
 from ..solvers.torchdiffeq import torchdiffeq_solver
-from .report import Record, crossed, left_out, milliseconds, run, table
+from .report import Record, crossed, left_out, milliseconds, run
 
 SIZES: dict[str, tuple[float, ...]] = {
     "dimension": tuple(10.0**k for k in range(7)),
@@ -143,10 +143,9 @@ def tables(record: Record) -> dict[str, str]:
     texts = []
     for kind in dict.fromkeys(r["kind"] for r in record["rows"]):
         mine = [r for r in record["rows"] if r["kind"] == kind]
-        names = dict.fromkeys(r["solver"] for r in mine)
-        rows = crossed(mine, "size", "solver", _cells, 3)
-        heads = [text for name in names for text in (f"{name}: ms", "calls", "MiB")]
-        texts.append(table([kind, *heads], rows))
+        texts.append(
+            crossed(kind, mine, "size", "solver", lambda s: (f"{s}: ms", "calls", "MiB"), _cells)
+        )
     return {"growth": "\n\n".join([*texts, left_out(record)]).strip()}
 
 
