@@ -144,6 +144,10 @@ def _method_checks(method: qf.Method) -> dict[str, Callable[[], bool]]:
     }
 
 
+def _own_check(original: Any, **changed: Any) -> dict[str, Callable[[], bool]]:
+    return {"own check": lambda: dataclasses.replace(original, **changed) is not None}
+
+
 def _step_checks() -> dict[str, Callable[[], bool]]:
     """What runs against what was proved, and orders of what runs."""
 
@@ -182,10 +186,6 @@ def _unchecked(original: Any, **changed: Any) -> Any:
     return copy
 
 
-def _refuses(original: Any, **changed: Any) -> bool:
-    return _fails(lambda: dataclasses.replace(original, **changed) is not None)
-
-
 def _rule_fault(kind: str, rng: np.random.Generator) -> Fault:
     family, n = RULES[rng.integers(len(RULES))]
     rule = FAMILIES[family].function(n)
@@ -197,11 +197,9 @@ def _rule_fault(kind: str, rng: np.random.Generator) -> Fault:
     corrupt = _unchecked(rule, **{field: wrong})
     # a method of which all three arrays are part
     method = qf.collocation(rule, max(1, rule.degree))
-    checks = _method_checks(dataclasses.replace(method, rule=corrupt))
-    caught = _caught(checks)
-    if _refuses(rule, **{field: wrong}):
-        caught = ("own check", *caught)
-    return Fault(kind, f"{family} n={n}, {field}{list(index)}", caught)
+    checks = _own_check(rule, **{field: wrong})
+    checks |= _method_checks(dataclasses.replace(method, rule=corrupt))
+    return Fault(kind, f"{family} n={n}, {field}{list(index)}", _caught(checks))
 
 
 def _tableau_fault(kind: str, rng: np.random.Generator) -> Fault:
@@ -221,13 +219,10 @@ def _tableau_fault(kind: str, rng: np.random.Generator) -> Fault:
     path = (index[0], 1, *index[1:]) if field == "extra" else index
     changed = {field: _with_fault(getattr(tableau, field), path)}
     method = qf.get_method(name)
-    checks = _method_checks(
-        dataclasses.replace(method, tableau=_unchecked(tableau, **changed))  # type: ignore[call-arg]
-    )
-    caught = _caught(checks)
-    if _refuses(tableau, **changed):
-        caught = ("own check", *caught)
-    return Fault(kind, f"{name}, {field}{list(index)}", caught)
+    corrupt = _unchecked(tableau, **changed)
+    checks = _own_check(tableau, **changed)
+    checks |= _method_checks(dataclasses.replace(method, tableau=corrupt))  # type: ignore[call-arg]
+    return Fault(kind, f"{name}, {field}{list(index)}", _caught(checks))
 
 
 def _tableau(name: str) -> Tableau:
