@@ -84,8 +84,7 @@ def _quadflow(method: str, adjoint: bool, compiled: bool) -> Integrate:
     def integrate(f: Any, y0: Tensor, times: Tensor, tolerance: float) -> Tensor:
         tolerances: dict[str, Any] = {"rtol": tolerance, "atol": ATOL_RATIO * tolerance}
         if adjoint:
-            states: Tensor = qf.odeint_adjoint(f, y0, times, method=method, **tolerances)
-            return states
+            return qf.odeint_adjoint(f, y0, times, method=method, **tolerances)
         return qf.solve(
             f, y0, times, method=method, node_evaluation="broadcast", compile=compiled, **tolerances
         ).y
@@ -97,10 +96,7 @@ def _torchdiffeq(method: str, adjoint: bool) -> Integrate:
     def integrate(f: Any, y0: Tensor, times: Tensor, tolerance: float) -> Tensor:
         library = require("torchdiffeq", EXTRA)
         solve = library.odeint_adjoint if adjoint else library.odeint
-        states: Tensor = solve(
-            f, y0, times, rtol=tolerance, atol=ATOL_RATIO * tolerance, method=method
-        )
-        return states
+        return solve(f, y0, times, rtol=tolerance, atol=ATOL_RATIO * tolerance, method=method)
 
     return integrate
 

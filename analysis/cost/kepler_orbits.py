@@ -46,8 +46,7 @@ def phases(count: int, eccentricity: float = ECCENTRICITY) -> Tensor:
 
 def energy(y: Tensor) -> Tensor:
     """The energy (...) of states (..., 4)."""
-    found: Tensor = get_problem("kepler").invariants["energy"](y.unbind(-1), torch)
-    return found
+    return get_problem("kepler").invariants["energy"](y.unbind(-1), torch)
 
 
 @dataclass(frozen=True)

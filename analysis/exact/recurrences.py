@@ -50,8 +50,7 @@ class Recurrence:
         matrix = np.zeros((*points.shape, self.size, self.size), dtype=np.complex128)
         for coefficient in self.numeric[::-1]:
             matrix = matrix * points[..., None, None] + coefficient
-        values: np.ndarray = np.linalg.eigvals(matrix)
-        return values
+        return np.linalg.eigvals(matrix)
 
     def principal_series(self, length: int) -> Poly:
         """The first `length` Taylor coefficients of the root that is 1 at z = 0, exact.

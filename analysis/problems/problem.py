@@ -122,8 +122,7 @@ class Problem:
     def jacobian(self, t: float | Tensor, y: Tensor) -> Tensor:
         """df/dy at one state (d,), by forward differentiation: (d, d), exact to rounding."""
         time = torch.as_tensor(t, dtype=y.dtype)
-        matrix: Tensor = torch.func.jacfwd(lambda u: self.f(time, u))(y)
-        return matrix
+        return torch.func.jacfwd(lambda u: self.f(time, u))(y)
 
     def solution(self, t: float) -> Tensor:
         """The exact state (d,) at time t, worked out at 30 digits and rounded once.

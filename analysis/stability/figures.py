@@ -220,8 +220,7 @@ def _shade(axis: Any, z: np.ndarray, height: np.ndarray, i: int, label: str, of:
 
 def _faded(colour: str, alpha: float) -> tuple[float, ...]:
     colours = require("matplotlib.colors", "analysis")
-    faded: tuple[float, ...] = colours.to_rgba(colour, alpha)
-    return faded
+    return colours.to_rgba(colour, alpha)
 
 
 def _legend(axis: Any, handles: Sequence[Any]) -> None:

@@ -524,8 +524,7 @@ def _scan(steps: Recurrence, direction: complex) -> tuple[float, float]:
     """
 
     def excess(r: float | np.ndarray) -> np.ndarray:
-        value: np.ndarray = np.abs(steps.roots(np.asarray(r) * direction)).max(axis=-1) - 1
-        return value
+        return np.abs(steps.roots(np.asarray(r) * direction)).max(axis=-1) - 1
 
     width, low = 1e-3, 0.0
     while low < 1e3:

@@ -148,8 +148,7 @@ def _gauss(t: Any, middle: float, width: float, m: Any) -> Any:
 
 def _kicked(middle: float, width: float) -> Callable[[Array], Array]:
     def exact(times: Array) -> Array:
-        risen: Array = (special.erf((times - middle) / width) + 1) / 2
-        return risen
+        return (special.erf((times - middle) / width) + 1) / 2
 
     return exact
 
@@ -181,8 +180,7 @@ _add("fast wave packet", "late", "y' = cos(20 t) exp(-((t - 20)/3)^2)",
 
 def _rectified(times: Array) -> Array:
     whole = np.floor(times / math.pi)
-    total: Array = 2 * whole + 1 - np.cos(times - math.pi * whole)
-    return total
+    return 2 * whole + 1 - np.cos(times - math.pi * whole)
 
 
 _add("rectifier", "kink", "y' = |sin t|", lambda t, y, m: (abs(m.sin(t)),), 0.0, (0.0, 20.0),
@@ -226,8 +224,7 @@ _add("thermostat", "relay", "y' = 1 below y = 20, 0.2 above, less 0.1",
 def _logistic(start: float) -> Callable[[Array], Array]:
     def exact(times: Array) -> Array:
         grown = start * np.exp(times)
-        values: Array = grown / (1 - start + grown)
-        return values
+        return grown / (1 - start + grown)
 
     return exact
 
