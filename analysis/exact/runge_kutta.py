@@ -103,7 +103,8 @@ class ExactRungeKutta:
         series = (Fraction(1), *self.moments(s))
         if self.explicit:
             return RationalFunction.of(series)
-        denominator = _reciprocal_characteristic(self.matrix)
+        # det(I - zA), lowest power first: the characteristic polynomial read backwards
+        denominator = _fractions(_rational(self.matrix).charpoly())
         numerator = tuple(
             sum((denominator[j] * series[k - j] for j in range(k + 1)), Fraction(0))
             for k in range(s + 1)
@@ -209,7 +210,8 @@ def _adjoint(rule: ExactRule, gram: Matrix) -> Matrix:
         upto = rule.integrate(unit(k, s))
         columns.append(tuple((whole if i == 0 else Fraction(0)) - a for i, a in enumerate(upto)))
     # <J p, q> = <p, A q> in the form of the weights: G A = Jᵀ G
-    return _solve(gram, _product(tuple(columns), gram))
+    solved = _rational(gram).lu_solve(_rational(_product(tuple(columns), gram)))
+    return tuple(map(_fractions, solved.to_dense().rep.to_list()))
 
 
 def _lobatto_iiic(rule: ExactRule, gram: Matrix) -> Matrix:
@@ -329,14 +331,3 @@ def _rational(matrix: Matrix) -> Any:
 
 def _fractions(row: Sequence[Any]) -> Vector:
     return tuple(Fraction(int(a.numerator), int(a.denominator)) for a in row)
-
-
-def _solve(matrix: Matrix, right: Matrix) -> Matrix:
-    """matrix⁻¹ right, for a matrix that is not singular."""
-    found = _rational(matrix).lu_solve(_rational(right))
-    return tuple(map(_fractions, found.to_dense().rep.to_list()))
-
-
-def _reciprocal_characteristic(matrix: Matrix) -> Vector:
-    """det(I - zA), lowest power first: the characteristic polynomial read backwards."""
-    return _fractions(_rational(matrix).charpoly())

@@ -82,44 +82,28 @@ SCHEMES = (
 )
 
 
-def _linear_autonomous() -> Problem:
-    def exact(t: Any) -> Sequence[Any]:
-        mp = multiprecision()
-        shrink = mp.exp(-t / 4)
-        return shrink * mp.cos(2 * t), -shrink * mp.sin(2 * t)
-
-    return Problem(
-        "linear autonomous", "x' = -x/4 + 2y, y' = -2x - y/4", "a spiral, closed form",
-        lambda t, y, m: (-y[0] / 4 + 2 * y[1], -2 * y[0] - y[1] / 4),
-        vector(1.0, 0.0), (0.0, 3.0), exact=exact,
-    )  # fmt: skip
-
-
-def _linear_non_autonomous() -> Problem:
-    def exact(t: Any) -> Sequence[Any]:
-        mp = multiprecision()
-        return (mp.exp(mp.sin(t)),)
-
-    return Problem(
-        "linear non-autonomous", "y' = y cos t", "closed form exp(sin t)",
-        lambda t, y, m: (y[0] * m.cos(t),), vector(1.0), (0.0, 2.0), exact=exact,
-    )  # fmt: skip
-
-
-def _nonlinear_autonomous() -> Problem:
-    def exact(t: Any) -> Sequence[Any]:
-        return (1 / (1 + 3 * multiprecision().exp(-t)),)
-
-    return Problem(
-        "nonlinear autonomous", "y' = y (1 - y)", "logistic growth, closed form",
-        lambda t, y, m: (y[0] * (1 - y[0]),), vector(0.25), (0.0, 3.0), exact=exact,
-    )  # fmt: skip
-
-
 def study_problems() -> tuple[Problem, ...]:
     """The four kinds of test problem, the last of which sees everything."""
-    full = dataclasses.replace(get_problem("driven"), name="nonlinear non-autonomous")
-    return _linear_autonomous(), _linear_non_autonomous(), _nonlinear_autonomous(), full
+    mp = multiprecision()
+    return (
+        Problem(
+            "linear autonomous", "x' = -x/4 + 2y, y' = -2x - y/4", "a spiral, closed form",
+            lambda t, y, m: (-y[0] / 4 + 2 * y[1], -2 * y[0] - y[1] / 4),
+            vector(1.0, 0.0), (0.0, 3.0),
+            exact=lambda t: [mp.exp(-t / 4) * x for x in (mp.cos(2 * t), -mp.sin(2 * t))],
+        ),
+        Problem(
+            "linear non-autonomous", "y' = y cos t", "closed form exp(sin t)",
+            lambda t, y, m: (y[0] * m.cos(t),),
+            vector(1.0), (0.0, 2.0), exact=lambda t: [mp.exp(mp.sin(t))],
+        ),
+        Problem(
+            "nonlinear autonomous", "y' = y (1 - y)", "logistic growth, closed form",
+            lambda t, y, m: (y[0] * (1 - y[0]),),
+            vector(0.25), (0.0, 3.0), exact=lambda t: [1 / (1 + 3 * mp.exp(-t))],
+        ),
+        dataclasses.replace(get_problem("driven"), name="nonlinear non-autonomous"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -193,20 +193,19 @@ def b4() -> Formulas:
     return rhs, exact
 
 
-@register_problem("detest-b5")
-def b5() -> Problem:
-    """Euler's equations of motion of a rigid body without external forces."""
-    return _renamed(euler_body(), "B5")
+def _borrowed(label: str, make: Callable[[], Problem]) -> None:
+    """Enter a problem that the library has under another name."""
+    name = f"detest-{label.lower()}"
+
+    @register_problem(name)
+    def renamed() -> Problem:
+        known = make()
+        source = f"{_SOURCE} {label}; {known.source}"
+        return dataclasses.replace(known, name=name, source=source, parameters={}, sets=_SETS)
 
 
-def _renamed(problem: Problem, label: str) -> Problem:
-    return dataclasses.replace(
-        problem,
-        name=f"detest-{label.lower()}",
-        source=f"{_SOURCE} {label}; {problem.source}",
-        parameters={},
-        sets=_SETS,
-    )
+# Euler's equations of motion of a rigid body without external forces
+_borrowed("B5", euler_body)
 
 
 # -- C: moderate systems -----------------------------------------------------------------------
@@ -307,16 +306,9 @@ def c5() -> Formulas:
 # -- D: orbits ---------------------------------------------------------------------------------
 
 
-def _orbit(label: str, eccentricity: float) -> Callable[[], Problem]:
-    def make() -> Problem:
-        return _renamed(kepler(eccentricity), label)
-
-    make.__doc__ = f"A Kepler orbit of eccentricity {eccentricity}."
-    return make
-
-
+# Kepler orbits of these eccentricities
 for _k, _e in enumerate((0.1, 0.3, 0.5, 0.7, 0.9), start=1):
-    register_problem(f"detest-d{_k}")(_orbit(f"D{_k}", _e))
+    _borrowed(f"D{_k}", functools.partial(kepler, _e))
 
 
 # -- E: higher order equations -----------------------------------------------------------------
@@ -343,10 +335,8 @@ def e1() -> Formulas:
     return rhs, exact
 
 
-@register_problem("detest-e2")
-def e2() -> Problem:
-    """Van der Pol's equation."""
-    return _renamed(van_der_pol(), "E2")
+# Van der Pol's equation
+_borrowed("E2", van_der_pol)
 
 
 @_detest(
