@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import check_choice
 from ..report.panels import Panels, styles
-from .rows import COSTS, Row, check_cost, problems_in, rows_of, solvers_in
+from .rows import COSTS, Row, problems_in, rows_of, solvers_in
 
 
 def _points(axis: Any, rows: Sequence[tuple[float, float, bool] | None], style: Any) -> None:
@@ -77,7 +78,7 @@ def work_precision_plot(
         ValueError: unknown cost, another suffix, or no rows.
         MissingExtraError: matplotlib is not installed.
     """
-    check_cost(cost)
+    check_choice(cost, COSTS, "cost")
     style = styles(solvers_in(rows))
     title = f"Work and precision: {COSTS[cost]}"
     with Panels(path, problems_in(rows), title, command, log="xy") as p:
