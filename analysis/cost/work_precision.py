@@ -111,13 +111,13 @@ class WorkPrecision:
             raise ValueError(
                 f"peer={peer!r} is not among the solvers: {nearest(peer, self.solvers)}"
             )
-        return {
-            problem: {
-                s: None if value is None or row[peer] is None else value / row[peer]
-                for s, value in row.items()
+        found: dict[str, dict[str, float | None]] = {}
+        for problem, row in self.cost_at(error, cost).items():
+            base = row[peer]
+            found[problem] = {
+                s: None if v is None or base is None else v / base for s, v in row.items()
             }
-            for problem, row in self.cost_at(error, cost).items()
-        }
+        return found
 
     def ratio_table(self, errors: Sequence[float], peer: str, cost: str = "nfe") -> str:
         """`ratios` as text, with geometric means over the problems where both reach the error."""
