@@ -1,10 +1,8 @@
 """quadflow: ODEs by quadrature and interpolation, for science and for flow-matching models."""
 
-from typing import TYPE_CHECKING
+from .lazy import exported
 
-from .lazy import export
-
-if TYPE_CHECKING:  # what `export` finds, for those who read types
+with exported(__name__):
     from .control.control import StepController as StepController
     from .control.control import max_norm as max_norm
     from .control.control import rms_norm as rms_norm
@@ -64,37 +62,3 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .torchdiffeq_api.odeint_event import odeint_event as odeint_event
 
 __version__ = "0.1.0"
-
-__all__ = export(
-    __name__,
-    {
-        ".torchdiffeq_api.odeint_adjoint": "odeint_adjoint",
-        ".control.control": "StepController max_norm rms_norm",
-        ".errors": (
-            "CompileError EventWarning RoundingWarning StiffnessWarning ToleranceWarning "
-            "VelocityError"
-        ),
-        ".observe.events.event": "Event",
-        ".plans.interpolants": (
-            "Anchor Interpolant Interval IntervalVelocity OracleInterpolant PolynomialInterpolant"
-        ),
-        ".plans.adams": "VariableOrderMethod adams_variable",
-        ".plans.anchors": "AnchorsMethod adams anchors",
-        ".plans.method": "Method",
-        ".plans.registry": "get_method methods register unregister",
-        ".plans.stages": "StagesMethod stages",
-        ".plans.sweeps": "SweepsMethod collocation",
-        ".torchdiffeq_api.odeint": "odeint odeint_dense",
-        ".torchdiffeq_api.odeint_event": "odeint_event",
-        ".rules.quadrature": (
-            "NegativeWeightsWarning QuadratureRule boole clenshaw_curtis fejer gauss_legendre "
-            "gauss_lobatto midpoint_rule newton_cotes radau_left radau_right rule_from_nodes "
-            "simpson symmetric_four three_eighths trapezoid"
-        ),
-        ".solution": "Solution SolveError Statistics",
-        ".solve": "solve",
-        ".loop.steps": "Status",
-        ".rules.tableaus": "Tableau",
-        ".plans.variable_order": "OrderControl",
-    },
-)
