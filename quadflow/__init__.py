@@ -35,23 +35,23 @@ with exported(__name__):
     from .plans.sweeps import SweepsMethod as SweepsMethod
     from .plans.sweeps import collocation as collocation
     from .plans.variable_order import OrderControl as OrderControl
-    from .rules.quadrature import NegativeWeightsWarning as NegativeWeightsWarning
-    from .rules.quadrature import QuadratureRule as QuadratureRule
-    from .rules.quadrature import boole as boole
-    from .rules.quadrature import clenshaw_curtis as clenshaw_curtis
-    from .rules.quadrature import fejer as fejer
-    from .rules.quadrature import gauss_legendre as gauss_legendre
-    from .rules.quadrature import gauss_lobatto as gauss_lobatto
-    from .rules.quadrature import midpoint_rule as midpoint_rule
-    from .rules.quadrature import newton_cotes as newton_cotes
-    from .rules.quadrature import radau_left as radau_left
-    from .rules.quadrature import radau_right as radau_right
-    from .rules.quadrature import rule_from_nodes as rule_from_nodes
-    from .rules.quadrature import simpson as simpson
-    from .rules.quadrature import symmetric_four as symmetric_four
-    from .rules.quadrature import three_eighths as three_eighths
-    from .rules.quadrature import trapezoid as trapezoid
-    from .rules.tableaus import Tableau as Tableau
+    from .rules.chebyshev import clenshaw_curtis as clenshaw_curtis
+    from .rules.chebyshev import fejer as fejer
+    from .rules.families import NegativeWeightsWarning as NegativeWeightsWarning
+    from .rules.from_nodes import rule_from_nodes as rule_from_nodes
+    from .rules.from_nodes import symmetric_four as symmetric_four
+    from .rules.gauss import gauss_legendre as gauss_legendre
+    from .rules.gauss import gauss_lobatto as gauss_lobatto
+    from .rules.gauss import radau_left as radau_left
+    from .rules.gauss import radau_right as radau_right
+    from .rules.newton_cotes import boole as boole
+    from .rules.newton_cotes import midpoint_rule as midpoint_rule
+    from .rules.newton_cotes import newton_cotes as newton_cotes
+    from .rules.newton_cotes import simpson as simpson
+    from .rules.newton_cotes import three_eighths as three_eighths
+    from .rules.newton_cotes import trapezoid as trapezoid
+    from .rules.rule import QuadratureRule as QuadratureRule
+    from .rules.tableau import Tableau as Tableau
     from .solution import Solution as Solution
     from .solution import SolveError as SolveError
     from .solution import Statistics as Statistics

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import quadflow as qf
 
 from ...errors import nearest
-from ...rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
+from ...rules.families import NegativeWeightsWarning
+from ...rules.quadrature import FAMILIES
+from ...rules.rule import QuadratureRule
 from .own import kind_of, load_own, takes
 
 if TYPE_CHECKING:

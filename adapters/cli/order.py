@@ -9,7 +9,7 @@ import quadflow as qf
 
 from ...errors import nearest
 from ...extras import progress
-from ...rules.quadrature import QuadratureRule
+from ...rules.rule import QuadratureRule
 from ...storage import write_json
 from .arguments import output_files, retyped, whole_numbers
 from .methods import add_method_arguments, read_method

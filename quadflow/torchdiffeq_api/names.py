@@ -13,7 +13,7 @@ from ..plans.anchors import adams
 from ..plans.method import Method
 from ..plans.registry import get_method, method_names
 from ..plans.stages import stages
-from ..rules.tableaus import FEHLBERG2
+from ..rules.classical import FEHLBERG2
 
 
 class StepKind(enum.Enum):
