@@ -279,17 +279,11 @@ class CompiledTrials:
         kind = (id(rule), count, from_, known, guessed, copies, seen is not None)
         found = self._mine.get(kind)
         if found is None:
+            layout, measure = self.velocity.layout, self._measure
             found = self._mine[kind] = self._trial(
                 ("sweeps", rule.key, *kind[1:], mode),
                 lambda: _sweeps_kernel(
-                    rule,
-                    count,
-                    from_,
-                    mode,
-                    self.velocity.layout,
-                    copies,
-                    self._measure,
-                    derivative,
+                    rule, count, from_, mode, layout, copies, measure, derivative
                 ),
             )
         return found
