@@ -181,16 +181,11 @@ class GalaxyField(nn.Module):
 
     num_classes = 0
 
-    @property
-    def config(self) -> ScoreNetConfig:
-        """The score network's; a state is (in_channels, size, size)."""
-        return self.net.config
-
     def __init__(self, net: ScoreNet, longest: float = LONGEST) -> None:
         super().__init__()
         if not 0 < longest <= net.config.t_max:
             raise ValueError(f"longest must be in (0, {net.config.t_max}], got {longest}")
-        self.net = net
+        self.net, self.config = net, net.config
         self.longest = longest
 
     @property

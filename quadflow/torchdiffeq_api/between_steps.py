@@ -40,8 +40,7 @@ def interpolated(
     reached = solve(func, y0, needed, **{**keywords, "step_size": None, "grid": grid}).y
     layout = StateLayout(y0)
     velocity = Velocity(func, layout, (times[0], times[-1]))
-    split = zip(*reached, strict=True) if isinstance(y0, tuple) else reached
-    at = {point: layout.join(state) for point, state in zip(needed, split, strict=True)}
+    at = dict(zip(needed, layout.join(reached, 1), strict=True))
 
     def between(left: float, right: float, when: float) -> Tensor:
         if left == right:

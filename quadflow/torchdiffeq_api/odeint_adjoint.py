@@ -13,7 +13,7 @@ from ..control.tolerances import held
 from ..equations.clock import with_graph
 from ..equations.velocity import StateLayout, Velocity
 from ..errors import caller_level
-from ..gradients.adjoint import AdjointProblem, solve_with_adjoint
+from ..gradients.adjoint import solve_with_adjoint
 from ..plans.method import Method
 from .adjoint_solves import GraphAtFirst, continuous_backward, continuous_forward, exact_solves
 from .names import StepKind, torchdiffeq_method
@@ -119,8 +119,8 @@ def odeint_adjoint(
         )  # fmt: skip
     mode = options.get("node_evaluation") or "auto"
     velocity = Velocity(func, layout, (ends[0], ends[-1]), mode)
-    problem = AdjointProblem(velocity, forward, backward)
-    reached, states = solve_with_adjoint(problem, layout.join(y0), when, params)
+    solves = (forward, backward)
+    reached, states = solve_with_adjoint(velocity, solves, layout.join(y0), when, params)
     if event_fn is None:
         return layout.split(states, 1)
     return reached[-1].to(when), layout.split(states, 1)
