@@ -236,9 +236,7 @@ class SegmentOutput(DenseOutput):  # type: ignore[misc]
         segment = self.segment
         if not t.size:
             return np.empty((len(segment.y0), 0), segment.y0.numpy().dtype)
-        states: np.ndarray
-        states = segment(float(t)).numpy() if t.ndim == 0 else segment.at(t.tolist()).numpy().T
-        return states
+        return segment(float(t)).numpy() if t.ndim == 0 else segment.at(t.tolist()).numpy().T
 
 
 class _NumpyFunction:

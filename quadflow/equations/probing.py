@@ -145,8 +145,7 @@ def rounding(reference: Tensor) -> Tensor:
     the differences between the states show."""
     spread = (reference - reference[0]).abs().amax(0)
     size = reference.abs().amax(0) + 100 * spread
-    bound: Tensor = ROUNDINGS * torch.finfo(reference.dtype).eps * size
-    return bound
+    return ROUNDINGS * torch.finfo(reference.dtype).eps * size
 
 
 def check_samples(

@@ -27,8 +27,7 @@ def legendre_table(points: Array, degree: int) -> Array:
         table[1] = x
     for k in range(1, degree):
         table[k + 1] = ((2 * k + 1) * x * table[k] - k * table[k - 1]) / (k + 1)
-    transposed: Array = table.T
-    return transposed
+    return table.T
 
 
 def moment_tolerance(weights: Array, degree: int) -> float:
