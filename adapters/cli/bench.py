@@ -286,4 +286,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="estimated against true local errors, drawn, or all of them as .json")  # fmt: skip
     add("--reliability-tolerance", type=_positive, metavar="TOL", default=1e-6,
         help="for it (1e-6)")  # fmt: skip
-    parser.set_defaults(run=_bench, defaults=parser.parse_args([]))
+    parser.set_defaults(run=_bench, defaults=parser.parse_known_args([])[0])
