@@ -24,7 +24,7 @@ from ...plans.anchors import AnchorsMethod
 from ...plans.arithmetic import CONTRACTION
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
-from ...rules.tableaus import Tableau
+from ...rules.tableau import Tableau
 from .rational_numbers import rational_array
 from .rules import (
     ExactRule,

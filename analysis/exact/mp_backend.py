@@ -24,8 +24,9 @@ from ...plans.interpolants import OracleInterpolant, PolynomialInterpolant
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
-from ...rules.quadrature import QuadratureRule
-from ...rules.tableaus import DOPRI5, Tableau
+from ...rules.pairs import DOPRI5
+from ...rules.rule import QuadratureRule
+from ...rules.tableau import Tableau
 from ..problems.problem import Problem
 from .methods import full_matrix
 from .multiprecision import multiprecision

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
 
-from ...rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
+from ...rules.families import NegativeWeightsWarning
+from ...rules.quadrature import FAMILIES
+from ...rules.rule import QuadratureRule
 from .multiprecision import multiprecision
 
 Poly = tuple[Fraction, ...]

@@ -20,9 +20,10 @@ from ...extras import require
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
+from ...rules.gauss import gauss_lobatto, radau_left, radau_right
 from ...rules.lagrange import barycentric_weights
-from ...rules.quadrature import QuadratureRule, gauss_lobatto, radau_left, radau_right
-from ...rules.tableaus import Tableau
+from ...rules.rule import QuadratureRule
+from ...rules.tableau import Tableau
 from .methods import full_matrix
 from .rational_functions import RationalFunction, greatest_common_divisor
 from .rational_numbers import rational_array

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ...rules.tableaus import RK4
+from ...rules.classical import RK4
 from ..exact.multiprecision import multiprecision
 from ..orders.convergence import measured_order
 from ..orders.measurement import OrderMeasurement

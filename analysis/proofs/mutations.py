@@ -28,7 +28,7 @@ from ...plans import segment as dense
 from ...plans.stages import StagesMethod
 from ...rules import lagrange
 from ...rules.quadrature import FAMILIES
-from ...rules.tableaus import Tableau
+from ...rules.tableau import Tableau
 from ...storage import write_json
 from .certificates import certify, certify_solver
 from .running_step import UNEVEN, Watched, against_algebra

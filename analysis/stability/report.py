@@ -22,8 +22,8 @@ from ...plans.anchors import AnchorsMethod
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
-from ...rules.quadrature import QuadratureRule
-from ...rules.tableaus import Tableau
+from ...rules.rule import QuadratureRule
+from ...rules.tableau import Tableau
 from ..exact.held import formula_of
 from ..exact.rational_functions import (
     RationalFunction,

@@ -31,8 +31,8 @@ from quadflow.plans.adams import VariableOrderMethod
 from quadflow.plans.anchors import AnchorsMethod
 from quadflow.plans.stages import StagesMethod
 from quadflow.plans.sweeps import SweepsMethod
+from quadflow.rules.pairs import DOPRI5, TSIT5
 from quadflow.rules.quadrature import FAMILIES
-from quadflow.rules.tableaus import DOPRI5, TSIT5
 
 pytestmark = pytest.mark.filterwarnings("ignore::quadflow.NegativeWeightsWarning")
 
