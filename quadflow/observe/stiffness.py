@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..control.control import Tolerance
+from ..equations.small_states import tensor_of
 from ..plans.adams import VariableOrderMethod, adams_limit
 from ..plans.method import Method
 from ..plans.step import StepResult
@@ -113,7 +114,7 @@ class StiffnessMonitor:
         """How much the velocity changes over an interval, this one or the last."""
         if self._adams:
             assert result.start is not None
-            return result.start.v - result.previous.history[-1].v
+            return result.start.v - tensor_of(result.previous.history[-1].v)
         if result.state.anchor is not None and result.start is not None:
             return result.state.anchor.v - result.start.v
         nodes = result.segment().velocities

@@ -328,10 +328,18 @@ def guessed(
     return guess, guess
 
 
+def node_times(rule: RuleTensors, t0: Any, h: Any) -> Any:
+    """The times of the rule's nodes, float64: (n,), or (n, B, 1, …, 1) with one for each sample."""
+    nodes = rule.nodes
+    if isinstance(h, Tensor) and h.dim():
+        nodes = nodes.reshape(-1, *(1,) * h.dim())
+    return nodes * h + t0
+
+
 def sweep(
     rule: RuleTensors,
     f: Evaluate,
-    t0: Any,
+    times: Any,
     h: Any,
     y0: Any,
     v0: Any,
@@ -341,7 +349,8 @@ def sweep(
     """Node velocities (n, numel) at the states that the given ones lead to, and the one at the
     start where the rule has it.
 
-    A node at the start has the start's velocity in every sweep: with v0 it is not evaluated.
+    times: see `node_times`. A node at the start has the start's velocity in every sweep: with v0 it
+    is not evaluated.
     seen: of all nodes, where the rounding of their times is to be undone.
     """
     first = 1 if v0 is not None and rule.has_left else 0
@@ -350,12 +359,8 @@ def sweep(
     if seen is not None:
         new = _at_seen_times(rule, f, seen, h, y0, v0 if first else None, values)
         return new, new[0].reshape(y0.shape) if rule.has_left else v0
-    nodes = rule.nodes[first:] if first else rule.nodes
-    if isinstance(h, Tensor) and h.dim():  # one for each sample
-        nodes = nodes.reshape(-1, *(1,) * h.dim())
-    times = nodes * h + t0
     matrix = rule.matrix[first:] if first else rule.matrix
-    new = f(times, integrated(matrix, y0, values, h)).reshape(len(nodes), -1)
+    new = f(times[first:], integrated(matrix, y0, values, h)).reshape(len(matrix), -1)
     if v0 is not None and first:
         return _joined(v0, new), v0
     return new, new[0].reshape(y0.shape) if rule.has_left else v0
@@ -391,7 +396,7 @@ def _at_seen_times(
 def sweeps(
     rule: RuleTensors,
     f: Evaluate,
-    t0: Any,
+    times: Any,
     h: Any,
     y0: Any,
     v0: Any,
@@ -405,7 +410,7 @@ def sweeps(
     earlier: Any = None
     for done in range(count):
         earlier, previous = previous if done else None, values
-        values, v0 = sweep(rule, f, t0, h, y0, v0, previous, seen)
+        values, v0 = sweep(rule, f, times, h, y0, v0, previous, seen)
     return values, previous, earlier, v0
 
 
