@@ -360,7 +360,8 @@ def sweep(
         new = _at_seen_times(rule, f, seen, h, y0, v0 if first else None, values)
         return new, new[0].reshape(y0.shape) if rule.has_left else v0
     matrix = rule.matrix[first:] if first else rule.matrix
-    new = f(times[first:], integrated(matrix, y0, values, h)).reshape(len(matrix), -1)
+    times = times[first:] if first else times
+    new = f(times, integrated(matrix, y0, values, h)).reshape(len(matrix), -1)
     if v0 is not None and first:
         return _joined(v0, new), v0
     return new, new[0].reshape(y0.shape) if rule.has_left else v0

@@ -88,12 +88,12 @@ class State:
     @property
     def anchor(self) -> Anchor | None:
         """`known` in tensors."""
-        return _in_tensors(self.known)
+        return None if self.known is None else _in_tensors(self.known)
 
 
-def _in_tensors(anchor: Anchor | None) -> Anchor | None:
+def _in_tensors(anchor: Anchor) -> Anchor:
     """The anchor, of tensors."""
-    if anchor is None or isinstance(anchor.v, Tensor):
+    if isinstance(anchor.v, Tensor):
         return anchor
     return Anchor(anchor.t, tensor_of(anchor.y), tensor_of(anchor.v), anchor.detail)
 
@@ -187,7 +187,7 @@ class StepResult:
     @property
     def start(self) -> Anchor | None:
         """`begun` in tensors."""
-        return _in_tensors(self.begun)
+        return None if self.begun is None else _in_tensors(self.begun)
 
     @property
     def is_in_numpy(self) -> bool:
@@ -310,10 +310,10 @@ class Stepper:
     def _anchors(self, method: AnchorsMethod, state: State, t1: float, is_last: bool) -> StepResult:
         interpolant, rule = method.interpolant, method.rule
         start = self.start(state)
-        known = _spaced((*state.history, start), t1)[-interpolant.anchors :]
+        known = _spaced((*map(_in_tensors, state.history), start), t1)[-interpolant.anchors :]
         if method.startup == "dopri5" and len(known) < interpolant.anchors:
             result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
-            result.state = State(t1, result.state.y, result.state.anchor, known)
+            result.state.history = known
             return result
         t0, y0 = state.t, state.y
         h: Any = t1 - t0
@@ -864,7 +864,6 @@ def _between_ends(state: State, start: Anchor | None) -> Callable[[], tuple[Tens
 
     def lipschitz_pair() -> tuple[Tensor, Tensor]:
         here, there = _in_tensors(start), make()
-        assert here is not None
         return here.y - there.y, here.v - there.v
 
     return lipschitz_pair
