@@ -109,14 +109,14 @@ class ArrayVelocity:
     def _own(self, value: Any, y: Array, leading: int | None = None) -> Array:
         """The numbers of a velocity at y, which func may write over in its next call. leading: as
         of `Velocity.checked`; None of what has been checked."""
-        if type(value) is Tensor and value.dtype is self._dtype and not value.requires_grad:
+        if type(value) is Tensor and value.dtype is self._dtype:
             try:
                 numbers = value.numpy()
                 if numbers.shape == y.shape:
                     own = numbers.copy()
                     self._made.append(own)
                     return own
-            except (RuntimeError, TypeError):  # not in memory as NumPy knows it
+            except (RuntimeError, TypeError):  # with a graph, or not in memory as NumPy knows it
                 pass
         if leading is not None:
             value = self._velocity.checked(value, torch.from_numpy(y), leading)

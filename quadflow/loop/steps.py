@@ -443,7 +443,8 @@ class AdaptiveSteps(Steps):
         """The error over the tolerance; and that of every order, where the method chooses between
         some. The one host synchronisation of a trial, of this size."""
         leaps = size >= ABOUT * self._lookout.longest_leap
-        others = [*self._monitor.quantities(result), *self._rounding.pending]
+        others = self._monitor.quantities(result) if self._monitor.due else []
+        others += self._rounding.pending
         dense = (
             result.make_misses is not None
             and self.wants_dense is not None
@@ -461,23 +462,28 @@ class AdaptiveSteps(Steps):
             if leaps:
                 others.insert(0, result.moved_ratio(self.tolerance))
             numbers = _read_on_host(result.ratios(self.tolerance), others)
-        orders = (0,) if result.orders is None else result.orders.weights.orders
-        errors, numbers = dict(zip(orders, numbers, strict=False)), numbers[len(orders) :]
-        if leaps:
-            self._lookout.moved, *numbers = numbers
-        if numbers:
-            if dense:
-                *numbers, self._dense_ratio = numbers
-            self._monitor.read(self._rounding.read(numbers))
-            self._rounding.tell()
-            self.stepper.corrects = self._rounding.corrects
+        count = 1 if result.orders is None else len(result.orders.weights.orders)
+        if len(numbers) > count:
+            self._tell(numbers[count:], leaps, dense)
         if result.orders is None:
-            return errors[0], {}
+            return numbers[0], {}
         weights = result.orders.weights
+        errors = dict(zip(weights.orders, numbers, strict=False))
         self._unforeseen, breaks = weights.unforeseen(errors)
         if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
             errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
+
+    def _tell(self, numbers: Sequence[float], leaps: bool, dense: bool) -> None:
+        """Give the numbers that were read with the error ratios to those who asked for them."""
+        if leaps:
+            self._lookout.moved, *numbers = numbers
+        if dense:
+            *numbers, self._dense_ratio = numbers
+        if numbers:
+            self._monitor.read(self._rounding.read(numbers))
+            self._rounding.tell()
+            self.stepper.corrects = self._rounding.corrects
 
     def _check(self, size: float) -> None:
         """Raise what ends the solve before a trial of this size."""

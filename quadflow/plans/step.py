@@ -21,7 +21,7 @@ from ..rules.tableau import Tableau
 from . import arithmetic
 from .adams import VariableOrderMethod
 from .anchors import AnchorsMethod
-from .arithmetic import ArraySums, ColumnSums, RuleTensors, StageSums, Swept
+from .arithmetic import ColumnSums, RuleTensors, StageSums, Swept
 from .interpolants import Anchor, Interval
 from .method import Method
 from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
@@ -65,9 +65,9 @@ class State:
     all anchors. known: the velocity at (t, y) where it is known already (reused end anchors, first
     same as last). history: earlier anchors, oldest first. last: the interval that led here. order:
     that of the next interval where it varies. other_end: another evaluation of f at t, at a state
-    nearby, that an adaptive solve made on its way here (a predicted end). t may be a tensor that broadcasts
-    against y: a time for every sample. unfinished: see `Unfinished`; samples that have no interval
-    behind them have f at their start as `last`, at all nodes.
+    nearby, that an adaptive solve made on its way here (a predicted end). t may be a tensor that
+    broadcasts against y: a time for every sample. unfinished: see `Unfinished`; samples that have
+    no interval behind them have f at their start as `last`, at all nodes.
     """
 
     t: float
@@ -724,18 +724,17 @@ class Stepper:
 
     def _stages_of_arrays(self, tableau: Tableau, state: State, t1: float) -> StepResult:
         velocity, y0 = self.velocity.arrays, array_of(state.numbers)
-        f, h, start = velocity.at, t1 - state.t, self._start_in_numpy(state)
-        v0, shape, flat = array_of(start.v), y0.shape, y0
+        start = self._start_in_numpy(state)
+        f, flat, v0, shape = velocity.at, y0, array_of(start.v), y0.shape
         if y0.ndim > 1:
             flat, v0 = y0.reshape(-1), v0.reshape(-1)
 
             def f(t: float, y: np.ndarray, held: bool = False) -> np.ndarray:
                 return velocity.at(t, y.reshape(shape), held).reshape(-1)
 
-        size = np.array(h, velocity.real)
-        sums = ArraySums(arithmetic.stage_table(tableau, y0.dtype), flat, size)
-        y1, error = arithmetic.stages(tableau, f, state.t, t1, h, v0, sums)
-        velocities = sums.velocities
+        y1, error, velocities = arithmetic.array_stages(
+            tableau, f, state.t, t1, flat, v0, velocity.real
+        )
         if y0.ndim > 1:
             y1, velocities = y1.reshape(shape), velocities.reshape(-1, *shape)
             error = None if error is None else error.reshape(shape)
