@@ -346,6 +346,7 @@ class AdaptiveSteps(Steps):
             planned = self._lookout.bound(t1, size, planned, ratio, result.error_order)
         # where the least step was good enough, the next one is no shorter
         planned = self.limits.bound(max(planned, 16 * math.ulp(t1)))
+        assert self._size is not None
         # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
         if lands:

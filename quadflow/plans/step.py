@@ -93,9 +93,8 @@ class State:
 
 def _in_tensors(anchor: Anchor) -> Anchor:
     """The anchor, of tensors."""
-    if isinstance(anchor.v, Tensor):
-        return anchor
-    return Anchor(anchor.t, tensor_of(anchor.y), tensor_of(anchor.v), anchor.detail)
+    v = tensor_of(anchor.v)
+    return anchor if v is anchor.v else Anchor(anchor.t, tensor_of(anchor.y), v, anchor.detail)
 
 
 class Behind(NamedTuple):
@@ -267,7 +266,7 @@ class Stepper:
         """The same with an array for its velocity, if it is not known."""
         if state.known is not None:
             return state.known
-        v = self.velocity.arrays.at(state.t, array_of(state.numbers), held=True)
+        v: Any = self.velocity.arrays.at(state.t, array_of(state.numbers), held=True)
         return Anchor(state.t, state.numbers, v)
 
     def either(
@@ -555,7 +554,8 @@ class Stepper:
         guess: Any, count: int,
     ) -> Swept:  # fmt: skip
         t0, last, velocity = state.t, state.last, self.velocity.arrays
-        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
+        h: Any = t1 - t0
+        width = 1.0 if last is None else last.t1 - last.t0
         y0 = array_of(state.numbers)
         v0 = None if v0 is None else array_of(v0)
         old = None if old is None else array_of(old)
