@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .ownership import version
-from .probing import find_mode
 from .small_states import Array, NeedsTensors, silence, takes, tensor_of
 
 if TYPE_CHECKING:
@@ -67,14 +66,14 @@ class ArrayVelocity:
             NeedsTensors: the velocity carries more than numbers.
         """
         velocity = self._velocity
+        state = torch.from_numpy(y.copy() if held else y)
+        if self._guard.first or not self._simple:
+            return self._own(self._outside(velocity, t, state)[0], y)
         velocity.nfe += 1
         velocity.calls += 1
         if velocity.window is not None:
             t = min(max(t, velocity.window[0]), velocity.window[1])
         time = torch.from_numpy(np.array(t, self.real))
-        state = torch.from_numpy(y.copy() if held else y)
-        if self._guard.first or not self._simple:
-            return self._own(self._outside(velocity.once, time, state), y)
         value = self._outside(self._plain, time, state)
         try:
             written = state._version
@@ -86,21 +85,15 @@ class ArrayVelocity:
 
     def nodes(self, times: Array, states: Array) -> Array:
         """The velocities (n, *shape) of states (n, *shape) at times (n,), likewise."""
-        velocity = self._velocity
+        velocity, together = self._velocity, torch.from_numpy(states)
+        if velocity.mode != "broadcast" or self._guard.first or not self._simple:
+            value = self._outside(velocity.nodes, torch.from_numpy(times), together)
+            return self._own(value, states)
+        velocity.nfe += len(states)
+        velocity.calls += 1
         if velocity.window is not None:
             times = times.clip(*velocity.window)
-        times = times.astype(self.real, copy=False)
-        together = torch.from_numpy(states)
-        if velocity.mode == "auto":
-            velocity.mode = self._outside(find_mode, velocity, torch.from_numpy(times), together)
-        velocity.nfe += len(states)
-        if velocity.mode != "broadcast" or self._guard.first or not self._simple:
-            velocity.calls += len(states) if velocity.mode == "loop" else 1
-            when = torch.from_numpy(times)
-            value = self._outside(velocity.evaluate_nodes, velocity.mode, when, together)
-            return self._own(value, states)
-        velocity.calls += 1
-        when = torch.from_numpy(times.reshape(self._column))
+        when = torch.from_numpy(times.astype(self.real, copy=False).reshape(self._column))
         value = self._outside(self._plain, when, together)
         if version(together):
             self._guard.refuse()

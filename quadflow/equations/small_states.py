@@ -35,22 +35,16 @@ def takes(y: Tensor | Array) -> bool:
     It may not where more than numbers is wanted of it (gradients in either direction, transforms of
     torch.func) or where torch's operations are watched or replaced (dispatch modes, compilers).
     """
+    if type(y) is Tensor:
+        small = y.is_cpu and y.dim() > 0 and y.numel() <= MOST_ENTRIES and not y.requires_grad
+    else:
+        small = type(y) is np.ndarray
     return (
-        (type(y) is np.ndarray or _is_small(y))
+        small
         and not in_transform()
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
         and not torch.compiler.is_compiling()
-    )
-
-
-def _is_small(y: Any) -> bool:
-    return (
-        type(y) is Tensor
-        and y.is_cpu
-        and y.dim() > 0
-        and y.numel() <= MOST_ENTRIES
-        and not y.requires_grad
     )
 
 

@@ -260,14 +260,6 @@ class Velocity:
         # a fill on the device, where a copy from the host would synchronise
         return torch.full((), t, dtype=layout.time_dtype, device=layout.device)
 
-    def once(self, time: Tensor, state: Tensor) -> Tensor:
-        """`__call__` uncounted, of a time as func sees it; its caller copies the velocity."""
-        seen = self.layout.seen(state)
-        mark = self.guard.before(seen)
-        value = self._plain(time, self.layout.split(seen))
-        self.guard.after(seen, mark)
-        return self.checked(value, state, 0)
-
     def enter(self, window: tuple[float, float]) -> None:
         """Evaluate func inside this window of times alone, whose ends are breaks of it: behind
         one, several nodes may have to be evaluated in another way."""

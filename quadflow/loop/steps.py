@@ -287,6 +287,7 @@ class AdaptiveSteps(Steps):
         if self._rounding.amplifies(state.t):
             self._rounding.measure(state.t, state.y, self._size, self._sign)
             self._rounding.read(read_on_host(torch.stack([*self._rounding.pending])))
+            self._rounding.tell()
             stepper.corrects = self._rounding.corrects
 
     def _first_size(self, start: Anchor) -> float:
@@ -454,7 +455,7 @@ class AdaptiveSteps(Steps):
         self._dense_ratio = 0.0
         if dense:
             others.append(result.dense_ratio(self.tolerance))
-        if result.is_in_numpy:
+        if isinstance(result.state.numbers, np.ndarray):
             arrays = self.stepper.velocity.arrays
             numbers = arrays.run(result.numbers, self.tolerance, leaps)
             if others:
@@ -465,7 +466,15 @@ class AdaptiveSteps(Steps):
             numbers = _read_on_host(result.ratios(self.tolerance), others)
         count = 1 if result.orders is None else len(result.orders.weights.orders)
         if len(numbers) > count:
-            self._tell(numbers[count:], leaps, dense)
+            told = numbers[count:]
+            if leaps:
+                self._lookout.moved, *told = told
+            if dense:
+                *told, self._dense_ratio = told
+            if told:
+                self._monitor.read(self._rounding.read(told))
+                self._rounding.tell()
+                self.stepper.corrects = self._rounding.corrects
         if result.orders is None:
             return numbers[0], {}
         weights = result.orders.weights
@@ -474,17 +483,6 @@ class AdaptiveSteps(Steps):
         if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
             errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
-
-    def _tell(self, numbers: Sequence[float], leaps: bool, dense: bool) -> None:
-        """Give the numbers that were read with the error ratios to those who asked for them."""
-        if leaps:
-            self._lookout.moved, *numbers = numbers
-        if dense:
-            *numbers, self._dense_ratio = numbers
-        if numbers:
-            self._monitor.read(self._rounding.read(numbers))
-            self._rounding.tell()
-            self.stepper.corrects = self._rounding.corrects
 
     def _check(self, size: float) -> None:
         """Raise what ends the solve before a trial of this size."""

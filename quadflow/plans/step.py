@@ -188,11 +188,6 @@ class StepResult:
         """`begun` in tensors."""
         return None if self.begun is None else _in_tensors(self.begun)
 
-    @property
-    def is_in_numpy(self) -> bool:
-        """Whether the step went through NumPy."""
-        return isinstance(self.state.numbers, np.ndarray)
-
     def ratios(self, tolerance: Tolerance) -> Tensor:
         """Norm of the error over the tolerance, 0-dimensional; or that of every order, (k,)."""
         if self.ratio is not None:
