@@ -456,9 +456,9 @@ class Stepper:
     ) -> StepResult:  # fmt: skip
         """The result of sweeps that are done, of which `further` more may follow. A method, for
         nested functions that call each other would live until garbage is collected."""
-        t0, h, anchor = state.t, t1 - state.t, known
+        t0, h, numbers, anchor = state.t, t1 - state.t, state.numbers, known
         if anchor is None and done.v0 is not None:
-            anchor = Anchor(t0, state.numbers, done.v0)
+            anchor = Anchor(t0, numbers, done.v0)
 
         def refine() -> StepResult:
             more = self._swept(
@@ -467,7 +467,7 @@ class Stepper:
             return self._swept_result(method, state, t1, known, order, more, further - 1)
 
         def reached() -> Anchor:  # where the last sweep evaluated f at the end
-            y0 = state.y
+            y0 = tensor_of(numbers)
             moved = self._rule_tensors(method, y0).matrix[-1] @ tensor_of(done.previous) * h
             return Anchor(t1, y0 + moved.reshape(y0.shape), tensor_of(done.values)[-1])
 
@@ -477,12 +477,12 @@ class Stepper:
 
             def lipschitz_pair() -> tuple[Tensor, Tensor]:
                 previous = tensor_of(done.previous)
-                matrix = self._rule_tensors(method, state.y).matrix
+                matrix = self._rule_tensors(method, tensor_of(numbers)).matrix
                 moved = matrix @ (previous - tensor_of(done.earlier)) * h
                 return moved, tensor_of(done.values).reshape(len(previous), -1) - previous
 
         def segment(_: StepResult) -> Segment:
-            return Segment(t0, t1, state.y, tensor_of(done.values), self._dense(method))
+            return Segment(t0, t1, tensor_of(numbers), tensor_of(done.values), self._dense(method))
 
         return StepResult(
             State(t1, done.y1, last=Behind(t0, t1, done.values), other_end=other),
@@ -747,7 +747,7 @@ class Stepper:
             end = Anchor(t1, y1, velocities[-1], detail)
         elif tableau.c[-1] == 1.0:
             # nothing but what it needs: states that held their steps would hold all steps before
-            h, y0 = t1 - state.t, state.y
+            h, y0 = t1 - state.t, state.numbers
             other = self._other_end(lambda: _last_stage(tableau, y0, t1, h, velocities))
         pair = _between_ends(state, start) if tableau.probe is None else stages.lipschitz_pair
         return StepResult(
@@ -757,10 +757,10 @@ class Stepper:
         )  # fmt: skip
 
 
-def _last_stage(tableau: Tableau, y0: Tensor, t1: Any, h: Any, velocities: Any) -> Anchor:
+def _last_stage(tableau: Tableau, y0: Any, t1: Any, h: Any, velocities: Any) -> Anchor:
     """The last stage's evaluation, of a method that makes it at the end of the step."""
     *earlier, last = tensor_of(velocities)
-    return Anchor(t1, add_scaled(y0, combine(tableau.a[-1], earlier), h), last)
+    return Anchor(t1, add_scaled(tensor_of(y0), combine(tableau.a[-1], earlier), h), last)
 
 
 @dataclass(slots=True)
