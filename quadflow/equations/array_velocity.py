@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,9 +11,6 @@ from torch import Tensor
 
 from .ownership import version
 from .small_states import Array, NeedsTensors, silence, takes, tensor_of
-
-if TYPE_CHECKING:
-    from .velocity import Velocity
 
 T = TypeVar("T")
 
@@ -26,8 +23,8 @@ class ArrayVelocity:
         run: calls function(*arguments) without NumPy's warnings; func is called with them.
     """
 
-    def __init__(self, velocity: Velocity, plain: Callable[[Any, Any], Any], simple: bool) -> None:
-        """plain: func without details. simple: its outputs need neither be joined nor cast."""
+    def __init__(self, velocity: Any, plain: Callable[[Any, Any], Any], simple: bool) -> None:
+        """velocity: a `Velocity`. plain: func without details. simple: its outputs need neither be joined nor cast."""
         layout = velocity.layout
         self._velocity, self._plain, self._simple = velocity, plain, simple
         self._guard, self._dtype = velocity.guard, layout.dtype
@@ -51,7 +48,8 @@ class ArrayVelocity:
         """
         self._made.clear()
         try:
-            return self.run(step, *arguments)
+            found: T = self.run(step, *arguments)
+            return found
         except NeedsTensors:
             self._velocity.repeats = [tensor_of(value) for value in self._made]
             self._possible = False
