@@ -24,7 +24,8 @@ class ArrayVelocity:
     """
 
     def __init__(self, velocity: Any, plain: Callable[[Any, Any], Any], simple: bool) -> None:
-        """velocity: a `Velocity`. plain: func without details. simple: its outputs need neither be joined nor cast."""
+        """velocity: a `Velocity`. plain: func without details. simple: its outputs need neither be
+        joined nor cast."""
         layout = velocity.layout
         self._velocity, self._plain, self._simple = velocity, plain, simple
         self._guard, self._dtype = velocity.guard, layout.dtype
