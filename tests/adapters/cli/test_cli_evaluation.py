@@ -51,7 +51,7 @@ NET = random_sidenet(1, dtype=torch.float32)
 SUBJECT = JudgedBackbone(NamedBackbone("toy", MODEL, SHAPE, CLASSES), NET)
 BARE = JudgedBackbone(SUBJECT.backbone, None)
 QUICK = {"methods": ("euler", "pec2"), "nfes": (2, 3), "euler_nfes": (5,), "images": 5,
-         "tuning_images": 2, "reference_steps": 64, "shifts": (0.5, 1.0, 2.0)}  # fmt: skip
+         "tuning_images": 2, "reference_steps": 256, "shifts": (0.5, 1.0, 2.0)}  # fmt: skip
 
 
 def eight(images: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def test_wherever_it_is_interrupted_the_file_has_what_is_finished(
     shifts: tuple[float, ...], tmp_path: Path
 ) -> None:
     """Shift 1e-3 is never the best one: then the tuned row is a copy of the uniform one."""
-    arguments = QUICK | {"shifts": shifts}
+    arguments = QUICK | {"shifts": shifts, "reference_steps": 4}
     whole = [(r.method, r.nfe, r.tuned) for r in evaluate(BARE, **arguments).rows]
     before = 1 + (len(shifts) > 1)  # ticks of the references
     for last in range(1, before + len(whole) + 1):
@@ -266,7 +266,7 @@ def test_the_command(tmp_path: Path, capsys) -> None:
     assert finished(out) == [("euler", 2, False), ("pec2", 2, False)]
     result = json.loads(out.read_text())
     assert (result["backbone"], result["images"], result["guidance"]) == ("fashion-unet", 2, 1)
-    assert result["reference_nfe"] == 4 * (2 + 4)
+    assert result["reference_nfe"] == (4 + 10) + (3 + 10)
     printed = capsys.readouterr().out
     assert table(result, tuned=False) in printed and printed.endswith(f"-> {out}\n")
     assert "best shift" not in printed
@@ -351,7 +351,7 @@ def test_budgets_that_are_none(text: str, capsys) -> None:
 def test_features_of_ones_own(tmp_path: Path, capsys) -> None:
     out = tmp_path / "e.json"
     common = ["evaluate", "--images", "4", "--nfe", "2", "--methods", "euler", "--euler", "",
-              "--uniform-only", "--reference-steps", "2", "--out", str(out)]  # fmt: skip
+              "--uniform-only", "--reference-steps", "4", "--out", str(out)]  # fmt: skip
     assert main([*common, "--features", "test_cli_evaluation:eight"]) == 0
     result = json.loads(out.read_text())
     assert result["features"] == "test_cli_evaluation:eight"
