@@ -375,7 +375,7 @@ class _Judge:
             **self._by_features(runs),
         )  # fmt: skip
 
-    def _by_features(self, runs: Sequence[Sampling]) -> dict[str, float | None]:
+    def _by_features(self, runs: Sequence[Sampling]) -> dict[str, Any]:
         """Fréchet distance, precision and recall of images to the converged ones."""
         if self.floor is None:
             return {}
