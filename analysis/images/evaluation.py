@@ -215,6 +215,8 @@ def evaluate(
     if resume and out is not None:
         result.take_over(out)
     judge = _Judge(work, sets, selection, floor, result, npz)
+    marks = {rival.name: rival.mark for rival in terms.rivals}
+    result.rows = [r for r in result.rows if r.mark == marks.get(r.method, "")]
     done = {row.key for row in result.rows}
     for rival, budget, grid in terms.jobs():
         if (rival.name, budget, grid) not in done:
@@ -364,7 +366,8 @@ class _Judge:
         errors = tuple(rmse(run.x, s.reference) for run, s in zip(runs, self.sets, strict=False))
         whole = math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else math.inf
         if not math.isfinite(whole):  # it exploded
-            return Score(*scored, math.inf, (math.inf,) * len(self.sets), -math.inf, 0.0, 0.0, 0)
+            lost = (math.inf,) * len(self.sets)
+            return Score(*scored, math.inf, lost, -math.inf, 0.0, 0.0, 0, mark=rival.mark)
         if self.npz is not None:
             shown = self.work.subject.to_images(runs[0].x)
             save_adm_npz(self.npz / f"{self.result.backbone}-{rival.name}-{nfe}-{grid}.npz", shown)
@@ -372,7 +375,7 @@ class _Judge:
         return Score(
             *scored, whole, errors, psnr(whole, self.result.data_range), seconds / len(runs),
             sum(run.sidenet_seconds for run in runs) / seconds, runs[0].rows,
-            **self._by_features(runs),
+            mark=rival.mark, **self._by_features(runs),
         )  # fmt: skip
 
     def _by_features(self, runs: Sequence[Sampling]) -> dict[str, Any]:

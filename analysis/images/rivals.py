@@ -15,19 +15,22 @@ Runnable = str | Sampler | Method
 """What `run_sampler` takes as its method."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rival:
     """A sampler as it is judged.
 
     name: in tables. sampler: what `run_sampler` takes. settings: value of a parameter -> sampler,
     of which the best for each NFE is chosen on the selection noises, together with the grid; empty
     where there is nothing to tune. own_grid: it brings its times, so that no grid is chosen for it.
+    mark: what tells it from another of its name, such as the hash of its file; rows of another mark
+    are made anew when an evaluation goes on.
     """
 
     name: str
     sampler: Runnable
     settings: Mapping[float, Runnable] = field(default_factory=dict)
     own_grid: bool = False
+    mark: str = ""
 
     def at(self, setting: float | None) -> Runnable:
         """The sampler at a value of its parameter; None for the one that has none."""

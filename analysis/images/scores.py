@@ -34,7 +34,7 @@ class Score:
     rows: samples that the network was evaluated on, in one set. frechet, precision, recall: means
     over the sets, frechet_std: deviation between sets; None without features, or for one set.
     tried: shift -> RMSE on the selection noises, where the shift was chosen; edge: the best shift
-    was the last one tried.
+    was the last one tried. mark: the rival's.
     """
 
     method: str
@@ -54,6 +54,7 @@ class Score:
     recall: float | None = None
     tried: dict[str, float] | None = None
     edge: bool = False
+    mark: str = ""
 
     @property
     def key(self) -> tuple[str, int, str]:
