@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,18 @@ def evaluate(
     return result
 
 
+def prepare(subject: JudgedBackbone, terms: Terms, cache: Path, *, features: bool) -> None:
+    """Put the converged ends that `evaluate` will ask for on disk.
+
+    Args: as of `evaluate`; features: those for the Fréchet distance's floor too.
+    """
+    work = _Work(subject, terms, None, cache)
+    work.sets(lambda: None)
+    work.selection(lambda: None)
+    if features:
+        list(work.floor_ends())
+
+
 @dataclass(frozen=True)
 class _Work:
     """A subject and what is done with it: noises, their ends, and runs of samplers."""
@@ -253,17 +265,21 @@ class _Work:
             tick()
         return found, max(errors), nfe
 
-    def floor(self, tick: Callable[[], None]) -> list[Tensor]:
-        """Features of converged images of further seeds."""
+    def floor_ends(self) -> Iterator[Tensor]:
+        """Converged images of further seeds, set by set."""
         first = self.terms.seed + self.terms.sets
-        found = []
         for seed in range(first, first + self.terms.floor_seeds):
             noise, labels = self.subject.noise_and_labels(seed, self.terms.images)
             # as images these are converged long before the reference is as numbers
-            ends = references(
+            yield references(
                 self.subject.backbone, noise, labels, self.terms.guidance, steps=FLOOR_STEPS,
                 folder=self.cache,
             ).x  # fmt: skip
+
+    def floor(self, tick: Callable[[], None]) -> list[Tensor]:
+        """Features of these."""
+        found = []
+        for ends in self.floor_ends():
             extracted = self.extracted(ends)
             assert extracted is not None
             found.append(extracted)

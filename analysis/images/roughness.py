@@ -126,7 +126,8 @@ def _slope(points: Sequence[tuple[int, float]], low: float, high: float) -> floa
     inside = [(n, e) for n, e in points if low <= n <= high and e > 0]
     if len(inside) < 2:
         return None
-    return -float(np.polyfit(*np.log(np.array(inside).T), 1)[0])
+    nfe, errors = np.log(np.array(inside, np.float64)).T
+    return -float(np.polyfit(nfe, errors, 1)[0])
 
 
 def draw_roughness(path: str | Path, studies: dict[str, dict[str, Any]], command: str) -> None:

@@ -24,7 +24,7 @@ from ....extras import progress
 from ....storage import read_json_object, write_json
 from ...benchmarks.sidenet_overhead import overhead
 from ...images.equal_time import equal_time
-from ...images.evaluation import JudgedBackbone, Terms, add_budget, draw, evaluate
+from ...images.evaluation import JudgedBackbone, Terms, add_budget, draw, evaluate, prepare
 from ...images.features import efficientnet_features
 from ...images.flops import flops_per_evaluation, published_size_flops
 from ...images.reference_cache import fingerprint
@@ -61,12 +61,13 @@ class Scale:
     features: bool
     budget_nfes: Sequence[int]
     timed_images: int
-    rough: Mapping[str, int]
+    rough: Mapping[str, Any]
 
 
 FULL = Scale(
-    Terms(images=512, tuning_images=64, uniform=False, floor_seeds=2), True, (3, 5, 7, 10), 64, {}
-)
+    Terms(images=512, tuning_images=64, uniform=False, reference_steps=512, floor_seeds=2), True,
+    (3, 5, 7, 10), 64, {},
+)  # fmt: skip
 QUICK = Scale(
     Terms(
         images=4, tuning_images=2, uniform=False, reference_steps=8, nfes=(3, 5), euler_nfes=(50,),
@@ -107,6 +108,12 @@ class Judge:
             calibrated=(self.calibrated or {}).get(name, {}),
         )
 
+    def references(self) -> None:
+        """The converged ends that the tables need, on disk: the longest part, done ahead."""
+        for name in self.names:
+            subject = self.subject(name)
+            prepare(subject, self.terms(name, subject), self.cache, features=self.scale.features)
+
     def tables(self) -> None:
         """Errors and Fréchet distances; of the error budget and the ablation what is missing."""
         features = efficientnet_features(FEATURE_SIZE) if self.scale.features else None
@@ -118,11 +125,11 @@ class Judge:
                 result = evaluate(
                     subject, terms, features=features, out=out, resume=True, cache=self.cache,
                     features_name=f"EfficientNet-Lite0 at {FEATURE_SIZE} pixels",
-                    progress=lambda bar=bar: bar.update(1),  # type: ignore[misc]
+                    progress=partial(bar.update, 1),
                 )  # fmt: skip
                 if result.budget is None:
                     add_budget(
-                        subject, result, self.scale.budget_nfes, lambda bar=bar: bar.update(1),
+                        subject, result, self.scale.budget_nfes, partial(bar.update, 1),
                         guidance=terms.guidance,
                     )  # fmt: skip
                     result.save(out)
@@ -216,7 +223,7 @@ class Judge:
 
 
 NFES_OF_TRIPS = (3, 5, 7, 10, 20)
-PARTS = ("tables", "times", "flops", "roughness", "editing")
+PARTS = ("references", "tables", "times", "flops", "roughness", "editing")
 
 
 def read_grids(path: str | Path) -> dict[str, dict[int, list[float]]]:
