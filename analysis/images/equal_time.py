@@ -97,7 +97,7 @@ def equal_time_table(rows: Sequence[dict[str, Any]], method: str) -> str:
     """Rows of `equal_time` as text: RMSE, and in brackets the evaluations that fit; the best of a
     column is starred."""
     names = [method, *rows[0]["rivals"]]
-    lines = [f"{'':<16}" + "".join(f"{r['seconds'] * 1e3:>13.0f} ms" for r in rows)]
+    lines = [f"{'method':<16}" + "".join(f"{r['seconds'] * 1e3:>13.0f} ms" for r in rows)]
     best = [min(r["rmse"], *(o["rmse"] for o in r["rivals"].values())) for r in rows]
     for name in names:
         cells = []

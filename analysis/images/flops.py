@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,24 @@ def flops_per_evaluation(
             "all": whole, "backbone": alone, "extra": whole - alone, "share": whole / alone - 1,
         }  # fmt: skip
     return found
+
+
+def flops_table(record: Mapping[str, Any]) -> str:
+    """FLOPs an evaluation and a sample, from the contents of flops.json, as text."""
+    lines = [f"{'MFLOP':<24}{'method':<16}{'backbone':>12}{'on top':>12}{'share':>8}"]
+    for name, entry in record.items():
+        result = entry["result"]
+        rows = (
+            result
+            if "share" not in result
+            else {"one call": {**result, "extra": result["sidenet"]}}
+        )
+        lines += [
+            f"{name:<24}{method:<16}{row['backbone'] / 1e6:>12.1f}{row['extra'] / 1e6:>12.1f}"
+            f"{row['share']:>8.1%}"
+            for method, row in rows.items()
+        ]
+    return "\n".join(lines)
 
 
 def published_size_flops(

@@ -156,10 +156,10 @@ def draw_roughness(path: str | Path, studies: dict[str, dict[str, Any]], command
                 tidy_log(one, "y")
 
 
-def order_table(studies: dict[str, dict[str, Any]]) -> str:
+def seen_orders(studies: dict[str, dict[str, Any]]) -> str:
     """The orders that show, by backbone and method, as text."""
     methods = list(next(iter(studies.values()))["orders"])
-    lines = [f"{'':<20}{'NFE':<10}" + "".join(f"{m:>8}" for m in methods)]
+    lines = [f"{'backbone':<20}{'NFE':<10}" + "".join(f"{m:>8}" for m in methods)]
     for name, study in studies.items():
         for where in ("5 to 20", "over 60"):
             found = [study["orders"][m][where] for m in methods]

@@ -144,7 +144,7 @@ def test_the_study_shows_full_orders_where_nothing_is_rough(
     assert [n for n, _ in study["errors"]["rk4"]] == [4, 8, 12, 16, 20]
     rough.draw_roughness(tmp_path / "x.svg", {"toy": study}, "command")
     assert (tmp_path / "x.svg").stat().st_size > 1000
-    assert "–" in rough.order_table({"toy": study})
+    assert "–" in rough.seen_orders({"toy": study})
 
 
 # -- the whole judge -------------------------------------------------------------------------------
