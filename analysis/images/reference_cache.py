@@ -77,7 +77,7 @@ def references(
         if folder is None:
             return tight_path(field, noise[part], 1, count)[-1]
         return _kept(
-            folder / f"{_key(mark, field, noise[part], count)}.st", field, noise[part], count
+            folder / f"{_key(mark, field, noise[part], count)}.safetensors", field, noise[part], count
         )
 
     chunks = []
