@@ -76,9 +76,8 @@ def references(
         field = FlowField(backbone.model, backbone.convention, own, guidance)
         if folder is None:
             return tight_path(field, noise[part], 1, count)[-1]
-        return _kept(
-            folder / f"{_key(mark, field, noise[part], count)}.safetensors", field, noise[part], count
-        )
+        key = _key(mark, field, noise[part], count)
+        return _kept(folder / f"{key}.safetensors", field, noise[part], count)
 
     chunks = []
     for first in range(0, len(noise), CHUNK):
