@@ -19,7 +19,6 @@ from typing import Any
 from ....adapters import Guidance
 from ....adapters.backbones.registry import load_named, load_named_sidenet
 from ....adapters.data.images import save_png, tile
-from ....adapters.sampling.samplers import NEED_SIDENET
 from ....extras import progress
 from ....storage import read_json_object, write_json
 from ...benchmarks.sidenet_overhead import overhead
@@ -36,6 +35,8 @@ FIGURES = Path("docs/figures/judged")
 REFERENCES = Path("build/references")
 PICTURED = ("fashion-unet-guided", "mnist-sit-guided")
 FEATURE_SIZE = 112
+TIMED = ("euler", "ab2", "ab3", "dpmpp-2m", "unipc", "pec2", "pec3")
+"""Rivals at equal time: those of which one may be the best there."""
 RUNS = {
     "fashion-unet": ("fashion-unet", 1.0),
     "fashion-unet-guided": ("fashion-unet", 2.0),
@@ -53,7 +54,8 @@ class Scale:
     """How much is run: terms of every evaluation, and of its explanations.
 
     terms: but for guidance and calibrated grids. features: measure Fréchet distances.
-    budget_nfes: of error budget and ablation. timed_images: noises of the equal-time tables.
+    budget_nfes: of error budget and ablation. timed_images: noises of the equal-time tables; half
+    as many choose the grids there.
     rough: arguments of `roughness`.
     """
 
@@ -66,7 +68,7 @@ class Scale:
 
 FULL = Scale(
     Terms(images=512, tuning_images=64, uniform=False, reference_steps=512, floor_seeds=2), True,
-    (3, 5, 7, 10), 64, {},
+    (3, 5, 7, 10), 32, {},
 )  # fmt: skip
 QUICK = Scale(
     Terms(
@@ -141,7 +143,10 @@ class Judge:
         for name in self.names:
             subject = self.subject(name)
             terms = self.terms(name, subject)
-            timed = replace(terms, images=self.scale.timed_images, sets=1)
+            few = self.scale.timed_images
+            timed = replace(
+                terms, images=few, sets=1, tuning_images=min(few // 2, terms.tuning_images)
+            )
             more = self.more(name)
             settings = timed.settings(subject, None) | {
                 "nfes": list(timed.nfes),
@@ -153,8 +158,8 @@ class Judge:
     def _timed(
         self, subject: JudgedBackbone, terms: Terms, methods: Sequence[str | Rival]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Rows of `equal_time` for each of these methods against those that need no training."""
-        plain = [m for m in self.scale.terms.methods if m not in NEED_SIDENET]
+        """Rows of `equal_time` for each of these methods against `TIMED`."""
+        plain = [m for m in TIMED if m in self.scale.terms.methods]
         return {
             as_rival(method).name: equal_time(subject, method, plain, terms, cache=self.cache)
             for method in methods
