@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...exact.multiprecision import multiprecision as mp
-from ..problem import KnownEvent, Problem, register_problem, vector
+from ..problem import KnownEvent, Problem, register_problem, stored_end, vector
 from .checks import real
 
 
@@ -122,7 +122,7 @@ def euler_body(m: float = 0.51) -> Problem:
     )
 
 
-def _arenstorf(name: str, speed: float, period: float, end: Sequence[float], what: str) -> Problem:
+def _arenstorf(name: str, speed: float, period: float, what: str) -> Problem:
     moon = 0.012277471
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -155,7 +155,7 @@ def _arenstorf(name: str, speed: float, period: float, end: Sequence[float], wha
         rhs,
         vector(0.994, 0.0, 0.0, speed),
         (0.0, period),
-        vector(*end),
+        stored_end(name),
         invariants={"Jacobi constant": jacobi},
         sets=("nonstiff", "mechanics"),
     )
@@ -168,7 +168,6 @@ def arenstorf() -> Problem:
         "arenstorf",
         -2.00158510637908252240537862224,
         17.0652165601579625588917206249,
-        (0.9939999999999088, -3.0309430229824185e-13, -4.9285365810550526e-11, -2.00158510639327),
         "long orbit",
     )
 
@@ -180,7 +179,6 @@ def arenstorf_short() -> Problem:
         "arenstorf-short",
         -2.0317326295573368357302057924,
         11.124340337266085134999734047,
-        (0.9939999999999338, -2.2444814217098002e-13, -3.673380288743887e-11, -2.031732629567483),
         "short orbit",
     )
 
@@ -190,15 +188,6 @@ _SEVEN_STARS = (
     *(3.0, -3.0, 2.0, 0.0, 0.0, -4.0, 4.0),
     *(0.0, 0.0, 0.0, 0.0, 0.0, 1.75, -1.5),
     *(0.0, 0.0, 0.0, -1.25, 1.0, 0.0, 0.0),
-)
-_SEVEN_STARS_END = (
-    *(0.37061391439705127, 3.237284092057233, -3.2225590324183235, 0.6597091455775308),
-    *(0.342558170715658, 1.5621721014006311, -0.7003092922212495, -3.943437585517392),
-    *(-3.27138097397255, 5.225081843456544, -2.5906124349774693, 1.1982136933922747),
-    *(-0.24296823449358235, 1.0914492404289797, 3.4170038063143147, 1.3545845016255011),
-    *(-2.5900655978107756, 2.025053734714241, -1.155815100160449, -0.8072988170223022),
-    *(0.5952396354208719, -3.7412449612340084, 0.3773459685750629, 0.9386858869551079),
-    *(0.36679222272005696, -0.3474046353808494, 2.344915448180937, -1.947020434263292),
 )
 
 
@@ -253,7 +242,7 @@ def pleiades() -> Problem:
         rhs,
         vector(*_SEVEN_STARS),
         (0.0, 3.0),
-        vector(*_SEVEN_STARS_END),
+        stored_end("pleiades"),
         invariants={
             "energy": energy,
             "momentum in x": lambda y, m: sum(
@@ -284,7 +273,7 @@ def henon_heiles() -> Problem:
         rhs,
         vector(0.0, 0.125, 0.5, 0.0),
         (0.0, 50.0),
-        vector(0.1605831316402258, 0.4284264263636217, 0.2510922011428259, -0.1492271733705902),
+        stored_end("henon-heiles"),
         invariants={
             "energy": lambda y, m: (
                 (y[0] * y[0] + y[1] * y[1] + y[2] * y[2] + y[3] * y[3]) / 2
