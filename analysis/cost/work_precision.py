@@ -206,10 +206,9 @@ class WorkPrecision:
         command = self.command if command is None else command
         work_precision_plot(path, self.rows, cost, command=command)
 
-    def plot_proportionality(self, path: str | Path, *, command: str | None = None) -> None:
+    def plot_proportionality(self, path: str | Path) -> None:
         """Draw achieved error against tolerance with the line where they are equal."""
-        command = self.command if command is None else command
-        proportionality_plot(path, self.rows, command=command)
+        proportionality_plot(path, self.rows, command=self.command)
 
 
 # -- the measurement ------------------------------------------------------------------------------

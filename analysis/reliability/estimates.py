@@ -7,9 +7,10 @@ not what earlier steps have left behind.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ import numpy as np
 from scipy import integrate
 
 from ...checks import integer_from
-from ...storage import json_number, read_json_object, write_json
+from ...storage import json_number, write_json
 from ..cost.levels import problem_label
 from ..problems.problem import Problem, get_problem
-from ..report.records import picked, written
+from ..report.records import written
 from ..solvers.counting import BUDGET, Counter
 from ..solvers.run import ATOL_RATIO, Run
 from ..solvers.solver import as_solver
 from .figures import reliability_plot
-from .local_errors import QUANTILES, LocalErrors
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Quantiles of the ratio of estimated and true error that are told."""
 
 MOST_STEPS = 400
 """Steps judged of one solve; of more, so many are taken evenly."""
@@ -35,7 +38,7 @@ _LOCAL_BUDGET = 50_000  # calls of f for the reference of one step
 
 
 @dataclass(frozen=True)
-class Reliability(LocalErrors):
+class Reliability:
     """Estimated and true local errors of the accepted steps of one adaptive solve.
 
     solver, problem: names. tolerance: relative. accepted: steps of the solve. starts, sizes: of the
@@ -43,6 +46,44 @@ class Reliability(LocalErrors):
     state. floors: a true error below is rounding or the local reference's own error, and takes no
     part. failure: why there is nothing to judge. remark: what else is to be known.
     """
+
+    solver: str
+    problem: str
+    tolerance: float
+    accepted: int = 0
+    starts: tuple[float, ...] = ()
+    sizes: tuple[float, ...] = ()
+    estimates: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
+    floors: tuple[float, ...] = ()
+    failure: str | None = None
+    remark: str = ""
+
+    @functools.cached_property
+    def judged(self) -> np.ndarray:
+        """Which steps take part, (N,) bool: true error above the floor, positive estimate."""
+        errors, floors = np.array(self.errors), np.array(self.floors)
+        return np.asarray((errors > floors) & (np.array(self.estimates) > 0))
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """Estimate over true error of the judged steps, float64."""
+        keep = self.judged
+        return np.asarray(np.array(self.estimates)[keep] / np.array(self.errors)[keep])
+
+    @property
+    def quantiles(self) -> dict[float, float]:
+        """`QUANTILES` of the ratio estimate/true; NaN without judged steps."""
+        ratios = self.ratios
+        if not len(ratios):
+            return dict.fromkeys(QUANTILES, math.nan)
+        return {q: float(np.quantile(ratios, q)) for q in QUANTILES}
+
+    @property
+    def underestimates(self) -> float:
+        """Fraction of the judged steps whose error is larger than estimated; NaN without any."""
+        ratios = self.ratios
+        return float((ratios < 1).mean()) if len(ratios) else math.nan
 
     def __str__(self) -> str:
         return reliability_text([self])
@@ -54,15 +95,6 @@ class Reliability(LocalErrors):
             "quantiles": {str(q): json_number(v) for q, v in self.quantiles.items()},
             "underestimates": json_number(self.underestimates),
         }
-
-    @classmethod
-    def from_dict(cls, figures: Mapping[str, Any]) -> Reliability:
-        """The measurement that `to_dict` wrote.
-
-        Raises:
-            ValueError: an entry is missing.
-        """
-        return cls(**picked(figures, (f.name for f in fields(cls)), "reliability diagram"))
 
     def plot(self, path: str | Path, *, command: str = "") -> None:
         """Draw estimate against true error; the suffix (pdf, svg, png) says the format.
@@ -202,7 +234,6 @@ def reliabilities(
     tolerance: float = 1e-6,
     *,
     atol_ratio: float = ATOL_RATIO,
-    most_steps: int = MOST_STEPS,
     budget: int | None = BUDGET,
     progress: Callable[[], None] | None = None,
     save: str | Path | None = None,
@@ -224,11 +255,8 @@ def reliabilities(
         for subject in subjects:
             for solver in solvers:
                 done.append(
-                    reliability(
-                        solver, subject, tolerance, atol_ratio=atol_ratio, most_steps=most_steps,
-                        budget=budget,
-                    )
-                )  # fmt: skip
+                    reliability(solver, subject, tolerance, atol_ratio=atol_ratio, budget=budget)
+                )
                 if save is not None:
                     save_reliabilities(save, done, command=command)
                 if progress is not None:
@@ -244,18 +272,6 @@ def save_reliabilities(
     """Write them as JSON, whole or not at all."""
     diagrams = [m.to_dict() for m in measurements]
     write_json(path, {"kind": "reliability", "command": command, "diagrams": diagrams})
-
-
-def load_reliabilities(path: str | Path) -> list[Reliability]:
-    """Read what `save_reliabilities` wrote.
-
-    Raises:
-        ValueError: the file holds something else.
-    """
-    figures = read_json_object(path, "set of reliability diagrams")
-    if figures.get("kind") != "reliability":
-        raise ValueError(f"{path} is no set of reliability diagrams")
-    return [Reliability.from_dict(m) for m in figures.get("diagrams", [])]
 
 
 def reliability_text(measurements: Sequence[Reliability]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..report.panels import COLOURS, Panels, styles
-from .local_errors import LocalErrors
+
+if TYPE_CHECKING:
+    from .estimates import Reliability
 
 
 def reliability_plot(
-    path: str | Path, measurements: Sequence[LocalErrors], *, command: str = ""
+    path: str | Path, measurements: Sequence[Reliability], *, command: str = ""
 ) -> None:
     """Draw estimated against true local error, a mark a step, a panel a problem.
 
@@ -36,7 +39,7 @@ def reliability_plot(
     tolerances = dict.fromkeys(m.tolerance for m in drawn)
     names = list(dict.fromkeys(m.problem for m in drawn))
 
-    def label(m: LocalErrors) -> str:
+    def label(m: Reliability) -> str:
         return m.solver if len(tolerances) == 1 else f"{m.solver} at {m.tolerance:.0e}"
 
     style = styles(list(dict.fromkeys(label(m) for m in drawn)))
