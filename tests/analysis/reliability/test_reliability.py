@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from quadflow.analysis.problems.problem import Problem, get_problem
+from quadflow.analysis.reliability.diagram import reliability_text
 from quadflow.analysis.reliability.estimates import (
     local_solution,
     reliabilities,
     reliability,
-    reliability_text,
 )
 from quadflow.analysis.solvers.run import Run, Solver
 
