@@ -146,10 +146,6 @@ class Proportionality:
     most: float
     left_out: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every figure, for JSON: None stands for what is no number."""
-        return written(self)
-
 
 def proportionality(rows: Sequence[Row]) -> Proportionality:
     """`Proportionality` of the rows of one solver on one problem, which have tolerances.

@@ -250,7 +250,12 @@ def vector(*values: float) -> Tensor:
 
 @functools.cache
 def _references() -> dict[str, Any]:
-    return read_json_object(Path(__file__).with_name("references.json"), "file of reference ends")
+    return read_json_object(Path(__file__).with_name("references.json"), "file of states")
+
+
+def stored_start(problem: str) -> Tensor:
+    """The initial state (d,), float64, of a problem for which `references.json` holds one."""
+    return vector(*_references()[problem]["start"])
 
 
 def stored_end(problem: str) -> Tensor | None:

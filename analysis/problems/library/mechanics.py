@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...exact.multiprecision import multiprecision as mp
-from ..problem import KnownEvent, Problem, register_problem, stored_end, vector
+from ..problem import KnownEvent, Problem, register_problem, stored_end, stored_start, vector
 from .checks import real
 
 
@@ -183,14 +183,6 @@ def arenstorf_short() -> Problem:
     )
 
 
-_SEVEN_STARS = (
-    *(3.0, 3.0, -1.0, -3.0, 2.0, -2.0, 2.0),
-    *(3.0, -3.0, 2.0, 0.0, 0.0, -4.0, 4.0),
-    *(0.0, 0.0, 0.0, 0.0, 0.0, 1.75, -1.5),
-    *(0.0, 0.0, 0.0, -1.25, 1.0, 0.0, 0.0),
-)
-
-
 @register_problem("pleiades")
 def pleiades() -> Problem:
     """Seven stars in the plane with masses 1 to 7 and near collisions, over t in [0, 3].
@@ -240,7 +232,7 @@ def pleiades() -> Problem:
         "i = 1..7",
         "Hairer, Norsett & Wanner, Solving ODEs I, II.10; Test Set for IVP Solvers",
         rhs,
-        vector(*_SEVEN_STARS),
+        stored_start("pleiades"),
         (0.0, 3.0),
         stored_end("pleiades"),
         invariants={
@@ -285,21 +277,13 @@ def henon_heiles() -> Problem:
     )
 
 
-PLANETS = (
-    *(3.42947415189, 3.35386959711, 1.35494901715, 6.64145542550, 5.97156957878, 2.18231499728),
-    *(11.2630437207, 14.6952576794, 6.27960525067, -30.1552268759, 1.65699966404, 1.43785752721),
-    *(-21.1238353380, 28.4465098142, 15.3882659679),
-    *(-0.557160570446, 0.505696783289, 0.230578543901, -0.415570776342, 0.365682722812),
-    *(0.169143213293, -0.325325669158, 0.189706021964, 0.0877265322780, -0.0240476254170),
-    *(-0.287659532608, -0.117219543175, -0.176860753121, -0.216393453025, -0.0148647893090),
-)
-"""Jupiter to Pluto: positions (astronomical units), then velocities (time in units of 100 days)."""
-
-
 def outer_planets() -> tuple[
     Callable[[Any, Sequence[Any], Any], Sequence[Any]], torch.Tensor, dict[str, Any]
 ]:
-    """Right-hand side, initial state and invariants of five planets in the frame of the sun."""
+    """Right-hand side, initial state and invariants of five planets in the frame of the sun.
+
+    Jupiter to Pluto: positions (astronomical units), then velocities (time in units of 100 days).
+    """
     gravity, sun = 2.95912208286, 1.00000597682
     mass = (
         *(0.000954786104043, 0.000285583733151, 0.0000437273164546, 0.0000517759138449),
@@ -360,4 +344,4 @@ def outer_planets() -> tuple[
     invariants: dict[str, Any] = {"energy": energy}
     for k, axis in enumerate("xyz"):
         invariants[f"angular momentum about {axis}"] = spin(k)
-    return rhs, vector(*PLANETS), invariants
+    return rhs, stored_start("detest-c5"), invariants
