@@ -20,7 +20,7 @@ with exported(__name__):
     from .proofs.certificates import Certificate as Certificate
     from .proofs.certificates import certify as certify
     from .proofs.certificates import certify_solver as certify_solver
-    from .reliability.estimates import Reliability as Reliability
+    from .reliability.diagram import Reliability as Reliability
     from .reliability.estimates import reliability as reliability
     from .solvers.run import Run as Run
     from .solvers.run import Solver as Solver

@@ -6,6 +6,7 @@ What is checked on tensors stands with what it belongs to: times in `equations.t
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection
 from typing import Any
@@ -70,6 +71,17 @@ def check_choice(value: Any, choices: Collection[str], name: str) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown: {nearest(value, choices)}")
+
+
+def check_positive(**given: float) -> None:
+    """Refuse numbers that are not positive, or not finite.
+
+    Raises:
+        ValueError: one of the arguments is neither.
+    """
+    for name, value in given.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be positive, got {value}")
 
 
 def check_booleans(**given: Any) -> None:

@@ -116,7 +116,7 @@ def _files(arguments: argparse.Namespace) -> dict[str, Path]:
 
 def _print_study(arguments: argparse.Namespace, study: Any, diagrams: list[Any]) -> None:
     from ...analysis.cost.rows import proportionality_text
-    from ...analysis.reliability.estimates import reliability_text
+    from ...analysis.reliability.diagram import reliability_text
 
     print(study if arguments.rows else study.cost_table(arguments.at, arguments.cost))
     for name, reference in study.references.items():
@@ -144,14 +144,14 @@ def _draw_study(arguments: argparse.Namespace, study: Any, diagrams: list[Any]) 
             print(f"no {arguments.proportionality}: no solver has error control")
     if diagrams and _is_figure(arguments.reliability):
         if any(m.judged.any() for m in diagrams):
-            from ...analysis.reliability.figures import reliability_plot
+            from ...analysis.reliability.diagram import reliability_plot
 
             reliability_plot(arguments.reliability, diagrams, command=study.command)
             print(f"-> {arguments.reliability}")
         else:
             print(f"no {arguments.reliability}: no solver tells estimates")
     elif diagrams:
-        from ...analysis.reliability.estimates import save_reliabilities
+        from ...analysis.reliability.diagram import save_reliabilities
 
         save_reliabilities(arguments.reliability, diagrams, command=study.command)
         print(f"-> {arguments.reliability}")

@@ -15,15 +15,8 @@ from ...storage import read_json_object, write_json
 from . import batches, checks, default_method, growth, overhead, scientific, training_step
 from .report import Record, measured, replace_blocks, say
 
-BENCHMARKS: dict[str, Any] = {
-    "scientific": scientific,
-    "batches": batches,
-    "overhead": overhead,
-    "training_step": training_step,
-    "growth": growth,
-    "default_method": default_method,
-    "checks": checks,
-}
+_MODULES = (scientific, batches, overhead, training_step, growth, default_method, checks)
+BENCHMARKS: dict[str, Any] = {one.__name__.rpartition(".")[2]: one for one in _MODULES}
 """Name -> module with measure(quick, say) and tables(record)."""
 
 

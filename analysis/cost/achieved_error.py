@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import integrate
 
-from ..problems.problem import Problem, get_problem, problems
+from ..problems.problem import Problem, problems
 from ..report.records import written
 from ..solvers.run import ATOL_RATIO
 from .figures import proportionality_plot
@@ -29,9 +29,10 @@ BAND = 0.05, 20.0
 
 _MOVED = 1e-6
 _STARTS = 8
+_DIRECTIONS = 2
 
 
-def growth(problem: Problem, *, directions: int = 2) -> float:
+def growth(problem: Problem) -> float:
     """The relative error at the end that one of size 1 on the way becomes; the largest of some.
 
     At eight times along the solution every component is moved by 1e-6 (|y_i| + 1e-2), with random
@@ -57,7 +58,7 @@ def growth(problem: Problem, *, directions: int = 2) -> float:
     path = follow(t0, problem.y0.numpy(), times.tolist())
     end, worst = path[-1], 0.0
     for start, y in zip(times[:-1].tolist(), path[:-1], strict=True):
-        for _ in range(directions):
+        for _ in range(_DIRECTIONS):
             signs = random.choice((-1.0, 1.0), len(y))
             moved = follow(start, y + _MOVED * signs * (np.abs(y) + ATOL_RATIO), [t1])[-1]
             worst = max(worst, float(np.abs(moved - end).max() / _MOVED))
@@ -129,32 +130,16 @@ def _range(values: np.ndarray) -> str:
     return f"{values.min():.2g} … {values.max():.2g}" if len(values) else "-"
 
 
-def achieved_error(
-    methods: Sequence[str] = METHODS,
-    subjects: Sequence[str] | None = None,
-    tolerances: Sequence[float] = TOLERANCES,
-    *,
-    progress: Callable[[], None] | None = None,
-) -> AchievedError:
-    """Solve the problems with the methods at the tolerances, and measure the problems' growth.
+def achieved_error(*, progress: Callable[[], None] | None = None) -> AchievedError:
+    """Solve the whole library with `METHODS` at `TOLERANCES`, and measure the problems' growth.
 
-    Args:
-        methods, tolerances: as in `work_precision`; atol is 1e-2 of rtol. subjects: names of
-            problems; None is the whole library. progress: called after every solve.
+    progress: called after every solve.
     """
-    names = list(problems()) if subjects is None else list(subjects)
-    study = work_precision(
-        list(methods), names, tolerances=tolerances, repeats=1, progress=progress,
-    )  # fmt: skip
+    library = problems()
+    study = work_precision(METHODS, library, tolerances=TOLERANCES, repeats=1, progress=progress)
     if not study.complete:
         raise KeyboardInterrupt
-    return of_rows(study.rows)
-
-
-def of_rows(rows: Sequence[Row]) -> AchievedError:
-    """The study of rows that are there, as of `quadflow bench --json`."""
-    names = dict.fromkeys(r.problem for r in rows)
-    solved = {r.problem for r in rows if r.usable}
+    solved = {r.problem for r in study.rows if r.usable}
     return AchievedError(
-        rows, {n: growth(get_problem(n)) if n in solved else math.nan for n in names}
+        study.rows, {n: growth(p) if n in solved else math.nan for n, p in library.items()}
     )

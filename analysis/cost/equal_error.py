@@ -76,10 +76,9 @@ def sweep(
     subject: Subject,
     targets: Sequence[float],
     *,
-    tolerances: Sequence[float] = HALF_DECADES,
     budget: int | None = BUDGET,
 ) -> list[Row]:
-    """Solve from loose to tight tolerances until every target is reached, or the budget is not
+    """Solve at `HALF_DECADES` until every target is reached, or the budget is not
     enough twice running: a solve at a loose tolerance may need more calls than at a tighter one."""
     rows: list[Row] = []
     over = False
@@ -89,7 +88,7 @@ def sweep(
     def error(tolerance: float) -> float:
         return subject.error(quietly(lambda: solve(tolerance)))
 
-    for tolerance in tolerances:
+    for tolerance in HALF_DECADES:
         counter.calls = counter.nfe = 0
         row = trial(solver.title, subject.name, tolerance, counter, error)
         rows.append(row)

@@ -27,6 +27,7 @@ from ..report.records import written
 
 ECCENTRICITY = 0.6
 PERIOD = 2 * math.pi
+LONG, COMPARED = 10_000, 500
 WINDOW = 10
 """Periods over which the largest energy error is taken."""
 
@@ -180,27 +181,17 @@ class KeplerOrbits:
             panels.label("periods", "relative energy error")
 
 
-def kepler_orbits(
-    periods: int = 10_000,
-    compared: int = 500,
-    *,
-    progress: Callable[[], None] | None = None,
-) -> KeplerOrbits:
-    """Converged Gauss collocation over `periods`, explicit methods over `compared` periods.
+def kepler_orbits(*, progress: Callable[[], None] | None = None) -> KeplerOrbits:
+    """Converged Gauss collocation over `LONG` periods, explicit methods over `COMPARED`.
 
     progress: called every `WINDOW` periods.
     """
     rule = qf.gauss_legendre(8)
     subjects: Sequence[tuple[str, str | qf.Method, int, float]] = (
-        (
-            "Gauss 8, converged",
-            qf.collocation(rule, "converged", guess="extrapolated"),
-            periods,
-            10.3,
-        ),
-        ("Gauss 8, 6 sweeps", qf.collocation(rule, 6, guess="extrapolated"), compared, 20.6),
-        ("dopri8", "dopri8", compared, 60.3),
-        ("dopri5", "dopri5", compared, 150.3),
+        ("Gauss 8, converged", qf.collocation(rule, "converged", guess="extrapolated"), LONG, 10.3),
+        ("Gauss 8, 6 sweeps", qf.collocation(rule, 6, guess="extrapolated"), COMPARED, 20.6),
+        ("dopri8", "dopri8", COMPARED, 60.3),
+        ("dopri5", "dopri5", COMPARED, 150.3),
     )
     return KeplerOrbits(
         {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checks import check_choice
+from ...checks import check_choice, check_positive
 from ..orders.lines import fitted_line
 from ..report.records import picked, written
 
@@ -98,8 +98,7 @@ def cost_at(rows: Sequence[Row], error: float, cost: str = "nfe") -> float | Non
         ValueError: an error that is not positive, or unknown cost.
     """
     check_choice(cost, COSTS, "cost")
-    if not (error > 0 and math.isfinite(error)):
-        raise ValueError(f"error must be positive, got {error}")
+    check_positive(error=error)
     for a, b in reversed(list(pairwise(rows))):
         if not (a.usable and b.usable):
             continue
@@ -146,10 +145,6 @@ class Proportionality:
     median: float
     most: float
     left_out: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every figure, for JSON: None stands for what is no number."""
-        return written(self)
 
 
 def proportionality(rows: Sequence[Row]) -> Proportionality:

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...checks import check_choice, integer_from
+from ...checks import check_choice, check_positive, integer_from
 from ...errors import nearest
 from ...storage import read_json_object, write_json
 from ..problems.problem import Problem
@@ -206,10 +206,9 @@ class WorkPrecision:
         command = self.command if command is None else command
         work_precision_plot(path, self.rows, cost, command=command)
 
-    def plot_proportionality(self, path: str | Path, *, command: str | None = None) -> None:
+    def plot_proportionality(self, path: str | Path) -> None:
         """Draw achieved error against tolerance with the line where they are equal."""
-        command = self.command if command is None else command
-        proportionality_plot(path, self.rows, command=command)
+        proportionality_plot(path, self.rows, command=self.command)
 
 
 # -- the measurement ------------------------------------------------------------------------------
@@ -261,8 +260,7 @@ def work_precision(
     subjects = problems_of(problems)
     tolerances, steps = checked_levels(tolerances, steps)
     integer_from(1, repeats, "repeats")
-    if not (atol_ratio > 0 and math.isfinite(atol_ratio)):
-        raise ValueError(f"atol_ratio must be positive, got {atol_ratio}")
+    check_positive(atol_ratio=atol_ratio)
     if budget is not None and budget < 1:
         raise ValueError(f"budget must be at least 1 call of f, got {budget}")
     settings = {"repeats": repeats, "atol_ratio": atol_ratio, "budget": budget}

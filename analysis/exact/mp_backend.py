@@ -151,10 +151,7 @@ def _values(positions: Sequence[Any], points: Sequence[Any]) -> list[list[Any]]:
 def _rule_at(rule: QuadratureRule, digits: int) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
     exact = exact_rule(rule)
     mp = multiprecision()
-    if exact.exact:
-        nodes = tuple(exact.nodes(digits))
-    else:
-        nodes = tuple(mp.mpf(c) for c in rule.nodes.tolist())
+    nodes = tuple(exact.nodes(digits) if exact.exact else map(mp.mpf, rule.nodes.tolist()))
     *matrix, weights = _integrals(nodes, (*nodes, mp.mpf(1)))
     return nodes, weights, matrix
 

@@ -36,11 +36,11 @@ SETTLED = 0.15
 """Slopes between neighbours that differ by less have settled."""
 
 
-def window(ratio: float = math.sqrt(2), first: int = 4) -> Iterator[int]:
-    """Step numbers by a constant ratio, rounded, without end: 4, 6, 8, 11, 16, 23, 32, ..."""
+def window() -> Iterator[int]:
+    """Step numbers by a ratio of sqrt 2, rounded, without end: 4, 6, 8, 11, 16, 23, 32, ..."""
     last, k = 0, 0
     while True:
-        n = round(first * ratio**k)
+        n = round(4 * math.sqrt(2) ** k)
         if n > last:
             yield n
             last = n

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ...errors import nearest
+from ...checks import check_choice
 from ...plans.anchors import AnchorsMethod
 from ...plans.method import Method
 from ...plans.sweeps import SweepsMethod
@@ -36,8 +36,7 @@ def make_mp_kind(
         ValueError: unknown name, a problem without exact solution.
         UnavailableError: not to be had in extended precision.
     """
-    if of not in KINDS:
-        raise ValueError(f"of={of!r} is unknown: {nearest(of, KINDS)}")
+    check_choice(of, KINDS, "of")
     if of not in MP_KINDS:
         raise UnavailableError(f"of={of!r} is measured in float64 only")
     solves = _Solves(method, problem, exact_states(problem), digits, start)

@@ -79,10 +79,9 @@ def order_reduction(
     stiffness: Sequence[float] = STIFFNESS,
     steps: Sequence[int] = STEPS,
     *,
-    digits: int = 30,
     progress: Callable[[], None] | None = None,
 ) -> OrderReduction:
-    """Measure implicit collocation, its equations solved to the last of `digits` digits.
+    """Measure implicit collocation, its equations solved to the last of 30 digits.
 
     On y' = lam (y - cos t) - sin t the solution is cos t whatever lam is; when |lam| h is large the
     slope is no longer the order d+1, which describes h -> 0, but about the stage order n, or n+1
@@ -102,9 +101,7 @@ def order_reduction(
         for lam in stiffness:
             problem = get_problem("prothero-robinson", lam=lam)
             method = ImplicitCollocation(rule)
-            by.append(
-                (lam, measured_order(method, problem, steps, digits=digits, progress=progress))
-            )
+            by.append((lam, measured_order(method, problem, steps, digits=30, progress=progress)))
         if any(m.interrupted for _, m in by):
             if not rows:
                 raise KeyboardInterrupt

@@ -12,6 +12,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ...checks import check_choice
 from ...errors import nearest
+from ...storage import read_json_object
 from ..exact.multiprecision import multiprecision
 
 RightHandSide = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
@@ -244,3 +246,26 @@ def parse_problem(text: str) -> Problem:
 def vector(*values: float) -> Tensor:
     """The numbers as a float64 tensor (d,)."""
     return torch.tensor(values, dtype=torch.float64)
+
+
+@functools.cache
+def _references() -> dict[str, Any]:
+    return read_json_object(Path(__file__).with_name("references.json"), "file of states")
+
+
+def stored_start(problem: str) -> Tensor:
+    """The initial state (d,), float64, of a problem for which `references.json` holds one."""
+    return vector(*_references()[problem]["start"])
+
+
+def stored_end(problem: str) -> Tensor | None:
+    """The state (d,) at the end of a span that `references.json` holds, with its source.
+
+    Args:
+        problem: its key there, "NAME" or "NAME:KEY=VALUE:KEY=VALUE".
+
+    Returns:
+        float64; None where the file has no such problem, as with other parameters than its own.
+    """
+    known = _references().get(problem)
+    return None if known is None else vector(*known["end"])

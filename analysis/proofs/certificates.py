@@ -431,12 +431,8 @@ def _disagreements(method: qf.Method | qf.QuadratureRule, found: Certificate) ->
             wrong.append(f"{what} declared {declared}, proved {proved}")
 
     rule = _rule(method)
-    if isinstance(method, qf.QuadratureRule):
-        compare("degree", method.degree, found.order - 1)
-    else:
-        compare("order", method.order, found.order)
-        compare("dense_order", method.dense_order, found.dense_order)
-        compare("error_order", method.error_order, found.error_order)
+    for what, value in _declared(method).items():
+        compare(what, value, found.order - 1 if what == "degree" else getattr(found, what))
     if found.varying_order is not None:
         compare("order on varying steps", claimed_order(method), found.varying_order)
     if found.zero_stable is False:

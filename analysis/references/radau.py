@@ -11,7 +11,7 @@ Method: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.5 and IV
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
@@ -116,7 +116,6 @@ def radau_solution(
     stages: int = 20,
     tail: float | None = None,
     max_steps: int = 20_000,
-    callback: Callable[[float, float], None] | None = None,
 ) -> list[list[Any]]:
     """States of `problem` at `times`, each a list of d mpf.
 
@@ -131,7 +130,6 @@ def radau_solution(
             component. None: 10^-digits for stiff problems, else 10^-(digits/2 + 2): the end of a
             step is twice as accurate as its middle.
         max_steps: steps and rejected steps together.
-        callback: called with time and step size after every step.
 
     Raises:
         ReferenceFailed: the step collapsed or the steps ran out.
@@ -168,8 +166,6 @@ def radau_solution(
                 found, factor = solver.step(now, state, h)
                 if found is not None:
                     now, state = (mp.mpf(end) if last else now + h), found
-                    if callback is not None:
-                        callback(float(now), float(h))
                 h *= factor
             reached.append(state)
         return reached

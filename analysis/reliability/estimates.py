@@ -7,69 +7,26 @@ not what earlier steps have left behind.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import integrate
 
-from ...checks import integer_from
-from ...storage import json_number, read_json_object, write_json
+from ...checks import check_positive, integer_from
 from ..cost.levels import problem_label
 from ..problems.problem import Problem, get_problem
-from ..report.records import picked, written
 from ..solvers.counting import BUDGET, Counter
 from ..solvers.run import ATOL_RATIO, Run
 from ..solvers.solver import as_solver
-from .figures import reliability_plot
-from .local_errors import QUANTILES, LocalErrors
+from .diagram import Reliability, save_reliabilities
 
 MOST_STEPS = 400
 """Steps judged of one solve; of more, so many are taken evenly."""
 
 _TIGHT = 1e-13
 _LOCAL_BUDGET = 50_000  # calls of f for the reference of one step
-
-
-@dataclass(frozen=True)
-class Reliability(LocalErrors):
-    """Estimated and true local errors of the accepted steps of one adaptive solve.
-
-    solver, problem: names. tolerance: relative. accepted: steps of the solve. starts, sizes: of the
-    steps judged, in time. estimates, errors: estimated and true, largest entry, in units of the
-    state. floors: a true error below is rounding or the local reference's own error, and takes no
-    part. failure: why there is nothing to judge. remark: what else is to be known.
-    """
-
-    def __str__(self) -> str:
-        return reliability_text([self])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every figure, for JSON: None stands for what is no number."""
-        return written(self) | {
-            "judged": int(self.judged.sum()),
-            "quantiles": {str(q): json_number(v) for q, v in self.quantiles.items()},
-            "underestimates": json_number(self.underestimates),
-        }
-
-    @classmethod
-    def from_dict(cls, figures: Mapping[str, Any]) -> Reliability:
-        """The measurement that `to_dict` wrote.
-
-        Raises:
-            ValueError: an entry is missing.
-        """
-        return cls(**picked(figures, (f.name for f in fields(cls)), "reliability diagram"))
-
-    def plot(self, path: str | Path, *, command: str = "") -> None:
-        """Draw estimate against true error; the suffix (pdf, svg, png) says the format.
-
-        command: kept in the file, as what reproduces it.
-        """
-        reliability_plot(path, [self], command=command)
 
 
 def reliability(
@@ -100,9 +57,7 @@ def reliability(
         ValueError, TypeError: unknown names, numbers that are not positive.
     """
     solver, problem = as_solver(method), get_problem(problem)
-    for name, value in (("tolerance", tolerance), ("atol_ratio", atol_ratio)):
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be positive, got {value}")
+    check_positive(tolerance=tolerance, atol_ratio=atol_ratio)
     integer_from(1, most_steps, "most_steps")
 
     def nothing(why: str) -> Reliability:
@@ -125,7 +80,8 @@ def reliability(
     count = len(run.steps) - 1
     if len(run.estimates) != count or count < 1:
         return nothing("the solver does not tell its estimates")
-    chosen = _evenly(count, most_steps)
+    evenly = np.linspace(0, count - 1, min(count, most_steps)).round().astype(int)
+    chosen = np.unique(evenly).tolist()
     states = _states(run, [*chosen, *(i + 1 for i in chosen)])
     rows: list[tuple[float, float, float, float, float]] = []
     lost = 0
@@ -175,12 +131,6 @@ def local_solution(
     return ends[1], float(np.abs(ends[0] - ends[1]).max())
 
 
-def _evenly(count: int, most: int) -> list[int]:
-    if count <= most:
-        return list(range(count))
-    return sorted(set(np.linspace(0, count - 1, most).round().astype(int).tolist()))
-
-
 def _states(run: Run, wanted: Sequence[int]) -> dict[int, np.ndarray]:
     """The solver's states at its own accepted times."""
     numbers = sorted(set(wanted))
@@ -202,7 +152,6 @@ def reliabilities(
     tolerance: float = 1e-6,
     *,
     atol_ratio: float = ATOL_RATIO,
-    most_steps: int = MOST_STEPS,
     budget: int | None = BUDGET,
     progress: Callable[[], None] | None = None,
     save: str | Path | None = None,
@@ -224,11 +173,8 @@ def reliabilities(
         for subject in subjects:
             for solver in solvers:
                 done.append(
-                    reliability(
-                        solver, subject, tolerance, atol_ratio=atol_ratio, most_steps=most_steps,
-                        budget=budget,
-                    )
-                )  # fmt: skip
+                    reliability(solver, subject, tolerance, atol_ratio=atol_ratio, budget=budget)
+                )
                 if save is not None:
                     save_reliabilities(save, done, command=command)
                 if progress is not None:
@@ -236,45 +182,3 @@ def reliabilities(
     except KeyboardInterrupt:
         pass
     return done
-
-
-def save_reliabilities(
-    path: str | Path, measurements: Sequence[Reliability], *, command: str = ""
-) -> None:
-    """Write them as JSON, whole or not at all."""
-    diagrams = [m.to_dict() for m in measurements]
-    write_json(path, {"kind": "reliability", "command": command, "diagrams": diagrams})
-
-
-def load_reliabilities(path: str | Path) -> list[Reliability]:
-    """Read what `save_reliabilities` wrote.
-
-    Raises:
-        ValueError: the file holds something else.
-    """
-    figures = read_json_object(path, "set of reliability diagrams")
-    if figures.get("kind") != "reliability":
-        raise ValueError(f"{path} is no set of reliability diagrams")
-    return [Reliability.from_dict(m) for m in figures.get("diagrams", [])]
-
-
-def reliability_text(measurements: Sequence[Reliability]) -> str:
-    """One line a measurement: quantiles of estimate/true and the fraction of underestimates."""
-    head = "".join(f"{f'{100 * q:.0f} %':>9}" for q in QUANTILES)
-    lines = [
-        "estimated over true local error of the accepted steps",
-        f"{'solver':<24}{'problem':<20}{'tol':>7}{'steps':>7}{'judged':>8}{head}{'under':>8}",
-    ]
-    for m in measurements:
-        line = f"{m.solver:<24}{m.problem:<20}{m.tolerance:>7.0e}"
-        if m.failure is not None:
-            lines.append(f"{line}  none: {m.failure}")
-            continue
-        cells = "".join(
-            f"{value:>9.2g}" if math.isfinite(value) else f"{'-':>9}"
-            for value in m.quantiles.values()
-        )
-        under = f"{100 * m.underestimates:.0f} %" if m.judged.any() else "-"
-        remark = f"  ({m.remark})" if m.remark else ""
-        lines.append(f"{line}{m.accepted:>7}{int(m.judged.sum()):>8}{cells}{under:>8}{remark}")
-    return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ def stability_region(
     path: str | Path,
     methods: Sequence[StabilitySubject],
     *,
-    labels: Sequence[str] | None = None,
-    title: str | None = None,
     extent: Extent | None = None,
     command: str | None = None,
 ) -> None:
@@ -45,38 +43,29 @@ def stability_region(
         path: .pdf, .svg or .png.
         methods: one to six; a rule means implicit collocation. One is filled, several are outlined
             and lightly filled, the stable side always inside the shading.
-        labels: legend entries; the methods' titles by default.
         extent: the part of the plane; by default bounded regions are shown whole, and of unbounded
             ones the part around the poles.
         command: what reproduces the figure; kept in the file's metadata.
 
     Raises:
-        ValueError: no method, more than there are colours, labels that do not fit, an extent that
-            is none, or another suffix.
+        ValueError: no method, more than there are colours, an extent that is none, or another
+            suffix.
         TypeError: a method without known stability.
     """
     methods = list(methods)
     if not 1 <= len(methods) <= len(COLOURS):
         raise ValueError(f"methods has {len(methods)} entries, must have 1 to {len(COLOURS)}")
-    names = [method_title(m) for m in methods] if labels is None else list(labels)
-    title = title or (names[0] if len(names) == 1 else "Stability regions")
-    if labels is None and len(names) == 1:
-        names = [
-            "stable: |R(z)| ≤ 1" if not is_multistep(methods[0]) else "stable: all |roots| ≤ 1"
-        ]
-    if len(names) != len(methods):
-        raise ValueError(f"labels has {len(names)} entries for {len(methods)} methods")
-    radii: list[Callable[[np.ndarray], np.ndarray]] = [
-        lambda z, method=method: spectral_radius(method, z)  # type: ignore[misc]
-        for method in methods
-    ]
+    names, title = [method_title(m) for m in methods], "Stability regions"
+    if len(methods) == 1:
+        bounded = "all |roots| ≤ 1" if is_multistep(methods[0]) else "|R(z)| ≤ 1"
+        title, names = names[0], [f"stable: {bounded}"]
     box = _checked(extent) if extent else _union([_interesting(m) for m in methods])
     with _Drawing(path, box, title, command) as axis:
         z = _grid(box)
         handles = []
-        for i, (radius, name) in enumerate(zip(radii, names, strict=True)):
+        for i, (method, name) in enumerate(zip(methods, names, strict=True)):
             with np.errstate(divide="ignore"):  # at a zero of R
-                height = np.log(radius(z))
+                height = np.log(spectral_radius(method, z))
             handles.append(_shade(axis, z, height, i, name, len(names)))
         _legend(axis, handles)
 
@@ -92,7 +81,6 @@ def order_star(
     path: str | Path,
     method: StabilitySubject | RationalFunction,
     *,
-    title: str | None = None,
     extent: Extent | None = None,
     command: str | None = None,
 ) -> None:
@@ -103,7 +91,7 @@ def order_star(
     Nørsett 1978).
 
     Args:
-        path: .pdf, .svg or .png. method: a one-step method or its R. title, extent, command: see
+        path: .pdf, .svg or .png. method: a one-step method or its R. extent, command: see
             `stability_region`.
 
     Raises:
@@ -125,7 +113,7 @@ def order_star(
         size = max(2.0, 1.35 * max((abs(x) for x in (*zeros, *poles)), default=0.0))
         extent = (-size, size, -size, size)
     box = _checked(extent)
-    with _Drawing(path, box, title or f"Order star of {name}", command) as axis:
+    with _Drawing(path, box, f"Order star of {name}", command) as axis:
         z = _grid(box)
         lines = require("matplotlib.lines", "analysis")
         height = _below_exponential(function, z, min(map(abs, (*zeros, *poles)), default=1.0))

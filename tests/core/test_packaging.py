@@ -51,6 +51,7 @@ def test_wheel_holds_the_three_packages_under_their_names(tmp_path: Path) -> Non
     for weights in ("fashion_unet.safetensors", "fashion_sidenet.safetensors", "MODEL_CARD.md"):
         assert f"quadflow/adapters/backbones/weights/{weights}" in names
     assert "quadflow/py.typed" in names
+    assert {"quadflow/rules/dop853.json", "quadflow/analysis/problems/references.json"} <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"quadflow"}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..problem import Problem, register_problem, vector
+from ..problem import Problem, register_problem, stored_end, vector
 from .checks import real
 
 _TEST_SET = "Test Set for IVP Solvers"
@@ -23,10 +23,6 @@ def robertson(end: float = 40.0) -> Problem:
         ValueError: end not positive.
     """
     end = real("robertson", "end", end, above=0)
-    ends = {
-        40.0: (0.715827068719405, 9.185534764557764e-06, 0.28416374574583037),
-        1e11: (2.083340149701294e-08, 8.333360770334784e-14, 0.9999999791665152),
-    }
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         slow = 0.04 * y[0] - 1e4 * y[1] * y[2]
@@ -40,18 +36,12 @@ def robertson(end: float = 40.0) -> Problem:
         rhs,
         vector(1.0, 0.0, 0.0),
         (0.0, end),
-        vector(*ends[end]) if end in ends else None,
+        stored_end(f"robertson:end={end}"),
         invariants={"mass": lambda y, m: y[0] + y[1] + y[2]},
         stiff=True,
         parameters={"end": end},
         sets=_SETS,
     )
-
-
-_HIRES_END = (
-    *(0.0007371312573325542, 0.00014424857263161596, 5.888729740967339e-05, 0.0011756513432831254),
-    *(0.002386356198830949, 0.0062389682527415995, 0.002849998395185501, 0.0028500016048144993),
-)
 
 
 @register_problem("hires")
@@ -82,7 +72,7 @@ def hires() -> Problem:
         rhs,
         vector(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0057),
         (0.0, 321.8122),
-        vector(*_HIRES_END),
+        stored_end("hires"),
         invariants={"y7 + y8": lambda y, m: y[6] + y[7]},
         stiff=True,
         sets=_SETS,
@@ -108,13 +98,10 @@ def oregonator() -> Problem:
         rhs,
         vector(1.0, 2.0, 3.0),
         (0.0, 360.0),
-        vector(1.0008148703185227, 1228.1785215498874, 132.05549428465045),
+        stored_end("oregonator"),
         stiff=True,
         sets=_SETS,
     )
-
-
-_E5_END = (3.769308219738986e-49, *[1.0192582568142706e-20] * 2, 3.7399012194641956e-65)
 
 
 @register_problem("e5")
@@ -141,7 +128,7 @@ def e5(end: float = 1e11) -> Problem:
         rhs,
         vector(1.76e-3, 0.0, 0.0, 0.0),
         (0.0, end),
-        vector(*_E5_END) if end == 1e11 else None,
+        stored_end(f"e5:end={end}"),
         invariants={"y2 - y3 - y4": lambda y, m: y[1] - y[2] - y[3]},
         stiff=True,
         parameters={"end": end},
@@ -165,15 +152,6 @@ _REACTIONS = (
 def _reactions() -> list[tuple[list[int], list[int]]]:
     sides = (reaction.split(" -> ") for reaction in _REACTIONS.split(", "))
     return [([int(i) for i in a.split(" + ")], [int(i) for i in b.split(" + ")]) for a, b in sides]
-
-
-_POLLUTION_END = (
-    *(0.056462554800227695, 0.13424841304223387, 4.139734331099427e-09, 0.005523140207484359),
-    *(2.018977262302196e-07, 1.4645418634939657e-07, 0.07784249118997964, 0.3245075353396018),
-    *(0.007494013383880406, 1.6222931573015602e-08, 1.1358638332570748e-08, 0.00223050597572136),
-    *(0.00020871628827986302, 1.3969210168401579e-05, 0.008964884856898295, 4.352846369330103e-18),
-    *(0.006899219696263405, 0.0001007803037365946, 1.7721465139699842e-06, 5.6829432923163926e-05),
-)
 
 
 @register_problem("pollution")
@@ -208,7 +186,7 @@ def pollution() -> Problem:
         rhs,
         vector(*start),
         (0.0, 60.0),
-        vector(*_POLLUTION_END),
+        stored_end("pollution"),
         invariants={
             "nitrogen": lambda y, m: y[0] + y[1] + y[12] + y[14] + y[18] + 2 * y[19],
             "sulphur": lambda y, m: y[16] + y[17],

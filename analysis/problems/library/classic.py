@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...exact.multiprecision import multiprecision as mp
-from ..problem import KnownEvent, Problem, register_problem, vector
+from ..problem import KnownEvent, Problem, register_problem, stored_end, vector
 
 
 @register_problem("lotka-volterra")
@@ -24,7 +24,7 @@ def lotka_volterra() -> Problem:
         rhs,
         vector(1.0, 1.0),
         (0.0, 10.0),
-        vector(1.02634476757508931914, 0.909691078136041617548),
+        stored_end("lotka-volterra"),
         invariants={
             "x - 3 log x + y - 1.5 log y": lambda y, m: (
                 y[0] - 3 * m.log(y[0]) + y[1] - 1.5 * m.log(y[1])

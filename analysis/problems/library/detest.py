@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...exact.multiprecision import multiprecision as mp
-from ..problem import Problem, RightHandSide, register_problem, vector
+from ..problem import Problem, RightHandSide, register_problem, stored_end, vector
 from .mechanics import euler_body, kepler, outer_planets
 from .oscillators import van_der_pol
 
@@ -33,7 +33,6 @@ def _detest(
     statement: str,
     y0: Sequence[float],
     invariants: Mapping[str, Callable[[Sequence[Any], Any], Any]] | None = None,
-    end: Sequence[float] | None = None,
 ) -> Callable[[Callable[[], Formulas]], Callable[[], Problem]]:
     """A decorator that enters the problem of a function's formulas in the registry."""
     name = f"detest-{label.lower()}"
@@ -50,7 +49,7 @@ def _detest(
                 rhs,
                 vector(*y0),
                 (0.0, 20.0),
-                end=None if end is None else vector(*end),
+                end=stored_end(name),
                 exact=exact,
                 invariants=invariants or {},
                 sets=_SETS,
@@ -125,7 +124,6 @@ def _of_populations(y: Sequence[Any], m: Any) -> Any:
     "y1' = 2 (y1 - y1 y2), y2' = -(y2 - y1 y2)",
     [1.0, 3.0],
     {"y1 - log y1 + 2 (y2 - log y2)": _of_populations},
-    end=[0.6761876008576606, 0.18608160996400297],
 )
 def b1() -> Formulas:
     """The growth of two conflicting populations."""
@@ -272,21 +270,6 @@ for _label, _n in (("C3", 10), ("C4", 51)):
     _detest(_label, _statement, [1.0] + [0.0] * (_n - 1))(_heat(_n))
 
 
-# C5 at its end, a line for each planet: places, then velocities
-_PLANETS_END = (
-    *(-4.792730224323633, -2.4205507254490226, -0.9212509306015123),
-    *(-4.217310404035214, 7.356202947498969, 3.223785985421211),
-    *(4.0355594432622715, 17.19865528670555, 7.478910794233703),
-    *(-29.987593263248442, -4.107310937550929, -0.9277008321754407),
-    *(-24.42125302518483, 23.814590457465542, 14.920963069513588),
-    *(0.3499208963064, -0.5748487687912803, -0.25516940208791444),
-    *(-0.5237040978903326, -0.24930004635796632, -0.0804534164204447),
-    *(-0.38752892373341097, 0.05648603288767891, 0.030236064721433413),
-    *(0.04133856546712447, -0.2862393029841379, -0.11830324051362069),
-    *(-0.15119864573592057, -0.24600688943187654, -0.03189687411323877),
-)
-
-
 _planets, _planets_start, _planets_kept = outer_planets()
 
 
@@ -296,7 +279,6 @@ _planets, _planets_start, _planets_kept = outer_planets()
     "r_j/|r_j|^3)), i = 1..5, r in the frame of the sun",
     _planets_start.tolist(),
     _planets_kept,
-    end=_PLANETS_END,
 )
 def c5() -> Formulas:
     """Five outer planets about the sun, positions (15) and then velocities (15)."""
@@ -343,7 +325,6 @@ _borrowed("E2", van_der_pol)
     "E3",
     "y'' = y^3/6 - y + 2 sin(2.78535 t)",
     [0.0, 0.0],
-    end=[-0.10041788586472507, 0.2411400132095934],
 )
 def e3() -> Formulas:
     """Duffing's equation."""

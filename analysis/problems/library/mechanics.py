@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...exact.multiprecision import multiprecision as mp
-from ..problem import KnownEvent, Problem, register_problem, vector
+from ..problem import KnownEvent, Problem, register_problem, stored_end, stored_start, vector
 from .checks import real
 
 
@@ -122,7 +122,7 @@ def euler_body(m: float = 0.51) -> Problem:
     )
 
 
-def _arenstorf(name: str, speed: float, period: float, end: Sequence[float], what: str) -> Problem:
+def _arenstorf(name: str, speed: float, period: float, what: str) -> Problem:
     moon = 0.012277471
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -155,7 +155,7 @@ def _arenstorf(name: str, speed: float, period: float, end: Sequence[float], wha
         rhs,
         vector(0.994, 0.0, 0.0, speed),
         (0.0, period),
-        vector(*end),
+        stored_end(name),
         invariants={"Jacobi constant": jacobi},
         sets=("nonstiff", "mechanics"),
     )
@@ -168,7 +168,6 @@ def arenstorf() -> Problem:
         "arenstorf",
         -2.00158510637908252240537862224,
         17.0652165601579625588917206249,
-        (0.9939999999999088, -3.0309430229824185e-13, -4.9285365810550526e-11, -2.00158510639327),
         "long orbit",
     )
 
@@ -180,26 +179,8 @@ def arenstorf_short() -> Problem:
         "arenstorf-short",
         -2.0317326295573368357302057924,
         11.124340337266085134999734047,
-        (0.9939999999999338, -2.2444814217098002e-13, -3.673380288743887e-11, -2.031732629567483),
         "short orbit",
     )
-
-
-_SEVEN_STARS = (
-    *(3.0, 3.0, -1.0, -3.0, 2.0, -2.0, 2.0),
-    *(3.0, -3.0, 2.0, 0.0, 0.0, -4.0, 4.0),
-    *(0.0, 0.0, 0.0, 0.0, 0.0, 1.75, -1.5),
-    *(0.0, 0.0, 0.0, -1.25, 1.0, 0.0, 0.0),
-)
-_SEVEN_STARS_END = (
-    *(0.37061391439705127, 3.237284092057233, -3.2225590324183235, 0.6597091455775308),
-    *(0.342558170715658, 1.5621721014006311, -0.7003092922212495, -3.943437585517392),
-    *(-3.27138097397255, 5.225081843456544, -2.5906124349774693, 1.1982136933922747),
-    *(-0.24296823449358235, 1.0914492404289797, 3.4170038063143147, 1.3545845016255011),
-    *(-2.5900655978107756, 2.025053734714241, -1.155815100160449, -0.8072988170223022),
-    *(0.5952396354208719, -3.7412449612340084, 0.3773459685750629, 0.9386858869551079),
-    *(0.36679222272005696, -0.3474046353808494, 2.344915448180937, -1.947020434263292),
-)
 
 
 @register_problem("pleiades")
@@ -251,9 +232,9 @@ def pleiades() -> Problem:
         "i = 1..7",
         "Hairer, Norsett & Wanner, Solving ODEs I, II.10; Test Set for IVP Solvers",
         rhs,
-        vector(*_SEVEN_STARS),
+        stored_start("pleiades"),
         (0.0, 3.0),
-        vector(*_SEVEN_STARS_END),
+        stored_end("pleiades"),
         invariants={
             "energy": energy,
             "momentum in x": lambda y, m: sum(
@@ -284,7 +265,7 @@ def henon_heiles() -> Problem:
         rhs,
         vector(0.0, 0.125, 0.5, 0.0),
         (0.0, 50.0),
-        vector(0.1605831316402258, 0.4284264263636217, 0.2510922011428259, -0.1492271733705902),
+        stored_end("henon-heiles"),
         invariants={
             "energy": lambda y, m: (
                 (y[0] * y[0] + y[1] * y[1] + y[2] * y[2] + y[3] * y[3]) / 2
@@ -296,21 +277,13 @@ def henon_heiles() -> Problem:
     )
 
 
-PLANETS = (
-    *(3.42947415189, 3.35386959711, 1.35494901715, 6.64145542550, 5.97156957878, 2.18231499728),
-    *(11.2630437207, 14.6952576794, 6.27960525067, -30.1552268759, 1.65699966404, 1.43785752721),
-    *(-21.1238353380, 28.4465098142, 15.3882659679),
-    *(-0.557160570446, 0.505696783289, 0.230578543901, -0.415570776342, 0.365682722812),
-    *(0.169143213293, -0.325325669158, 0.189706021964, 0.0877265322780, -0.0240476254170),
-    *(-0.287659532608, -0.117219543175, -0.176860753121, -0.216393453025, -0.0148647893090),
-)
-"""Jupiter to Pluto: positions (astronomical units), then velocities (time in units of 100 days)."""
-
-
 def outer_planets() -> tuple[
     Callable[[Any, Sequence[Any], Any], Sequence[Any]], torch.Tensor, dict[str, Any]
 ]:
-    """Right-hand side, initial state and invariants of five planets in the frame of the sun."""
+    """Right-hand side, initial state and invariants of five planets in the frame of the sun.
+
+    Jupiter to Pluto: positions (astronomical units), then velocities (time in units of 100 days).
+    """
     gravity, sun = 2.95912208286, 1.00000597682
     mass = (
         *(0.000954786104043, 0.000285583733151, 0.0000437273164546, 0.0000517759138449),
@@ -371,4 +344,4 @@ def outer_planets() -> tuple[
     invariants: dict[str, Any] = {"energy": energy}
     for k, axis in enumerate("xyz"):
         invariants[f"angular momentum about {axis}"] = spin(k)
-    return rhs, vector(*PLANETS), invariants
+    return rhs, stored_start("detest-c5"), invariants

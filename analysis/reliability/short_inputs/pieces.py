@@ -32,19 +32,15 @@ def relaxed(
 
 
 def square_wave(
-    period: float, width: float, height: float, low: float, until: float, first: float = 0.0
+    period: float, width: float, height: float, low: float, until: float
 ) -> tuple[list[float], list[float]]:
-    """Edges and levels of a wave that is `height` for `width` of each period from `first` on and
-    `low` else, for `relaxed`; from 0 to `until` at least."""
+    """Edges and levels of a wave that is `height` for `width` of each period and `low` else, for
+    `relaxed`; from 0 to `until` at least."""
     edges, levels = [0.0], list[float]()
-    if first > 0:
-        edges, levels = [0.0, first], [low]
-    count = 0
     while edges[-1] < until:
-        begin = first + count * period
+        begin = len(levels) // 2 * period
         edges += [begin + width, begin + period]
         levels += [height, low]
-        count += 1
     return edges, levels
 
 

@@ -112,7 +112,7 @@ _train("fast switching", "4 for 0.02 of 0.05, y' = u - y", 1.0, 0.05, 0.02, 4.0,
 
 def _pulses(
     name: str, kind: str, statement: str, rate: float, start: float, edges: Sequence[float],
-    levels: Sequence[float], *, looks: int = 25,
+    levels: Sequence[float],
 ) -> None:  # fmt: skip
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         u = 0 * t + levels[0]
@@ -122,7 +122,7 @@ def _pulses(
 
     _add(
         name, kind, statement, rhs, start, (edges[0], edges[-1]),
-        lambda times: relaxed(rate, start, edges, levels, times), looks=looks,
+        lambda times: relaxed(rate, start, edges, levels, times),
     )  # fmt: skip
 
 

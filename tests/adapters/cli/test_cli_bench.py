@@ -15,7 +15,6 @@ from quadflow.adapters.cli import bench as cli_bench
 from quadflow.adapters.cli.bench import chosen_problems, decades
 from quadflow.adapters.cli.main import make_parser
 from quadflow.analysis.cost.work_precision import BUDGET, STEPS, TOLERANCES, WorkPrecision
-from quadflow.analysis.reliability.estimates import load_reliabilities
 
 study_module = importlib.import_module("quadflow.analysis.cost.work_precision")  # not the function
 
@@ -65,7 +64,8 @@ def test_one_command_measures_prints_and_draws(
     monkeypatch.setattr(study_module._Bench, "rows", lambda *_: pytest.fail("measured again"))
     bench(*words[:-2], "--rows", "--reliability", "r.json")
     assert "(reference: closed form" in capsys.readouterr().out
-    assert [m.solver for m in load_reliabilities("r.json")] == ["dopri5", "rk4", "scipy:DOP853"]
+    diagrams = json.loads(Path("r.json").read_text())["diagrams"]
+    assert [m["solver"] for m in diagrams] == ["dopri5", "rk4", "scipy:DOP853"]
 
 
 def test_interrupted_it_keeps_the_rows_and_says_how_to_go_on(

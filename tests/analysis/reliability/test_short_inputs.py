@@ -69,7 +69,8 @@ def test_the_record_of_all_libraries() -> None:
 
 def test_solutions_by_pieces() -> None:
     """The closed form and the tight solve agree, of a wave and of one with a first rest."""
-    edges, levels = square_wave(2.0, 0.5, 3.0, -1.0, 7.0, first=1.0)
+    wave, heights = square_wave(2.0, 0.5, 3.0, -1.0, 6.0)
+    edges, levels = [0.0, *(1 + edge for edge in wave)], [-1.0, *heights]
     times = np.linspace(0.0, 7.0, 15)
     exact = relaxed(0.7, 2.0, edges, levels, times)
 

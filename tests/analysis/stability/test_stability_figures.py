@@ -90,8 +90,6 @@ def test_refusals(tmp_path: Path) -> None:
     for methods in ([], [rk4] * 7):
         with pytest.raises(ValueError, match=f"methods has {len(methods)} entries, must have 1 to"):
             stability_region(tmp_path / "s.png", methods)
-    with pytest.raises(ValueError, match="labels has 2 entries for 1 methods"):
-        stability_region(tmp_path / "s.png", [rk4], labels=["a", "b"])
     with pytest.raises(ValueError, match=r"extent \(1, -1, 0, 1\) must be"):
         order_star(tmp_path / "s.png", rk4, extent=(1, -1, 0, 1))
     with pytest.raises(TypeError, match="order_star needs a one-step method, ab2 is a multistep"):
