@@ -52,7 +52,7 @@ class Outputs:
         return self._copied(value, y)
 
     def _copied(self, value: Tensor, y: Tensor | None) -> Tensor:
-        if y is not None and _same_memory(value, y):
+        if y is not None and same_memory(value, y):
             return value
         self.reused = True
         if value.requires_grad or in_transform():
@@ -100,11 +100,15 @@ def _alone(value: Tensor) -> bool:
     return not is_view or getrefcount(base) <= _FRESH_BASE
 
 
-def _same_memory(value: Tensor, y: Tensor) -> bool:
+def same_memory(value: Tensor, y: Tensor) -> bool:
+    """Whether two tensors share their memory, as far as that can be seen: one storage, or two made
+    of one array."""
     if value is y:
         return True
     try:
-        return value.untyped_storage()._cdata == y.untyped_storage()._cdata
+        if value.untyped_storage()._cdata == y.untyped_storage()._cdata:
+            return True
+        return value.numel() > 0 and value.data_ptr() == y.data_ptr()
     except (NotImplementedError, RuntimeError):
         return False
 

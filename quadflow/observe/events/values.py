@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...equations.ownership import Outputs, Untouched
+from ...equations.ownership import Outputs, Untouched, same_memory
 from ...equations.probing import mixed_samples
 from ...equations.velocity import StateLayout
 from .dense_step import Array, DenseStep
@@ -54,7 +54,7 @@ class EventValues:
         else:  # a fill on the device, where a copy from the host would synchronise
             t = torch.full((), t, dtype=dtype, device=self.layout.device)
         seen, guard = self.layout.seen(y), self._guards[i]
-        if seen is y and any(y is kept for kept in self.kept):
+        if seen is y and any(same_memory(y, kept) for kept in self.kept):
             seen = y.clone()
         mark = guard.before(seen)
         value = self.events[i].function(t, self.layout.split(seen))
