@@ -140,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", type=int, default=48, help="samples of every method (%(default)s)")
     add("--seed", type=int, default=0, help="of the noises (%(default)s)")
     add("--uniform-only", action="store_true", help="do not look for every method's best shift")
-    add("--reference-steps", type=int, default=24, help="rk4 steps, and twice as many (24)")
+    add("--reference-steps", type=int, default=256, help="of the converged solve (%(default)s)")
     add("--features", default="none",
         help="for Fréchet distance, precision and recall: none, efficientnet, or MODULE:NAME, a "
         "callable images (B, C, H, W) in [-1, 1] -> (B, D)")  # fmt: skip

@@ -19,7 +19,8 @@ from ..flow.field import Convention, FlowField, Guidance, resolve_convention
 from .samplers import SAMPLERS, Plan, Sampler
 
 
-def _check_state(x: Tensor, name: str) -> None:
+def check_state(x: Tensor, name: str) -> None:
+    """Raise unless x is a finite (B, ...) of at least one sample; name: what the error calls it."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor (B, ...), got {type(x).__name__}")
     if x.dim() < 2 or not len(x):
@@ -229,7 +230,7 @@ def sample(
     if isinstance(method, str):
         check_choice(method, SAMPLERS, "method")
     integer_from(1, nfe, "nfe")
-    _check_state(noise, "noise" if sigmas[0] == 1 else "x")
+    check_state(noise, "noise" if sigmas[0] == 1 else "x")
     flow = FlowField(
         model, convention, labels, guidance or Guidance(), extras or {},
         null_extras=null_extras or {},

@@ -21,8 +21,8 @@ from ...adapters import (
     time_grid,
 )
 from ...adapters.flow.field import Convention
+from ...adapters.sampling.converged import rmse, tight_path
 from ...plans.anchors import AnchorsMethod, anchors
-from .trajectories import rmse
 
 
 class OracleSideNet(nn.Module):
@@ -182,12 +182,10 @@ def local_errors(field: FlowField, sidenet: nn.Module, noise: Tensor, intervals:
     as in sampling. If errors were neither damped nor amplified on the way, their sum would be the
     error of the whole. field.evaluations afterwards counts BA-solver's own alone.
     """
-    path = field.resolved
-    grid = time_grid(intervals, path).tolist()
-    fine = 1 / (12 * intervals)
+    grid = time_grid(intervals, field.resolved).tolist()
     errors = []
+    truth = tight_path(field, noise, intervals)
     with torch.no_grad():
-        truth = qf.solve(field, noise, grid, method="rk4", step_size=fine * abs(path.direction)).y
         field.evaluations = field.rows = 0
         for i, ends in enumerate(pairwise(grid)):
             method = BiAnchor(sidenet, field, forward_last=i == intervals - 1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...adapters import FlowField, Guidance, initial_noise, sample
 from ...adapters.backbones.registry import NamedBackbone
 from ...adapters.data.images import tile
+from ...adapters.sampling.converged import STEPS, Converged, converged, rmse, tight_solve
 from ...adapters.sampling.sample import default_labels
 from ...checks import integer_from
 from ...storage import write_json
@@ -24,7 +25,6 @@ from .distribution import NoiseFloor, noise_floor, paired_distance, precision_re
 from .error_budget import ablation_plans, error_budget
 from .features import Features, extract
 from .peers import Sampling, run_sampler
-from .trajectories import ConvergedImages, converged, rmse, solved
 
 METHODS = (
     "euler", "heun", "ab2", "ab3", "ab4", "dpmpp-2m", "unipc", "pec2", "pec3", "single-anchor",
@@ -34,6 +34,7 @@ NFES = (3, 5, 7, 10, 20)
 EULER_NFES = (50, 100, 200)
 SHIFTS = (0.6, 0.8, 1.0, 1.5, 2.5)
 BUDGET_IMAGES = 16
+FLOOR_STEPS = 40
 TUNING_SEED = 1_000_000
 
 
@@ -129,7 +130,7 @@ def best_shift(
     shifts: Sequence[float],
     noise: Tensor,
     labels: Tensor | None,
-    reference: ConvergedImages,
+    reference: Converged,
 ) -> float:
     """The shift of the smallest RMSE on these noises, which should not be those that are judged."""
     errors = {}
@@ -160,7 +161,7 @@ def evaluate(
     euler_nfes: Sequence[int] = EULER_NFES,
     shifts: Sequence[float] = SHIFTS,
     tuning_images: int = 8,
-    reference_steps: int = 24,
+    reference_steps: int = STEPS,
     features: Features | None = None,
     features_name: str | None = None,
     floor_seeds: int = 3,
@@ -178,7 +179,8 @@ def evaluate(
         methods, nfes: what is judged; euler_nfes: long Euler runs on the uniform grid besides.
         shifts: grids tried for every method and budget on `tuning_images` other noises; the best
             one is judged beside the uniform grid. Fewer than two: the uniform grid alone.
-        reference_steps: of rk4, >= 1; the reference is the solve with twice as many.
+        reference_steps: of the converged solve, >= 4, see `tight_solve`; half as many to choose
+            the shifts.
         features, features_name: for Fréchet distance, precision and recall of the images to the
             converged images.
         floor_seeds: converged sets of other seeds, >= 2, which the Fréchet distance's floor is
@@ -195,7 +197,7 @@ def evaluate(
     least, why = (2, "") if features is None else (4, " with features")
     if images < least:
         raise ValueError(f"images must be >= {least}{why}, got {images}")
-    integer_from(1, reference_steps, "reference_steps")
+    integer_from(4, reference_steps, "reference_steps")
     if features is not None and floor_seeds < 2:
         raise ValueError(f"floor_seeds must be >= 2, got {floor_seeds}")
     guidance = guidance or Guidance()
@@ -221,7 +223,7 @@ def evaluate(
     if tuned:
         tuning_noise, tuning_labels = subject.noise_and_labels(TUNING_SEED + seed, tuning_images)
         tuning = converged(
-            subject.flow(tuning_labels, guidance), tuning_noise, max(1, reference_steps // 2)
+            subject.flow(tuning_labels, guidance), tuning_noise, max(4, reference_steps // 2)
         )
         tick()
     for method in methods:
@@ -272,7 +274,7 @@ def _scores(
     for other in range(1, seeds + 1):
         noise, labels = subject.noise_and_labels(seed + other, len(x))
         # as images these are converged long before the reference is as numbers
-        found = solved(subject.flow(labels, guidance), noise, 10).y[-1]
+        found = tight_solve(subject.flow(labels, guidance), noise, FLOOR_STEPS)
         sets.append(extract(features, subject.to_images(found)))
         tick()
     return _ByFeatures(features, sets[0], noise_floor(sets))
@@ -286,7 +288,7 @@ class _Judge:
     guidance: Guidance
     noise: Tensor
     labels: Tensor | None
-    reference: ConvergedImages
+    reference: Converged
     result: Evaluation
     scores: _ByFeatures | None
     npz: Path | None
@@ -373,7 +375,7 @@ def add_budget(
         raise ValueError(f"guidance has scale {guidance.scale}, the result {result.guidance}")
     count = min(BUDGET_IMAGES, result.images)  # the oracle solves the flow for every node
     noise, labels = subject.noise_and_labels(result.seed, count)
-    reference = converged(subject.flow(labels, guidance), noise, 24).x
+    reference = tight_solve(subject.flow(labels, guidance), noise)
     result.budget = {"images": count, "error budget": {}, "ablation": {}}
     for nfe in nfes:
         result.budget["error budget"][str(nfe)] = error_budget(

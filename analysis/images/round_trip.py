@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from ...adapters import FlowField, Guidance, edit, initial_noise
 from ...adapters.backbones.registry import NamedBackbone
+from ...adapters.sampling.converged import rmse, tight_solve
 from ...adapters.sampling.sample import default_labels
-from .trajectories import converged, rmse
 
 
 def generated(backbone: NamedBackbone, labels: Tensor | None, count: int, seed: int) -> Tensor:
     """Converged samples (count, *shape) of the backbone: data that it knows how to make."""
     field = FlowField(backbone.model, backbone.convention, labels)
-    return converged(field, initial_noise(seed, count, backbone.shape), 16).x
+    return tight_solve(field, initial_noise(seed, count, backbone.shape))
 
 
 def round_trip_errors(

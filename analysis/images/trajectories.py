@@ -5,45 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-import quadflow as qf
-
 from ...adapters import FlowField, Guidance, Samples, sample
-
-
-@dataclass(frozen=True)
-class ConvergedImages:
-    """The converged samples that others are compared with.
-
-    x: (B, ...). error: their own, the RMSE to a solve with half the steps, divided by 15
-    (Richardson, for a fourth-order method). nfe: evaluations of both solves.
-    """
-
-    x: Tensor
-    error: float
-    nfe: int
-
-
-def rmse(a: Tensor, b: Tensor) -> float:
-    """Root mean squared difference over all entries, in units of the state."""
-    return float((a - b).double().square().mean().sqrt())
-
-
-def solved(field: FlowField, noise: Tensor, steps: int) -> qf.Solution:
-    """The solve from noise to data with rk4 in so many equal steps."""
-    ends = (field.resolved.noise_t, field.resolved.data_t)
-    size = abs(ends[1] - ends[0]) / steps
-    with torch.no_grad():
-        return qf.solve(field, noise, ends, method="rk4", step_size=size)
-
-
-def converged(field: FlowField, noise: Tensor, steps: int) -> ConvergedImages:
-    """`solved` from the same noise in `steps` and in 2*`steps` steps."""
-    coarse, fine = (solved(field, noise, n) for n in (steps, 2 * steps))
-    error = rmse(fine.y[-1], coarse.y[-1]) / 15
-    return ConvergedImages(fine.y[-1], error, coarse.stats.nfe + fine.stats.nfe)
+from ...adapters.sampling.converged import STEPS, Converged, converged, rmse
 
 
 @dataclass(frozen=True)
@@ -56,7 +21,7 @@ class TrajectoryErrors:
 
     rmse: dict[str, dict[int, float]]
     samples: dict[str, dict[int, Samples]]
-    reference: ConvergedImages
+    reference: Converged
 
 
 def trajectory_errors(
@@ -68,7 +33,7 @@ def trajectory_errors(
     methods: Sequence[str],
     nfes: Sequence[int],
     guidance: Guidance,
-    reference_steps: int = 40,
+    reference_steps: int = STEPS,
     progress: Callable[[], None] | None = None,
 ) -> TrajectoryErrors:
     """Every method at every NFE on the same noise and labels, against the converged solve.
@@ -81,7 +46,7 @@ def trajectory_errors(
         methods: names in `SAMPLERS`.
         nfes: numbers of evaluations, each >= 1.
         guidance: of all solves, see `Guidance`.
-        reference_steps: steps of the coarser reference solve by "rk4"; the finer has twice as many.
+        reference_steps: of the converged solve, >= 4, see `tight_solve`.
         progress: called after the reference and after every method and NFE.
 
     Raises:

@@ -69,7 +69,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
             scale: trajectory_errors(
                 model, sidenet, noise, labels, methods=METHODS, nfes=NFES,
                 guidance=Guidance(scale, model.num_classes),
-                reference_steps=16 if quick else 32, progress=tick,
+                reference_steps=128 if quick else 256, progress=tick,
             )
             for scale in scales
         }  # fmt: skip

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from ....adapters import FlowField, Guidance, initial_noise, load_sidenet, sample
 from ....adapters.backbones.registry import load_named
+from ....adapters.sampling.converged import rmse, tight_solve
 from ....adapters.sampling.sample import default_labels
 from ....storage import write_json
-from ...images.trajectories import converged, rmse
 
 OUT = Path("docs/figures/judged/sources.json")
 COUNT, NFES = 48, (3, 5, 7, 10)
@@ -32,7 +32,7 @@ def main(with_data: str, without: str) -> None:
     for scale in (1.0, 2.0):
         guidance = Guidance(scale, 10)
         field = FlowField(backbone.model, "repa", labels, guidance)
-        reference = converged(field, noise, 24).x
+        reference = tight_solve(field, noise)
         for name, net in nets.items():
             errors[f"{name}, guidance {scale:g}"] = {
                 str(nfe): rmse(

@@ -18,7 +18,7 @@ from quadflow.adapters.backbones.registry import (
     load_named_sidenet,
 )
 from quadflow.adapters.sampling.sample import default_labels
-from quadflow.analysis.images.trajectories import converged
+from quadflow.adapters.sampling.converged import tight_solve
 
 NAMES = [*SHIPPED, "galaxygrad:hsc-32"]  # `make test` installs galaxygrad
 
@@ -139,7 +139,7 @@ def test_training_has_brought_the_samples_nearer(name: str) -> None:
     net = load_named_sidenet(backbone, None, "bianchor")
     noise = initial_noise(5, 16, backbone.shape)
     labels = default_labels(16, backbone.num_classes)
-    wanted = converged(FlowField(backbone.model, "repa", labels), noise, 10).x
+    wanted = tight_solve(FlowField(backbone.model, "repa", labels), noise, 40)
     trained = sample(backbone.model, noise, labels, nfe=3, sidenet=net).x
     untrained = sample(backbone.model, noise, labels, method="ab2", nfe=3).x
     assert (trained - wanted).norm() < (untrained - wanted).norm()

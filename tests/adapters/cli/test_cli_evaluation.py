@@ -51,7 +51,7 @@ NET = random_sidenet(1, dtype=torch.float32)
 SUBJECT = JudgedBackbone(NamedBackbone("toy", MODEL, SHAPE, CLASSES), NET)
 BARE = JudgedBackbone(SUBJECT.backbone, None)
 QUICK = {"methods": ("euler", "pec2"), "nfes": (2, 3), "euler_nfes": (5,), "images": 5,
-         "tuning_images": 2, "reference_steps": 12, "shifts": (0.5, 1.0, 2.0)}  # fmt: skip
+         "tuning_images": 2, "reference_steps": 64, "shifts": (0.5, 1.0, 2.0)}  # fmt: skip
 
 
 def eight(images: Tensor) -> Tensor:
@@ -174,8 +174,8 @@ def test_features(tmp_path: Path) -> None:
         (SUBJECT, {"images": 1}, "images must be >= 2, got 1"),
         (SUBJECT, {"images": 3, "features": eight}, "images must be >= 4 with features, got 3"),
         (SUBJECT, {"features": eight, "floor_seeds": 1}, "floor_seeds must be >= 2, got 1"),
-        (SUBJECT, {"reference_steps": 0}, "reference_steps must be an integer >= 1, got 0"),
-        (SUBJECT, {"reference_steps": -2}, "reference_steps must be an integer >= 1, got -2"),
+        (SUBJECT, {"reference_steps": 0}, "reference_steps must be an integer >= 4, got 0"),
+        (SUBJECT, {"reference_steps": -2}, "reference_steps must be an integer >= 4, got -2"),
     ],
 )
 def test_refused_before_any_work(subject: JudgedBackbone, arguments: dict, message: str) -> None:
@@ -194,8 +194,8 @@ def test_methods_that_need_a_sidenet(method: str) -> None:
         add_budget(BARE, Evaluation("toy", 1.0, 2, 0, 0.0, 0, 1.0), (2,))
 
 
-def test_one_reference_step_is_enough_to_tune() -> None:
-    rows = evaluate(BARE, **(QUICK | {"reference_steps": 1})).rows
+def test_the_fewest_reference_steps_are_enough_to_tune() -> None:
+    rows = evaluate(BARE, **(QUICK | {"reference_steps": 4})).rows
     assert sum(r.tuned for r in rows) == 4
 
 
@@ -256,7 +256,7 @@ def test_pictures_of_any_budgets(nfes: tuple[int, ...], tmp_path: Path) -> None:
 
 # its weights alone are read: it need not be importable
 TINY = ["evaluate", "--images", "2", "--nfe", "2", "--methods", "euler,pec2", "--euler", "",
-        "--reference-steps", "2"]  # fmt: skip
+        "--reference-steps", "4"]  # fmt: skip
 SHORT = [*TINY, "--uniform-only"]
 
 
@@ -309,8 +309,8 @@ OWN = ["--backbone", str(shipped("mnist_sit.safetensors"))]
             "--methods 'eulr' is unknown: did you mean 'euler'",
         ),
         (["--images", "1"], "images must be >= 2, got 1"),
-        (["--reference-steps", "0"], "reference_steps must be an integer >= 1, got 0"),
-        (["--reference-steps", "-1"], "reference_steps must be an integer >= 1, got -1"),
+        (["--reference-steps", "0"], "reference_steps must be an integer >= 4, got 0"),
+        (["--reference-steps", "-1"], "reference_steps must be an integer >= 4, got -1"),
         (["--guidance", "-1"], "scale must be finite and >= 0, got -1.0"),
         (["--npz", "no-folder"], "--npz no-folder is no folder"),
         (["--out", "."], "--out . is a folder, must be a file"),

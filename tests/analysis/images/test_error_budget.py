@@ -27,7 +27,7 @@ from quadflow.analysis.images.error_budget import (
     error_budget,
     local_errors,
 )
-from quadflow.analysis.images.trajectories import converged, rmse
+from quadflow.adapters.sampling.converged import rmse, tight_solve
 
 TOY = Toy(gap=0.3)
 NOISE = seeded(*STATE)
@@ -47,7 +47,7 @@ MIRRORED = reversed_time(MODEL)
 
 
 def end(guidance: Guidance, labels: Tensor | None = LABELS) -> Tensor:
-    return converged(FlowField(MODEL, "repa", labels, guidance), NOISE, 40).x
+    return tight_solve(FlowField(MODEL, "repa", labels, guidance), NOISE)
 
 
 def carried(velocity, x: Tensor, t: float, h: float) -> Tensor:
@@ -218,7 +218,7 @@ def test_a_backbone_without_classes_has_a_budget() -> None:
         return TOY.velocity(x, t, None)
 
     net = random_sidenet(1, replace(SMALL, num_classes=0))
-    reference = converged(FlowField(unlabelled, "repa"), NOISE, 40).x
+    reference = tight_solve(FlowField(unlabelled, "repa"), NOISE)
     budget = error_budget(
         unlabelled, net, NOISE, None, reference, intervals=N, guidance=Guidance()
     )  # fmt: skip

@@ -14,7 +14,7 @@ from toyflow import Calls, Toy, seeded
 
 from quadflow.adapters import SAMPLERS, FlowField, Guidance, sample, time_grid
 from quadflow.analysis.images.peers import PEERS, TimedSideNet, run_sampler
-from quadflow.analysis.images.trajectories import converged
+from quadflow.adapters.sampling.converged import tight_solve
 from quadflow.plans.anchors import adams
 
 TOY = Toy(gap=0.0)
@@ -52,7 +52,7 @@ def test_unipc_ends_where_the_flow_does() -> None:
     ]
     ratios = [a / b for a, b in itertools.pairwise(errors)]
     assert all(3.5 < ratio < 5 for ratio in ratios), (errors, ratios)
-    ours = converged(FlowField(MODEL, "repa", LABELS), NOISE, 40).x
+    ours = tight_solve(FlowField(MODEL, "repa", LABELS), NOISE)
     assert relative(ours, wanted) < 1e-6
     assert errors[-1] < 1e-3
 
@@ -69,7 +69,7 @@ def test_unipc_is_the_same_in_both_directions_of_time(guidance: Guidance | None)
 
 
 def test_unipc_goes_to_the_guided_end() -> None:
-    wanted = converged(FlowField(MODEL, "repa", LABELS, GUIDED), NOISE, 40).x
+    wanted = tight_solve(FlowField(MODEL, "repa", LABELS, GUIDED), NOISE)
     plain = TOY.flow(NOISE, 0.0, LABELS)
     got = run_sampler("unipc", MODEL, NOISE, LABELS, nfe=64, guidance=GUIDED).x
     assert relative(got, wanted) < 0.01 < relative(plain, wanted)
