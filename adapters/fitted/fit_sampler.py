@@ -26,7 +26,7 @@ from .network import Residual, ResidualConfig, fold_for
 from .pairs import BLOCK, Pairs, Task
 from .plan import FORMS, PARTS, LearnedPlan
 from .sampler import Learned
-from .training import Budget, EndpointLoss, Selection, errors_of
+from .training import Budget, EndpointLoss, Selection, errors_of, looks
 
 SELECTION, REPORTED = 64, 128
 """Samples that choose (method, grid, best weights), and those whose errors are reported."""
@@ -69,7 +69,7 @@ def fit_sampler(
     guided: Guidance | None = None,
     extras: Mapping[str, Any] | None = None,
     null_extras: Mapping[str, Any] | None = None,
-    form: str = "free",
+    form: str = "ordered",
     parts: Sequence[str] = PARTS,
     network: bool | ResidualConfig = True,
     features: str | None = None,
@@ -149,6 +149,7 @@ def fit_sampler(
         ]
         learned = _train(task, budgets, layout, network, chosen, effort, root, resume, accelerator)
         fitted = _judged(task, budgets, layout, learned)
+        fitted.figures["looks"] = looks(root)
     fitted.figures |= {
         "effort": asdict(effort), "steps": steps, "seed": seed, "parts": list(chosen),
         "form": form, "minutes": round((time.perf_counter() - started) / 60, 2),
@@ -373,7 +374,7 @@ def _judged(
     convention = resolve_convention(task.convention).name
     return FittedSampler(
         learned, layout, convention, backbone_fingerprint(task.model), frozenset(classical),
-        task.dtype, {"plans": plans, "looks": []},
+        task.dtype, {"plans": plans},
     )  # fmt: skip
 
 

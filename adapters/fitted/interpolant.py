@@ -91,7 +91,7 @@ class LearnedInterpolant(Interpolant):
         lowest = numbers.start.k + corrected
         if len(newest) <= lowest:
             return []
-        weights: list[Any] = [0.0] * len(newest)
+        weights: list[Any] = [0] * len(newest)
         for q in range(lowest, len(newest)):
             times = [a.t for a in newest[: q + 1]]
             for j, t in enumerate(times):

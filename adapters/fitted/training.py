@@ -114,6 +114,12 @@ def mean_ratio(errors: Mapping[str, float], budgets: Sequence[Budget]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
+def looks(folder: Path) -> list[dict[str, Any]]:
+    """The looks of a training in a folder: step, ratio to the classical errors, errors by plan."""
+    path = folder / "looks.json"
+    return list(read_json_object(path, "looks")["looks"]) if path.exists() else []
+
+
 class Selection:
     """Looks at a sampler in training on the selection noises, and keeps the best one on disk.
 
@@ -133,23 +139,19 @@ class Selection:
         self.task, self.budgets, self.features, self.rows = task, budgets, features, rows
         self.path, self.log = folder / "best.pt", folder / "looks.json"
 
-    def looks(self) -> list[dict[str, Any]]:
-        """All looks so far: step, ratio, and the errors by plan."""
-        return list(read_json_object(self.log, "looks")["looks"]) if self.log.exists() else []
-
     def __call__(self, ema: nn.Module, step: int) -> Look:
         assert isinstance(ema, Learned)
         errors = errors_of(self.task, ema, self.budgets, self.features, self.rows)
         ratio = mean_ratio(errors, self.budgets)
         # of a training that was killed after its last state, looks that come again
-        looks = [look for look in self.looks() if look["step"] < step]
-        best = min((look["ratio"] for look in looks), default=1.0)
+        before = [look for look in looks(self.log.parent) if look["step"] < step]
+        best = min((look["ratio"] for look in before), default=1.0)
         if ratio < best:
             with whole_file(self.path) as temporary:
                 torch.save(ema.state_dict(), temporary)
-        looks.append({"step": step, "ratio": ratio, "errors": errors})
-        write_json(self.log, {"looks": looks})
-        since = len(looks) - 1 - min(range(len(looks)), key=lambda i: looks[i]["ratio"])
+        seen = [*before, {"step": step, "ratio": ratio, "errors": errors}]
+        write_json(self.log, {"looks": seen})
+        since = len(seen) - 1 - min(range(len(seen)), key=lambda i: seen[i]["ratio"])
         text = f"held out {min(ratio, best):.3f} of the best classical method's error"
         return Look(text, since >= PATIENCE)
 
