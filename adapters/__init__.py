@@ -1,10 +1,8 @@
 """quadflow.adapters: flow-matching models, the Bi-Anchor solver, the command line; solve_ivp."""
 
-from typing import TYPE_CHECKING
+from quadflow.lazy import exported
 
-from quadflow.lazy import export
-
-if TYPE_CHECKING:  # what `export` finds, for those who read types
+with exported(__name__):
     from .backbones.pretrained import load_backbone as load_backbone
     from .backbones.pretrained import load_sidenet as load_sidenet
     from .backbones.pretrained import load_unet as load_unet
@@ -34,21 +32,3 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .sidenet.published import save_published_sidenet as save_published_sidenet
     from .training.sidenet import ChainConfig as ChainConfig
     from .training.sidenet import train_sidenet as train_sidenet
-
-__all__ = export(
-    __name__,
-    {
-        ".sampling.editing": "Edited edit invert",
-        ".flow.data_prediction": "DataPredictionInterpolant",
-        ".flow.field": "CONVENTIONS Convention FlowField Guidance",
-        ".backbones.pretrained": "load_backbone load_sidenet load_unet",
-        ".sidenet.published": "save_published_sidenet",
-        ".sampling.sample": "Samples initial_noise sample time_grid",
-        ".sampling.samplers": "SAMPLERS bianchor_plan single_anchor_plan",
-        ".sidenet.network": (
-            "BiAnchor SideNet SideNetConfig SideNetInterpolant SingleAnchor prepare"
-        ),
-        ".sidenet.mlp": "MLPSideNet MLPSideNetConfig",
-        ".training.sidenet": "ChainConfig train_sidenet",
-    },
-)

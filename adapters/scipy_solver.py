@@ -33,6 +33,8 @@ from ..plans.sweeps import SweepsMethod
 
 NODE_EVALUATIONS = ("loop", "broadcast")
 LEAST_RTOL = ROUNDINGS * float(np.finfo(np.float64).eps)
+# instead of 0: no error of a component that is 0 passes, and 0/0 is not met
+LEAST_ATOL = float(np.finfo(np.float64).tiny)
 
 
 class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hints
@@ -111,7 +113,10 @@ class QuadflowSolver(OdeSolver):  # type: ignore[misc]  # SciPy has no type hint
         limits = Limits(
             first_step, min_step, max_step, sys.maxsize if max_steps is None else max_steps
         )
-        tolerance = Tolerance(_rtol(rtol, self.n), _atol(atol, self.n))
+        tolerance = Tolerance(
+            _tolerance(rtol, "rtol", self.n, LEAST_RTOL, warns=True),
+            _tolerance(atol, "atol", self.n, LEAST_ATOL),
+        )
         self.steps: AdaptiveSteps | None = None
         self._dense_asked = False
         self.velocity: Velocity | None = None
@@ -231,9 +236,7 @@ class SegmentOutput(DenseOutput):  # type: ignore[misc]
         segment = self.segment
         if not t.size:
             return np.empty((len(segment.y0), 0), segment.y0.numpy().dtype)
-        states: np.ndarray
-        states = segment(float(t)).numpy() if t.ndim == 0 else segment.at(t.tolist()).numpy().T
-        return states
+        return segment(float(t)).numpy() if t.ndim == 0 else segment.at(t.tolist()).numpy().T
 
 
 class _NumpyFunction:
@@ -275,30 +278,20 @@ def _adaptive(method: str | Method) -> Method:
     return chosen
 
 
-def _rtol(rtol: ArrayLike, n: int) -> float | Tensor:
-    values = _tolerance(rtol, "rtol", n)
-    if (values < LEAST_RTOL).any():
-        warnings.warn(
-            f"rtol={rtol!r} is more than float64 holds: raised to {LEAST_RTOL:.3g}",
-            ToleranceWarning,
-            stacklevel=4,
-        )
-    return _as_given(np.maximum(values, LEAST_RTOL))
-
-
-def _atol(atol: ArrayLike, n: int) -> float | Tensor:
-    # the least number instead of 0: no error of a component that is 0 passes, and 0/0 is not met
-    return _as_given(np.maximum(_tolerance(atol, "atol", n), np.finfo(np.float64).tiny))
-
-
-def _tolerance(value: ArrayLike, name: str, n: int) -> np.ndarray:
+def _tolerance(
+    value: ArrayLike, name: str, n: int, least: float, warns: bool = False
+) -> float | Tensor:
+    """A tolerance raised to `least`, with a warning or without."""
     values = np.asarray(value, dtype=np.float64)
     if values.shape not in ((), (n,)):
         raise ValueError(f"{name} must be a number or of shape ({n},), got shape {values.shape}")
     if not (values >= 0).all():
         raise ValueError(f"{name} must not be negative or NaN, got {value!r}")
-    return values
-
-
-def _as_given(values: np.ndarray) -> float | Tensor:
-    return torch.from_numpy(values) if values.ndim else float(values)
+    if warns and (values < least).any():
+        warnings.warn(
+            f"{name}={value!r} is more than float64 holds: raised to {least:.3g}",
+            ToleranceWarning,
+            stacklevel=4,
+        )
+    raised = np.maximum(values, least)
+    return torch.from_numpy(raised) if raised.ndim else float(raised)

@@ -1,10 +1,8 @@
 """quadflow.analysis: the convergence laboratory, and the judging of samplers."""
 
-from typing import TYPE_CHECKING
+from quadflow.lazy import exported
 
-from quadflow.lazy import export
-
-if TYPE_CHECKING:  # what `export` finds, for those who read types
+with exported(__name__):
     from .cost.work_precision import WorkPrecision as WorkPrecision
     from .cost.work_precision import work_precision as work_precision
     from .exact.multistep import LinearMultistep as LinearMultistep
@@ -30,21 +28,3 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .stability.report import StabilityReport as StabilityReport
     from .stability.report import stability_function as stability_function
     from .stability.report import stability_report as stability_report
-
-__all__ = export(
-    __name__,
-    {
-        ".proofs.certificates": "BlackBoxCertificate Certificate certify certify_solver",
-        ".orders.convergence": "measured_order",
-        ".orders.measurement": "OrderMeasurement",
-        ".exact.multistep": "LinearMultistep",
-        ".exact.order_conditions": "order_conditions simplifying_assumptions",
-        ".problems.problem": "Problem get_problem problems register_problem",
-        ".reliability.estimates": "Reliability reliability",
-        ".images.trajectories": "TrajectoryErrors trajectory_errors",
-        ".solvers.run": "Run Solver",
-        ".solvers.solver": "as_solver",
-        ".stability.report": "StabilityReport stability_function stability_report",
-        ".cost.work_precision": "WorkPrecision work_precision",
-    },
-)

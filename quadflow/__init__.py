@@ -1,10 +1,8 @@
 """quadflow: ODEs by quadrature and interpolation, for science and for flow-matching models."""
 
-from typing import TYPE_CHECKING
+from .lazy import exported
 
-from .lazy import export
-
-if TYPE_CHECKING:  # what `export` finds, for those who read types
+with exported(__name__):
     from .control.control import StepController as StepController
     from .control.control import max_norm as max_norm
     from .control.control import rms_norm as rms_norm
@@ -37,23 +35,23 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .plans.sweeps import SweepsMethod as SweepsMethod
     from .plans.sweeps import collocation as collocation
     from .plans.variable_order import OrderControl as OrderControl
-    from .rules.quadrature import NegativeWeightsWarning as NegativeWeightsWarning
-    from .rules.quadrature import QuadratureRule as QuadratureRule
-    from .rules.quadrature import boole as boole
-    from .rules.quadrature import clenshaw_curtis as clenshaw_curtis
-    from .rules.quadrature import fejer as fejer
-    from .rules.quadrature import gauss_legendre as gauss_legendre
-    from .rules.quadrature import gauss_lobatto as gauss_lobatto
-    from .rules.quadrature import midpoint_rule as midpoint_rule
-    from .rules.quadrature import newton_cotes as newton_cotes
-    from .rules.quadrature import radau_left as radau_left
-    from .rules.quadrature import radau_right as radau_right
-    from .rules.quadrature import rule_from_nodes as rule_from_nodes
-    from .rules.quadrature import simpson as simpson
-    from .rules.quadrature import symmetric_four as symmetric_four
-    from .rules.quadrature import three_eighths as three_eighths
-    from .rules.quadrature import trapezoid as trapezoid
-    from .rules.tableaus import Tableau as Tableau
+    from .rules.chebyshev import clenshaw_curtis as clenshaw_curtis
+    from .rules.chebyshev import fejer as fejer
+    from .rules.families import NegativeWeightsWarning as NegativeWeightsWarning
+    from .rules.from_nodes import rule_from_nodes as rule_from_nodes
+    from .rules.from_nodes import symmetric_four as symmetric_four
+    from .rules.gauss import gauss_legendre as gauss_legendre
+    from .rules.gauss import gauss_lobatto as gauss_lobatto
+    from .rules.gauss import radau_left as radau_left
+    from .rules.gauss import radau_right as radau_right
+    from .rules.newton_cotes import boole as boole
+    from .rules.newton_cotes import midpoint_rule as midpoint_rule
+    from .rules.newton_cotes import newton_cotes as newton_cotes
+    from .rules.newton_cotes import simpson as simpson
+    from .rules.newton_cotes import three_eighths as three_eighths
+    from .rules.newton_cotes import trapezoid as trapezoid
+    from .rules.rule import QuadratureRule as QuadratureRule
+    from .rules.tableau import Tableau as Tableau
     from .solution import Solution as Solution
     from .solution import SolveError as SolveError
     from .solution import Statistics as Statistics
@@ -64,37 +62,3 @@ if TYPE_CHECKING:  # what `export` finds, for those who read types
     from .torchdiffeq_api.odeint_event import odeint_event as odeint_event
 
 __version__ = "0.1.0"
-
-__all__ = export(
-    __name__,
-    {
-        ".torchdiffeq_api.odeint_adjoint": "odeint_adjoint",
-        ".control.control": "StepController max_norm rms_norm",
-        ".errors": (
-            "CompileError EventWarning RoundingWarning StiffnessWarning ToleranceWarning "
-            "VelocityError"
-        ),
-        ".observe.events.event": "Event",
-        ".plans.interpolants": (
-            "Anchor Interpolant Interval IntervalVelocity OracleInterpolant PolynomialInterpolant"
-        ),
-        ".plans.adams": "VariableOrderMethod adams_variable",
-        ".plans.anchors": "AnchorsMethod adams anchors",
-        ".plans.method": "Method",
-        ".plans.registry": "get_method methods register unregister",
-        ".plans.stages": "StagesMethod stages",
-        ".plans.sweeps": "SweepsMethod collocation",
-        ".torchdiffeq_api.odeint": "odeint odeint_dense",
-        ".torchdiffeq_api.odeint_event": "odeint_event",
-        ".rules.quadrature": (
-            "NegativeWeightsWarning QuadratureRule boole clenshaw_curtis fejer gauss_legendre "
-            "gauss_lobatto midpoint_rule newton_cotes radau_left radau_right rule_from_nodes "
-            "simpson symmetric_four three_eighths trapezoid"
-        ),
-        ".solution": "Solution SolveError Statistics",
-        ".solve": "solve",
-        ".loop.steps": "Status",
-        ".rules.tableaus": "Tableau",
-        ".plans.variable_order": "OrderControl",
-    },
-)

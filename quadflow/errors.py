@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable
-from types import FrameType
 
 
 def nearest(word: object, choices: Iterable[str]) -> str:
@@ -21,14 +20,9 @@ def caller_level() -> int:
     warning raised by the function that calls this."""
     level, frame = 1, sys._getframe(1)
     package = __name__.partition(".")[0]
-    while frame.f_back is not None and _inside(frame, package):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _inside(frame: FrameType, package: str) -> bool:
-    name: str = frame.f_globals.get("__name__", "")
-    return name.partition(".")[0] == package
 
 
 class VelocityError(ValueError):

@@ -34,8 +34,7 @@ class _WorstOfBatch(torch.autograd.Function):
 
 
 def _applied(x: Tensor) -> Tensor:
-    result: Tensor = _WorstOfBatch.apply(x)  # type: ignore[no-untyped-call]
-    return result
+    return _WorstOfBatch.apply(x)  # type: ignore[no-untyped-call]
 
 
 def read_on_host(x: Tensor) -> Any:

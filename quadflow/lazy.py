@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
-from types import ModuleType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
-def export(package: str, names: Mapping[str, str]) -> list[str]:
-    """Make `package` find its names by itself; returns them sorted, for `__all__`.
+@contextmanager
+def exported(package: str) -> Iterator[None]:
+    """A block of `from .module import name as name` that imports nothing yet: the package with this
+    `__name__` finds these names by itself when they are asked for, and they are its `__all__`.
 
-    Args:
-        package: the package's `__name__`.
-        names: from module (relative, such as ".loop.steps") to the names that the package takes
-            from it, in one string with spaces between.
+    Type checkers read the block as it stands.
     """
-    module = sys.modules[package]
+    module, homes, usual = sys.modules[package], dict[str, str](), builtins.__import__
+
+    def noted(
+        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
+        if globals is not module.__dict__:  # another thread's
+            return usual(name, globals, locals, fromlist, level)
+        homes.update(dict.fromkeys(fromlist, "." * level + name))
+        return SimpleNamespace(**dict.fromkeys(fromlist))
+
+    builtins.__import__ = noted
+    try:
+        yield
+    finally:
+        builtins.__import__ = usual
+    for name in homes:
+        del module.__dict__[name]
     module.__class__ = LazyPackage
-    module.__dict__["_homes"] = {name: home for home in names for name in names[home].split()}
-    return sorted(module.__dict__["_homes"])
+    module.__dict__.update(_homes=homes, __all__=sorted(homes))
 
 
 class LazyPackage(ModuleType):

@@ -1,11 +1,28 @@
-"""Embeddings of time and class label shared by the backbones and SideNet."""
+"""Parts of networks that the backbones and SideNet share: embeddings of time and class label,
+layers that start at zero, the check of a state's shape."""
 
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound="nn.Linear | nn.Conv2d")
+
+
+def zeroed(layer: Layer) -> Layer:
+    """A new layer with its weights and its bias set to zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def check_states(x: Tensor, channels: int, side: int) -> None:
+    """Raise ValueError unless x is a batch of square states, (B, channels, side, side)."""
+    if x.dim() != 4 or x.shape[1:] != (channels, side, side):
+        raise ValueError(f"x must be (B, {channels}, {side}, {side}), got {tuple(x.shape)}")
 
 
 def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...checks import check_choice, integer_from
 from ...extras import MissingExtraError
 from .checkpoints import CheckpointError, load_into
+from .embedding import check_states
 from .equinox_files import name_leaves, read_leaves
 
 STRETCH = 0.1
@@ -109,10 +110,7 @@ class ScoreNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         c = self.config
-        if x.dim() != 4 or x.shape[1:] != (c.in_channels, c.size, c.size):
-            raise ValueError(
-                f"x must be (B, {c.in_channels}, {c.size}, {c.size}), got {tuple(x.shape)}"
-            )
+        check_states(x, c.in_channels, c.size)
         plane = (t / c.t_max)[:, None, None, None].expand(-1, 1, c.size, c.size)
         h = self.conv_in(torch.cat((x, plane.to(x.dtype)), dim=1))
         tokens = h.flatten(2)
@@ -183,16 +181,11 @@ class GalaxyField(nn.Module):
 
     num_classes = 0
 
-    @property
-    def config(self) -> ScoreNetConfig:
-        """The score network's; a state is (in_channels, size, size)."""
-        return self.net.config
-
     def __init__(self, net: ScoreNet, longest: float = LONGEST) -> None:
         super().__init__()
         if not 0 < longest <= net.config.t_max:
             raise ValueError(f"longest must be in (0, {net.config.t_max}], got {longest}")
-        self.net = net
+        self.net, self.config = net, net.config
         self.longest = longest
 
     @property

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...checks import integer_from
-from .embedding import LabelEmbedder, ScalarEmbedder
+from .embedding import LabelEmbedder, ScalarEmbedder, check_states, zeroed
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,7 @@ class SiTBlock(nn.Module):
         self.norm1, self.norm2 = _norm(width), _norm(width)
         self.attn = SelfAttention(width, heads)
         self.mlp = Mlp(width, int(width * mlp_ratio))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        _zero(self.adaLN_modulation[-1])
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(width, 6 * width)))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(emb).chunk(6, dim=1)
@@ -173,10 +172,8 @@ class FinalLayer(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm_final = _norm(width)
-        self.linear = nn.Linear(width, out)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        _zero(self.adaLN_modulation[-1])
-        _zero(self.linear)
+        self.linear = zeroed(nn.Linear(width, out))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(width, 2 * width)))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(emb).chunk(2, dim=1)
@@ -226,11 +223,7 @@ class SiT(nn.Module):
         self, x: Tensor, t: Tensor, y: Tensor, project: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         c = self.config
-        if x.dim() != 4 or x.shape[1:] != (c.in_channels, c.input_size, c.input_size):
-            raise ValueError(
-                f"x must be (B, {c.in_channels}, {c.input_size}, {c.input_size}), "
-                f"got {tuple(x.shape)}"
-            )
+        check_states(x, c.in_channels, c.input_size)
         tokens = self.x_embedder(x) + self.pos_embed
         emb = self.t_embedder(t) + self.y_embedder(y)
         projected: tuple[Tensor, ...] = ()
@@ -256,9 +249,3 @@ def _projector(config: SiTConfig, z_dim: int) -> nn.Sequential:
         nn.Linear(inner, inner), nn.SiLU(),
         nn.Linear(inner, z_dim),
     )  # fmt: skip
-
-
-def _zero(layer: nn.Module) -> None:
-    assert isinstance(layer, nn.Linear)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)

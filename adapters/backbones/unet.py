@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .embedding import LabelEmbedder, ScalarEmbedder
+from .embedding import LabelEmbedder, ScalarEmbedder, zeroed
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,8 @@ class ResBlock(nn.Module):
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.emb = nn.Linear(emb_dim, 2 * c_out)
         self.norm2 = nn.GroupNorm(groups, c_out)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -69,9 +67,7 @@ class Attention(nn.Module):
         self.heads = max(1, channels // head_dim)
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.proj = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
+        self.proj = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
@@ -123,9 +119,8 @@ class UNet(nn.Module):
             if level > 0:
                 self.up.append(nn.Conv2d(channels, channels, 3, padding=1))
         self.output_norm = nn.GroupNorm(groups, channels)
-        self.output_conv = nn.Conv2d(channels, config.in_channels * config.patch**2, 3, padding=1)
-        nn.init.zeros_(self.output_conv.weight)
-        nn.init.zeros_(self.output_conv.bias)  # type: ignore[arg-type]
+        outputs = config.in_channels * config.patch**2
+        self.output_conv = zeroed(nn.Conv2d(channels, outputs, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         multiple = self.config.patch * 2 ** (len(self.config.widths) - 1)

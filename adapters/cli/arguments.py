@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ...extras import require
 
 Config = TypeVar("Config")
 
@@ -41,6 +44,21 @@ def parse_labels(text: str) -> list[int]:
     return labels
 
 
+def above_zero(text: str, kind: type, what: str) -> Any:
+    """A number of this kind above zero; `what` it must be is shown to who writes something else.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}")
+    return value
+
+
 def whole_numbers(text: str, example: str) -> tuple[int, ...]:
     """Whole numbers from 1 with commas between; `example` is shown to who writes something else.
 
@@ -69,14 +87,14 @@ def separated_names(text: str) -> tuple[str, ...]:
 
 
 def retyped(
-    command: Sequence[str],
+    first: str,
     arguments: argparse.Namespace,
     names: Iterable[str],
     word: Callable[[Any], str] = str,
 ) -> str:
-    """The command line that gives these arguments again: `command` and what is positional,
-    then those of the options `names` that were given (not None), written by `word`."""
-    words = ["quadflow", *command]
+    """The command line that gives these arguments again: the command with `first`, its positional
+    argument, then those of the options `names` that were given (not None), written by `word`."""
+    words = ["quadflow", arguments.command, first]
     for name in names:
         value = getattr(arguments, name)
         if value is not None:
@@ -98,3 +116,29 @@ def output_file(path: str, option: str = "--out", suffixes: tuple[str, ...] = ()
     if not out.parent.is_dir():
         raise ValueError(f"{option} {path}: the folder {out.parent} does not exist")
     return out
+
+
+def output_files(
+    arguments: argparse.Namespace, drawn: Sequence[str] = (), **written: tuple[str, ...]
+) -> dict[str, Path]:
+    """Option -> file, of those of these options that were given.
+
+    Args:
+        drawn: options whose files are figures. written: the others, each with its suffixes, () for
+            any.
+
+    Raises:
+        ValueError: as `output_file`. MissingExtraError: figures are wanted and matplotlib is not
+            there: before the work, not after it.
+    """
+    from ...analysis.report.panels import SUFFIXES
+
+    suffixes = {**dict.fromkeys(drawn, SUFFIXES), **written}
+    files = {
+        option: output_file(getattr(arguments, option), f"--{option}", suffixes[option])
+        for option in suffixes
+        if getattr(arguments, option)
+    }
+    if not files.keys().isdisjoint(drawn):
+        require("matplotlib", "analysis")
+    return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import math
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import nearest
-from ...extras import progress, require
-from .arguments import output_file, retyped, separated_names
+from ...extras import progress
+from .arguments import above_zero, output_files, retyped, separated_names
 from .methods import OWN, read_solver
 from .problems import read_problem
 
@@ -65,7 +66,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
     problems = chosen_problems(arguments.set)
     solvers = _solvers(arguments, any(p.stiff for p in problems.values()))
-    json_file = _check_files(arguments)
+    json_file = _files(arguments).get("json")
     levels = {"tolerances": arguments.tolerances, "steps": arguments.steps}
     count = row_count(solvers, problems, **levels) * (1 + arguments.repeats)
     told = len(solvers) * len(problems) if arguments.reliability else 0
@@ -106,19 +107,11 @@ def _solvers(arguments: argparse.Namespace, stiff: bool) -> list[Any]:
     return solvers
 
 
-def _check_files(arguments: argparse.Namespace) -> Path | None:
-    """Refuse before the work what could not be written after it; returns the file of --json."""
-    from ...analysis.report.panels import SUFFIXES
-
-    for option in ("out", "proportionality", "reliability"):
-        value = getattr(arguments, option)
-        if value is not None:
-            plain = option == "reliability" and not _is_figure(value)
-            output_file(value, f"--{option}", () if plain else SUFFIXES)
-    json_file = output_file(arguments.json, "--json") if arguments.json else None
-    if arguments.out or arguments.proportionality or _is_figure(arguments.reliability):
-        require("matplotlib", "analysis")
-    return json_file
+def _files(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The files that are asked for: refused before the work where they cannot be written after."""
+    drawn, written = ["out", "proportionality"], ["json"]
+    (drawn if _is_figure(arguments.reliability) else written).append("reliability")
+    return output_files(arguments, drawn, **dict.fromkeys(written, ()))
 
 
 def _print_study(arguments: argparse.Namespace, study: Any, diagrams: list[Any]) -> None:
@@ -184,10 +177,10 @@ def _command(arguments: argparse.Namespace) -> str:
     """The command that makes the same figures."""
     given = [
         name
-        for name, default in _DEFAULTS.items()
-        if name not in ("json", "fresh", "rows") and getattr(arguments, name) != default
+        for name, default in vars(arguments.defaults).items()
+        if name not in ("set", "json", "fresh", "rows") and getattr(arguments, name) != default
     ]
-    return retyped(("bench", arguments.set), arguments, given, _word)
+    return retyped(arguments.set, arguments, given, _word)
 
 
 def _word(value: Any) -> str:
@@ -246,48 +239,12 @@ def decades(text: str) -> tuple[float, ...]:
     return tuple(values)
 
 
-def _whole(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return value
+_whole = functools.partial(above_zero, kind=int, what="a whole number from 1")
+_positive = functools.partial(above_zero, kind=float, what="a positive number")
 
 
 def _steps(text: str) -> tuple[int, ...]:
     return tuple(_whole(part) for part in text.split(","))
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
-    return value
-
-
-_DEFAULTS: dict[str, Any] = {
-    "methods": None,
-    "tolerances": decades("1e-3..1e-10"),
-    "steps": tuple(2**k for k in range(6, 14)),
-    "repeats": 3,
-    "atol_ratio": 1e-2,
-    "budget": 30_000,
-    "cost": "nfe",
-    "at": (1e-3, 1e-6, 1e-9),
-    "peer": None,
-    "json": None,
-    "fresh": False,
-    "rows": False,
-    "out": None,
-    "proportionality": None,
-    "reliability": None,
-    "reliability_tolerance": 1e-6,
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -306,14 +263,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"diffrax:Dopri5; adams:K, of orders up to K; gauss:N, on N nodes; {OWN}, or a callable "
         f"solve(rhs, y0, grid); default: {', '.join(METHODS)}, torchdiffeq:dopri5 where installed, "
         "scipy:Radau for stiff problems")  # fmt: skip
-    add("--tolerances", type=decades, help="relative, such as 1e-3..1e-10 (default) or 1e-4,1e-6")
-    add("--steps", type=_steps, help="steps of methods without error control (64,128,...,8192)")
-    add("--repeats", type=_whole, help="timed runs of every row, after one that warms up (3)")
-    add("--atol-ratio", type=_positive, help="absolute over relative tolerance (0.01)")
-    add("--budget", type=_whole, metavar="N",
+    add("--tolerances", type=decades, default="1e-3..1e-10",
+        help="relative, such as 1e-3..1e-10 (default) or 1e-4,1e-6")  # fmt: skip
+    add("--steps", type=_steps, default=tuple(2**k for k in range(6, 14)),
+        help="steps of methods without error control (64,128,...,8192)")  # fmt: skip
+    add("--repeats", type=_whole, default=3,
+        help="timed runs of every row, after one that warms up (3)")  # fmt: skip
+    add("--atol-ratio", type=_positive, default=1e-2,
+        help="absolute over relative tolerance (0.01)")  # fmt: skip
+    add("--budget", type=_whole, metavar="N", default=30_000,
         help="calls of f after which a solve has failed (30000)")  # fmt: skip
-    add("--cost", choices=("nfe", "calls", "seconds"), help="what is shown (nfe)")
-    add("--at", type=decades, metavar="ERRORS",
+    add("--cost", choices=("nfe", "calls", "seconds"), default="nfe", help="what is shown (nfe)")
+    add("--at", type=decades, metavar="ERRORS", default="1e-3,1e-6,1e-9",
         help="achieved errors at which costs are compared (1e-3,1e-6,1e-9)")  # fmt: skip
     add("--peer", metavar="METHOD", help="show every cost over this one's, too")
     add("--rows", action="store_true", help="print every row")
@@ -323,5 +284,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--proportionality", metavar="FILE", help="draw achieved error against tolerance")
     add("--reliability", metavar="FILE",
         help="estimated against true local errors, drawn, or all of them as .json")  # fmt: skip
-    add("--reliability-tolerance", type=_positive, metavar="TOL", help="for it (1e-6)")
-    parser.set_defaults(run=_bench, **_DEFAULTS)
+    add("--reliability-tolerance", type=_positive, metavar="TOL", default=1e-6,
+        help="for it (1e-6)")  # fmt: skip
+    parser.set_defaults(run=_bench, defaults=parser.parse_known_args([])[0])

@@ -9,7 +9,7 @@ import quadflow as qf
 
 from ...extras import progress
 from ...storage import write_json
-from .arguments import output_file
+from .arguments import output_files
 from .methods import add_method_arguments, read_method, refuse_rule_arguments
 
 
@@ -17,7 +17,7 @@ def _certify(arguments: argparse.Namespace) -> None:
     from ...analysis.proofs import certificates
     from ...analysis.solvers.run import Solver
 
-    out = output_file(arguments.json, "--json") if arguments.json else None
+    out = output_files(arguments, json=()).get("json")
     options = {"highest": arguments.highest} if arguments.highest is not None else {}
     subjects: list[Any]
     if arguments.method == "all":

@@ -6,12 +6,9 @@ import argparse
 import re
 import shutil
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import quadflow as qf
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MOST_COLUMNS = 100
 """Width of the table where nobody says how wide the terminal is; wider ones get no more."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import quadflow as qf
 
 from ...errors import nearest
-from ...rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
+from ...rules.families import NegativeWeightsWarning
+from ...rules.quadrature import FAMILIES
+from ...rules.rule import QuadratureRule
 from .own import kind_of, load_own, takes
 
 if TYPE_CHECKING:
@@ -176,19 +178,13 @@ def read_subject(
         return dataclasses.replace(found, name=text)
     if isinstance(found, QuadratureRule):
         return found
-    solver = None
-    if takes(found, 3) or isinstance(found, Solver) or _of_diffrax(found):
-        solver = as_solver(found)
-    if solver is None:
+    of_diffrax = type(found).__module__.partition(".")[0] == "diffrax"
+    if not (takes(found, 3) or isinstance(found, Solver) or of_diffrax):
         raise ValueError(
             f"{option} {text} is {kind_of(found)}: must be a Method, a Tableau, a QuadratureRule, "
             "a function that makes one, or a callable solve(rhs, y0, grid)"
         )
-    return dataclasses.replace(solver, name=text)
-
-
-def _of_diffrax(found: Any) -> bool:
-    return type(found).__module__.partition(".")[0] == "diffrax"
+    return dataclasses.replace(as_solver(found), name=text)
 
 
 def _held(method: qf.Method, size: str, what: str) -> qf.Method:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 
 from ...extras import progress
-from .arguments import output_file
+from .arguments import output_files
 
 
 def _mutate(arguments: argparse.Namespace) -> None:
     from ...analysis.proofs.mutations import KINDS, plant
 
     kinds = tuple(arguments.kinds.split(",")) if arguments.kinds else KINDS
-    out = output_file(arguments.json, "--json") if arguments.json else None
+    out = output_files(arguments, json=()).get("json")
     with progress(arguments.faults, "mutate", "analysis") as bar:
         report = plant(
             arguments.faults,

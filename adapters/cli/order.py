@@ -8,10 +8,10 @@ from typing import Any
 import quadflow as qf
 
 from ...errors import nearest
-from ...extras import progress, require
-from ...rules.quadrature import QuadratureRule
+from ...extras import progress
+from ...rules.rule import QuadratureRule
 from ...storage import write_json
-from .arguments import output_file, retyped, whole_numbers
+from .arguments import output_files, retyped, whole_numbers
 from .methods import add_method_arguments, read_method
 from .problems import FORMS, read_problem
 
@@ -101,32 +101,24 @@ def _measured(
 
 
 def _order(arguments: argparse.Namespace) -> None:
+    from ...analysis.orders.figures import order_plot
     from ...analysis.orders.measurement import order_figures
 
-    out = json = None
-    if arguments.out:
-        from ...analysis.orders.figures import order_plot
-        from ...analysis.report.panels import SUFFIXES
-
-        require("matplotlib", "analysis")  # before the work, not after it
-        out = output_file(arguments.out, "--out", SUFFIXES)
-    if arguments.json:
-        json = output_file(arguments.json, "--json")
+    files = output_files(arguments, ("out",), json=())
     _kinds(arguments)
     subjects, remark = _subjects(arguments)
-    command = retyped(("order", arguments.method), arguments, OPTIONS, _word)
-    done = _measured(arguments, subjects, json, command, remark)
+    command = retyped(arguments.method, arguments, OPTIONS, _word)
+    done = _measured(arguments, subjects, files.get("json"), command, remark)
     if len(subjects) == 1:
         print("\n\n".join(str(m) for m in done))
     if len(done) > 1:
         print(("\n" if len(subjects) == 1 else "") + order_figures(done))
     if remark:
         print(f"\n{arguments.method if len(subjects) > 1 else done[0].method}: {remark}")
-    if json is not None:
-        print(f"-> {json}")
-    if out is not None:
-        order_plot(out, done, command=command)
-        print(f"-> {out}")
+    if "out" in files:
+        order_plot(files["out"], done, command=command)
+    for path in files.values():
+        print(f"-> {path}")
 
 
 def _word(value: Any) -> str:

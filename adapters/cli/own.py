@@ -99,16 +99,8 @@ def _near(word: str, known: Iterable[str]) -> str:
 
 
 def _made(found: Any, what: str) -> Any:
-    if not (inspect.isfunction(found) or inspect.isclass(found)):
-        return found
-    try:
-        needed = [
-            p for p in inspect.signature(found).parameters.values()
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]  # fmt: skip
-    except ValueError:  # a builtin class
-        return found
-    if needed:
+    makes = inspect.isfunction(found) or inspect.isclass(found)
+    if not makes or not takes(found, 0, if_unknown=False):
         return found
     try:
         return found()
@@ -131,16 +123,16 @@ def place_in_own(error: BaseException) -> str:
     return places[-1] if places else ""
 
 
-def takes(found: Any, count: int) -> bool:
-    """Whether an object can be called with so many arguments; yes, where that is not known."""
+def takes(found: Any, count: int, if_unknown: bool = True) -> bool:
+    """Whether an object can be called with so many arguments; builtins may not say."""
     if not callable(found):
         return False
     try:
         inspect.signature(found).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # builtins do not say
-        pass
+    except ValueError:
+        return if_unknown
     return True
 
 

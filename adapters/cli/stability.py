@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ...extras import require
 from ...storage import write_json
-from .arguments import output_file, retyped
+from .arguments import output_files, retyped
 from .methods import add_method_arguments, named_rule, read_method, refuse_rule_arguments
 
 ADJOINTS = {
@@ -50,22 +49,11 @@ def _subjects(arguments: argparse.Namespace) -> list[Any]:
 
 
 def _stability(arguments: argparse.Namespace) -> None:
-    from ...analysis.report.panels import SUFFIXES
     from ...analysis.stability import figures
     from ...analysis.stability.report import is_multistep, limits_table, stability_report
 
     subjects = _subjects(arguments)
-    files = {
-        option: output_file(value, f"--{option}", suffixes)
-        for option, value, suffixes in (
-            ("out", arguments.out, SUFFIXES),
-            ("star", arguments.star, SUFFIXES),
-            ("json", arguments.json, (".json",)),
-        )
-        if value
-    }
-    if "out" in files or "star" in files:
-        require("matplotlib", "analysis")  # before the work, not after it
+    files = output_files(arguments, ("out", "star"), json=(".json",))
     if "star" in files and any(map(is_multistep, subjects)):
         raise ValueError(
             f"--star {files['star']}: {arguments.method} is a multistep method here, and an order "
@@ -73,7 +61,7 @@ def _stability(arguments: argparse.Namespace) -> None:
         )
     reports = [stability_report(subject) for subject in subjects]
     print(reports[0] if len(reports) == 1 else limits_table(reports))
-    command = retyped(("stability", arguments.method), arguments, OPTIONS)
+    command = retyped(arguments.method, arguments, OPTIONS)
     if "out" in files:
         figures.stability_region(files["out"], figures.spread(subjects), command=command)
     if "star" in files:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from ...extras import progress, require
+from ...extras import progress
 from ...storage import write_json
-from .arguments import output_file
+from .arguments import output_files
 
 STUDIES = {
     "blind-spots": (
@@ -39,22 +39,17 @@ STUDIES = {
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    from ...analysis.report.panels import SUFFIXES
-
     module, _, name = STUDIES[arguments.name][0].partition(":")
     make_study = getattr(importlib.import_module(f"quadflow.analysis.{module}"), name)
-    picture = output_file(arguments.out, "--out", SUFFIXES) if arguments.out else None
-    if picture is not None:
-        require("matplotlib", "analysis")  # before the work, not after it
-    out = output_file(arguments.json, "--json") if arguments.json else None
+    files = output_files(arguments, ("out",), json=())
     with progress(None, f"study {arguments.name}", "analysis") as bar:
         study = make_study(progress=lambda: bar.update(1))
     print(study)
-    if out is not None:
-        write_json(out, study.to_dict())
-    if picture is not None:
-        study.plot(picture)
-        print(f"-> {picture}")
+    if "json" in files:
+        write_json(files["json"], study.to_dict())
+    if "out" in files:
+        study.plot(files["out"])
+        print(f"-> {files['out']}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -130,15 +130,8 @@ class ImageFolder:
                         f"{file} has {other[0]}x{other[1]} pixels, {self.files[0]} {height}x"
                         f"{width}: give size= to have them resized and cropped"
                     )
-        self._shape = (channels, height, width)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self._shape
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
+        self.shape = (channels, height, width)
+        self.num_classes = len(self.class_names)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ...checks import integer_from
 from ...plans.anchors import AnchorsMethod, anchors
 from ...plans.interpolants import Anchor, Interpolant, Interval
-from ...rules.quadrature import QuadratureRule, gauss_legendre, gauss_lobatto
+from ...rules.gauss import gauss_legendre, gauss_lobatto
+from ...rules.rule import QuadratureRule
 from ..backbones.embedding import LabelEmbedder, ScalarEmbedder
 from ..flow.field import FlowField
 

@@ -15,7 +15,7 @@ from ...checks import integer_from
 from ...equations.velocity import StateLayout, Velocity
 from ...plans.anchors import anchors
 from ...plans.step import State, Stepper
-from ...rules.quadrature import gauss_legendre
+from ...rules.gauss import gauss_legendre
 from ..backbones.checkpoints import save_weights
 from ..data.datasets import Images
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention

@@ -27,7 +27,8 @@ import quadflow as qf
 
 from ..cost.equal_error import compare
 from ..cost.rows import geometric_mean
-from ..problems.subjects import SCIENTIFIC, Subject, subject, torch_subject
+from ..problems.problem import get_problem, vector
+from ..problems.subjects import SCIENTIFIC, Subject, forms, subject, torch_subject
 from ..solvers.quadflow import quadflow_solver
 from .networks import NetworkVelocity, start_states
 from .report import Record, ratio, run, table
@@ -71,17 +72,13 @@ def _referenced(
     return torch_subject(name, f, y0, span, end)
 
 
-def _vector(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
 @functools.cache
 def _driven_by_arches() -> Subject:
     def f(t: Any, y: Tensor) -> Tensor:
         return torch.sin(3 * torch.as_tensor(t)).abs() - 0.5 * y
 
     kinks = [k * math.pi / 3 for k in range(1, 10)]
-    return _referenced("y' = |sin 3t| - y/2", f, _vector(1.0), (0.0, 10.0), kinks)
+    return _referenced("y' = |sin 3t| - y/2", f, vector(1.0), (0.0, 10.0), kinks)
 
 
 @functools.cache
@@ -97,14 +94,14 @@ def _relu() -> Subject:
         hidden = torch.relu(torch.relu(y @ first.T + 0.3) @ second.T)
         return torch.stack((y[..., 1], -y[..., 0]), -1) + 0.1 * hidden @ third.T - 0.5 * y
 
-    return _referenced("ReLU network", f, _vector(1.0, 0.0), (0.0, 10.0))
+    return _referenced("ReLU network", f, vector(1.0, 0.0), (0.0, 10.0))
 
 
 @functools.cache
 def _decay() -> Subject:
     return _referenced(
         "y' = -100 (y - cos t)", lambda t, y: -100 * (y - torch.cos(torch.as_tensor(t))),
-        _vector(1.0), (0.0, 10.0),
+        vector(1.0), (0.0, 10.0),
     )  # fmt: skip
 
 
@@ -123,11 +120,8 @@ def _heat() -> Subject:
 
 @functools.cache
 def _van_der_pol() -> Subject:
-    def f(t: Any, y: Tensor) -> Tensor:
-        x, v = y.unbind(-1)
-        return torch.stack((v, 20 * (1 - x * x) * v - x), -1)
-
-    return _referenced("Van der Pol, mu = 20", f, _vector(2.0, 0.0), (0.0, 40.0))
+    f, _, _ = forms(get_problem("van-der-pol", mu=20))
+    return _referenced("Van der Pol, mu = 20", f, vector(2.0, 0.0), (0.0, 40.0))
 
 
 @functools.cache
@@ -166,23 +160,22 @@ def regrets(record: Record) -> dict[str, dict[tuple[str, str], float | None]]:
 
     Over the cases of the kind that the method reached; None where it reached none.
     """
-    rows = [row for row in record["rows"] if row["failure"] is None]
-    found: dict[str, dict[tuple[str, str], float | None]] = {}
-    for method in dict.fromkeys(row["method"] for row in record["rows"]):
-        found[method] = {}
-        for kind in dict.fromkeys(row["kind"] for row in record["rows"]):
-            for cost in COSTS:
-                over_best = []
-                for row in rows:
-                    if row["method"] == method and row["kind"] == kind:
-                        same = [
-                            other[cost] for other in rows
-                            if (other["problem"], other["target"])
-                            == (row["problem"], row["target"])
-                        ]  # fmt: skip
-                        over_best.append(row[cost] / min(same))
-                found[method][kind, cost] = geometric_mean(over_best)
-    return found
+    cases: dict[tuple[str, float], list[Record]] = {}
+    for row in record["rows"]:
+        if row["failure"] is None:
+            cases.setdefault((row["problem"], row["target"]), []).append(row)
+    kinds = dict.fromkeys(row["kind"] for row in record["rows"])
+    return {
+        method: {
+            (kind, cost): geometric_mean([
+                row[cost] / min(other[cost] for other in same)
+                for same in cases.values() for row in same
+                if (row["method"], row["kind"]) == (method, kind)
+            ])
+            for kind in kinds for cost in COSTS
+        }
+        for method in dict.fromkeys(row["method"] for row in record["rows"])
+    }  # fmt: skip
 
 
 def missed(record: Record) -> dict[str, int]:

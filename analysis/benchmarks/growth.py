@@ -28,13 +28,13 @@ from ..cost.equal_error import bound
 from ..cost.memory import JobFailed, in_own_process
 from ..cost.timing import clocked, timed
 from ..problems.subjects import Subject, ring_start, subject, torch_subject
-from ..report.panels import Panels, styles, tidy_log
+from ..report.panels import Panels, styles
 from ..solvers.counting import Counter
 from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver
 from ..solvers.solver import missing
 from ..solvers.torchdiffeq import torchdiffeq_solver
-from .report import Record, crossed, left_out, milliseconds, run, table
+from .report import Record, crossed, left_out, milliseconds, run
 
 SIZES: dict[str, tuple[float, ...]] = {
     "dimension": tuple(10.0**k for k in range(7)),
@@ -143,10 +143,9 @@ def tables(record: Record) -> dict[str, str]:
     texts = []
     for kind in dict.fromkeys(r["kind"] for r in record["rows"]):
         mine = [r for r in record["rows"] if r["kind"] == kind]
-        names = dict.fromkeys(r["solver"] for r in mine)
-        rows = crossed(mine, "size", "solver", _cells, 3)
-        heads = [text for name in names for text in (f"{name}: ms", "calls", "MiB")]
-        texts.append(table([kind, *heads], rows))
+        texts.append(
+            crossed(kind, mine, "size", "solver", lambda s: (f"{s}: ms", "calls", "MiB"), _cells)
+        )
     return {"growth": "\n\n".join([*texts, left_out(record)]).strip()}
 
 
@@ -161,7 +160,8 @@ def figures(record: Record, folder: Path) -> list[Path]:
     look = styles(list(dict.fromkeys(r["solver"] for r in record["rows"])))
     for quantity, label in QUANTITIES.items():
         path = folder / f"growth-{quantity.removesuffix('_mib')}.svg"
-        with Panels(path, kinds, f"Growth of {label}", record["command"]) as panels:
+        title = f"Growth of {label}"
+        with Panels(path, kinds, title, record["command"], log="xy") as panels:
             for kind in kinds:
                 axis = panels.axes[kind]
                 for name in look:
@@ -171,11 +171,9 @@ def figures(record: Record, folder: Path) -> list[Path]:
                     ]  # fmt: skip
                     if points:
                         x, y = zip(*points, strict=True)
-                        axis.loglog(x, y, label=name, markersize=4, linewidth=1.2, **look[name])
+                        axis.plot(x, y, label=name, markersize=4, linewidth=1.2, **look[name])
                 if kind == "tolerance":
                     axis.invert_xaxis()
-                for which in "xy":
-                    tidy_log(axis, which)
             panels.label("size", label)
         made.append(path)
     return made

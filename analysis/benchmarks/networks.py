@@ -28,8 +28,7 @@ class NetworkVelocity(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt, of y's shape (..., widths[0])."""
-        out: Tensor = self.net(y)
-        return out
+        return self.net(y)
 
 
 def start_states(batch: int, size: int, *, seed: int = 1, dtype: torch.dtype) -> Tensor:

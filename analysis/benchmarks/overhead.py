@@ -23,9 +23,8 @@ from torch import Tensor
 from ..cost.equal_error import bound
 from ..cost.timing import clocked, forget_compiled, graphs_compiled, interleaved
 from ..problems.subjects import Subject, subject, torch_subject
-from ..solvers.quadflow import quadflow_solver
 from ..solvers.run import Solver, quietly
-from ..solvers.solver import missing
+from ..solvers.solver import missing, quadflow_solvers
 from ..solvers.torchdiffeq import torchdiffeq_solver
 from ..solvers.torchode import torchode_solver
 from .networks import NetworkVelocity, start_states
@@ -58,9 +57,7 @@ def _network(widths: Sequence[int], *, batch: int, end: float) -> Load:
 def solvers(*, compiled: bool = True) -> list[Solver]:
     """quadflow's methods and the torch peers that are installed."""
     names = ("dopri5", "dopri8", "gauss", "adams", "gauss4", "gauss8")
-    found = [quadflow_solver(m) for m in names]
-    if compiled:
-        found += [quadflow_solver(m, compiled=True) for m in ("dopri5", "dopri8", "gauss")]
+    found = quadflow_solvers(names, compiled=compiled)
     if "torchdiffeq" not in missing():
         found += [torchdiffeq_solver("dopri5"), torchdiffeq_solver("dopri8")]
     if "torchode" not in missing():
@@ -155,7 +152,6 @@ def bare_calls(subject: Subject, shapes: Sequence[tuple[int, ...]]) -> Callable[
 
 def tables(record: Record) -> dict[str, str]:
     """The ratios, a row a solver and a column a load."""
-    names = dict.fromkeys(r["load"] for r in record["rows"])
 
     def cells(row: Record) -> list[str]:
         text = ratio(row["ratio"])
@@ -163,9 +159,10 @@ def tables(record: Record) -> dict[str, str]:
             text += f" ({ratio(row['ratio_compiled'])})"
         return [text, f"{1e6 * row['wall'] / row['calls']:.0f}", str(row["calls"])]
 
-    rows = crossed(record["rows"], "solver", "load", cells, 3)
-    heads = [head for load in names for head in (load, "µs/call", "calls")]
-    text = table(["wall / bare calls (/ compiled bare calls)", *heads], rows)
+    text = crossed(
+        "wall / bare calls (/ compiled bare calls)", record["rows"], "solver", "load",
+        lambda load: (load, "µs/call", "calls"), cells,
+    )  # fmt: skip
     return {"overhead": "\n\n".join([text, _compilation(record), left_out(record)]).strip()}
 
 

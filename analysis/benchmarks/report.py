@@ -29,23 +29,30 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def crossed(
-    rows: Iterable[Record], down: str, across: str, cells: Callable[[Record], list[str]], wide: int
-) -> list[list[str]]:
-    """Rows of a table: those of a record by two of their keys.
+    corner: str,
+    rows: Sequence[Record],
+    down: str,
+    across: str,
+    heads: Callable[[Any], Sequence[str]],
+    cells: Callable[[Record], list[str]],
+) -> str:
+    """A table of a record's rows by two of their keys; corner: what stands above the first column.
 
     Args:
         down, across: a line for each value of the first, columns for each of the second.
-        cells: the texts of one entry, `wide` of them; an entry with a failure has dashes.
+        heads: the heads of the columns of a value of the second.
+        cells: the texts of one entry, below them; an entry with a failure has dashes.
     """
     found = {(r[down], r[across]): r for r in rows}
+    above = {column: heads(column) for column in dict.fromkeys(r[across] for r in rows)}
     lines = []
     for name in dict.fromkeys(first for first, _ in found):
         line = [name if isinstance(name, str) else f"{name:g}"]
-        for column in dict.fromkeys(second for _, second in found):
+        for column, head in above.items():
             row = found[name, column]
-            line += ["–"] * wide if row.get("failure") is not None else cells(row)
+            line += ["–"] * len(head) if row.get("failure") is not None else cells(row)
         lines.append(line)
-    return lines
+    return table([corner, *(text for head in above.values() for text in head)], lines)
 
 
 def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:

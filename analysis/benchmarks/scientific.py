@@ -139,15 +139,12 @@ def _mean_and_worst(values: Sequence[float | None], worst: Callable[..., float])
 def problem_table(record: Record, name: str) -> str:
     """Wall (ms), sequential calls and evaluations of every solver on one problem."""
     mine = [r for r in record["rows"] if r["problem"] == name]
-    rows = crossed(
-        mine, "solver", "target",
-        lambda r: [milliseconds(r["wall"]), str(r["calls"]), str(r["nfe"])], 3,
-    )  # fmt: skip
-    heads = [
-        f"{what} {target:.0e}" for target in record["targets"] for what in ("ms", "calls", "nfe")
-    ]
     per_call = 1e6 * record["f"][name]
-    return table([f"{name} (torch f: {per_call:.1f} µs)", *heads], rows)
+    return crossed(
+        f"{name} (torch f: {per_call:.1f} µs)", mine, "solver", "target",
+        lambda target: [f"{what} {target:.0e}" for what in ("ms", "calls", "nfe")],
+        lambda r: [milliseconds(r["wall"]), str(r["calls"]), str(r["nfe"])],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

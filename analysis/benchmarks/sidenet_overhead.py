@@ -18,6 +18,8 @@ from ...adapters.sampling.sample import default_labels
 from ...storage import write_json
 from ..images.peers import Sampling, run_sampler
 
+NFE, REPEATS = 7, 5
+
 
 def overhead(
     model: nn.Module,
@@ -26,11 +28,9 @@ def overhead(
     num_classes: int,
     *,
     batch: int,
-    nfe: int = 7,
-    repeats: int = 5,
     device: str = "cpu",
 ) -> dict[str, float]:
-    """Times of `nfe` evaluations by Euler and by BA-solver in one run, interleaved by repetition.
+    """Times of `NFE` evaluations by Euler and by BA-solver in one run, interleaved by repetition.
 
     Returns:
         batch; euler_ms, bianchor_ms: median milliseconds an evaluation; ratio of the two; share:
@@ -42,19 +42,19 @@ def overhead(
     labels = None if labels is None else labels.to(place)
 
     def run(method: str) -> Sampling:
-        return run_sampler(method, model, noise, labels, nfe=nfe, sidenet=sidenet)
+        return run_sampler(method, model, noise, labels, nfe=NFE, sidenet=sidenet)
 
     for method in ("euler", "bianchor"):
         run(method)  # warm up
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
-    pairs = [(run("euler"), run("bianchor")) for _ in range(repeats)]
+    pairs = [(run("euler"), run("bianchor")) for _ in range(REPEATS)]
     euler, bianchor = (median(r.seconds for r in runs) for runs in zip(*pairs, strict=True))
     memory = torch.cuda.max_memory_allocated(place) / 2**20 if place.type == "cuda" else 0.0
     return {
         "batch": batch,
-        "euler_ms": 1e3 * euler / nfe,
-        "bianchor_ms": 1e3 * bianchor / nfe,
+        "euler_ms": 1e3 * euler / NFE,
+        "bianchor_ms": 1e3 * bianchor / NFE,
         "ratio": bianchor / euler,
         "share": sum(b.sidenet_seconds for _, b in pairs) / sum(b.seconds for _, b in pairs),
         "memory_mib": memory,

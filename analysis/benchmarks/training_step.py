@@ -30,7 +30,7 @@ from ..solvers.counting import Counter
 from ..solvers.run import ATOL_RATIO, EXTRA
 from ..solvers.solver import missing
 from .networks import NetworkVelocity, start_states
-from .report import Record, crossed, left_out, milliseconds, quotient, ratio, run, table
+from .report import Record, crossed, left_out, milliseconds, quotient, ratio, run
 
 TOLERANCE = 1e-4
 """Relative tolerance of the comparison at equal tolerance."""
@@ -84,13 +84,10 @@ def _quadflow(method: str, adjoint: bool, compiled: bool) -> Integrate:
     def integrate(f: Any, y0: Tensor, times: Tensor, tolerance: float) -> Tensor:
         tolerances: dict[str, Any] = {"rtol": tolerance, "atol": ATOL_RATIO * tolerance}
         if adjoint:
-            states: Tensor = qf.odeint_adjoint(f, y0, times, method=method, **tolerances)
-            return states
-        found = qf.solve(
+            return qf.odeint_adjoint(f, y0, times, method=method, **tolerances)
+        return qf.solve(
             f, y0, times, method=method, node_evaluation="broadcast", compile=compiled, **tolerances
-        )
-        states = found.y
-        return states
+        ).y
 
     return integrate
 
@@ -99,10 +96,7 @@ def _torchdiffeq(method: str, adjoint: bool) -> Integrate:
     def integrate(f: Any, y0: Tensor, times: Tensor, tolerance: float) -> Tensor:
         library = require("torchdiffeq", EXTRA)
         solve = library.odeint_adjoint if adjoint else library.odeint
-        states: Tensor = solve(
-            f, y0, times, rtol=tolerance, atol=ATOL_RATIO * tolerance, method=method
-        )
-        return states
+        return solve(f, y0, times, rtol=tolerance, atol=ATOL_RATIO * tolerance, method=method)
 
     return integrate
 
@@ -240,12 +234,11 @@ def tables(record: Record) -> dict[str, str]:
             "–" if memory is None else f"{memory:.0f}",
         ]  # fmt: skip
 
-    rows = crossed(record["rows"], "solver", "kind", cells, 5)
-    heads = [
-        text for kind in record["kinds"]
-        for text in (f"{kind}: ms", "torchdiffeq's / this", "calls", "gradient error", "MiB")
-    ]  # fmt: skip
-    text = table(["training step", *heads], rows)
+    text = crossed(
+        "training step", record["rows"], "solver", "kind",
+        lambda kind: (f"{kind}: ms", "torchdiffeq's / this", "calls", "gradient error", "MiB"),
+        cells,
+    )  # fmt: skip
     return {"training-step": f"{text}\n\n{left_out(record)}".strip()}
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import integrate
 
-from ...storage import json_number
 from ..problems.problem import Problem, get_problem, problems
+from ..report.records import written
 from ..solvers.run import ATOL_RATIO
 from .figures import proportionality_plot
 from .rows import Row
@@ -89,10 +89,7 @@ class AchievedError:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
-        return {
-            "growths": {name: json_number(value) for name, value in self.growths.items()},
-            "rows": [r.to_dict() for r in self.rows],
-        }
+        return written(self)
 
     def __str__(self) -> str:
         solvers = list(dict.fromkeys(r.solver for r in self.rows))

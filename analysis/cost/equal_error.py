@@ -121,7 +121,6 @@ def compare(
     subject: Subject,
     targets: Sequence[float],
     *,
-    tolerances: Sequence[float] = HALF_DECADES,
     budget: int | None = BUDGET,
     repeats: int = 7,
     seconds: float = 1.5,
@@ -146,7 +145,7 @@ def compare(
         part, _ = parts.get(s.title, (subject, 1.0))
         if s.twin not in sweeps:
             say(f"{subject.name}: sweep of {s.twin}")
-            sweeps[s.twin] = sweep(s, part, targets, tolerances=tolerances, budget=budget)
+            sweeps[s.twin] = sweep(s, part, targets, budget=budget)
         solves[s.title] = bound(s, part)
     entries: list[Entry] = []
     warm: dict[str, float] = {}

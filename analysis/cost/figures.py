@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..report.panels import Panels, styles, tidy_log
-from .rows import COSTS, Row, check_cost, problems_in, rows_of, solvers_in
+from ...checks import check_choice
+from ..report.panels import Panels, styles
+from .rows import COSTS, Row, problems_in, rows_of, solvers_in
 
 
 def _points(axis: Any, rows: Sequence[tuple[float, float, bool] | None], style: Any) -> None:
@@ -50,8 +51,6 @@ def _panel(
     failures: str,
 ) -> None:
     """A curve a solver through the points of its rows; accuracy grows to the right."""
-    axis.set_xscale("log")
-    axis.set_yscale("log")
     for solver, of in rows.items():
         places = [(*point(r), r) for r in of]
         marks = [
@@ -61,8 +60,6 @@ def _panel(
         _points(axis, marks, {**style[solver], "label": solver})
     _failures(axis, rows, failures)
     axis.invert_xaxis()
-    tidy_log(axis, "x")
-    tidy_log(axis, "y")
 
 
 def work_precision_plot(
@@ -81,10 +78,10 @@ def work_precision_plot(
         ValueError: unknown cost, another suffix, or no rows.
         MissingExtraError: matplotlib is not installed.
     """
-    check_cost(cost)
+    check_choice(cost, COSTS, "cost")
     style = styles(solvers_in(rows))
     title = f"Work and precision: {COSTS[cost]}"
-    with Panels(path, problems_in(rows), title, command) as p:
+    with Panels(path, problems_in(rows), title, command, log="xy") as p:
         for name, axis in p.axes.items():
             here = {s: rows_of(rows, s, name) for s in style}
             _panel(axis, here, lambda r: (r.error, getattr(r, cost)), style, "top")
@@ -105,7 +102,8 @@ def proportionality_plot(path: str | Path, rows: Sequence[Row], *, command: str 
     style = styles(solvers_in(rows))
     rows = [r for r in rows if r.tolerance is not None]
     solvers = solvers_in(rows)
-    with Panels(path, problems_in(rows), "Achieved error against tolerance", command) as p:
+    title = "Achieved error against tolerance"
+    with Panels(path, problems_in(rows), title, command, log="xy") as p:
         for name, axis in p.axes.items():
             here = {s: rows_of(rows, s, name) for s in solvers}
             levels = sorted({r.tolerance for of in here.values() for r in of if r.tolerance})

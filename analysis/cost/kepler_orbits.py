@@ -31,13 +31,13 @@ WINDOW = 10
 """Periods over which the largest energy error is taken."""
 
 
-def phases(count: int, eccentricity: float = ECCENTRICITY) -> Tensor:
+def phases(count: int) -> Tensor:
     """States (count, 4), position and momentum, on one orbit of period 2π at as many places.
 
     The first is the pericentre; the others are equally spaced in the eccentric anomaly.
     """
     u = torch.arange(count, dtype=torch.float64) * (PERIOD / count)
-    e, b = eccentricity, math.sqrt(1 - eccentricity**2)
+    e, b = ECCENTRICITY, math.sqrt(1 - ECCENTRICITY**2)
     rate = 1 / (1 - e * torch.cos(u))
     return torch.stack(
         (torch.cos(u) - e, b * torch.sin(u), -torch.sin(u) * rate, b * torch.cos(u) * rate), -1
@@ -46,8 +46,7 @@ def phases(count: int, eccentricity: float = ECCENTRICITY) -> Tensor:
 
 def energy(y: Tensor) -> Tensor:
     """The energy (...) of states (..., 4)."""
-    found: Tensor = get_problem("kepler").invariants["energy"](y.unbind(-1), torch)
-    return found
+    return get_problem("kepler").invariants["energy"](y.unbind(-1), torch)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ def orbit(
     steps_per_period: float,
     *,
     count: int = 1,
-    eccentricity: float = ECCENTRICITY,
     progress: Callable[[], None] | None = None,
 ) -> Orbit:
     """Follow `count` phases of an orbit in fixed steps, and their energy at the end of each.
@@ -103,7 +101,7 @@ def orbit(
     Args:
         method: of fixed steps. periods: a multiple of `WINDOW`. steps_per_period: need be no whole
             number; one that is not meets the orbit at other places every time.
-        count, eccentricity: see `phases`. progress: called after every window.
+        count: see `phases`. progress: called after every window.
 
     Raises:
         ValueError: periods is no multiple of `WINDOW`.
@@ -111,7 +109,7 @@ def orbit(
     """
     if periods < WINDOW or periods % WINDOW:
         raise ValueError(f"periods must be a positive multiple of {WINDOW}, got {periods}")
-    y0 = phases(count, eccentricity)
+    y0 = phases(count)
     first = energy(y0)
     errors: list[float] = []
     means: list[float] = []
@@ -172,12 +170,10 @@ class KeplerOrbits:
         title = f"Kepler's problem, eccentricity {ECCENTRICITY}"
         with Panels(path, [panel], title, command) as panels:
             axis = panels.axes[panel]
-            axis.set_xscale("log")
-            axis.set_yscale("log")
             for name, o in self.orbits.items():
                 # evenly spaced to the eye; every window's error counts in the curve's own maximum
                 marks = np.unique(np.geomspace(1, len(o.errors), 14).round().astype(int)) - 1
-                axis.plot(
+                axis.loglog(
                     o.times, o.errors, label=name, markevery=marks.tolist(), markersize=4,
                     linewidth=1, **style[name],
                 )  # fmt: skip

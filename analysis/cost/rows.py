@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ...checks import check_choice
-from ...errors import nearest
 from ..orders.lines import fitted_line
 from ..report.records import picked, written
 
@@ -89,11 +88,6 @@ class Row:
         return cls(**picked(figures, (f.name for f in fields(cls)), "work-precision study"))
 
 
-def check_cost(cost: str) -> None:
-    """Raise ValueError where `cost` is none of `COSTS`."""
-    check_choice(cost, COSTS, "cost")
-
-
 def cost_at(rows: Sequence[Row], error: float, cost: str = "nfe") -> float | None:
     """Cost of an achieved error by one solver on one problem; None where it is not reached.
 
@@ -103,7 +97,7 @@ def cost_at(rows: Sequence[Row], error: float, cost: str = "nfe") -> float | Non
     Raises:
         ValueError: an error that is not positive, or unknown cost.
     """
-    check_cost(cost)
+    check_choice(cost, COSTS, "cost")
     if not (error > 0 and math.isfinite(error)):
         raise ValueError(f"error must be positive, got {error}")
     for a, b in reversed(list(pairwise(rows))):
@@ -129,24 +123,6 @@ def cost_below(rows: Sequence[Row], error: float, cost: str = "nfe") -> float | 
 
 Table = Mapping[str, Mapping[str, float | None]]
 """problem -> solver -> figure, None where there is none."""
-
-
-def ratios(costs: Table, peer: str) -> dict[str, dict[str, float | None]]:
-    """Costs over the peer's.
-
-    Raises:
-        ValueError: peer is not among the solvers.
-    """
-    known = {s for row in costs.values() for s in row}
-    if peer not in known:
-        raise ValueError(f"peer={peer!r} is not among the solvers: {nearest(peer, known)}")
-    found: dict[str, dict[str, float | None]] = {}
-    for problem, row in costs.items():
-        base = row[peer]
-        found[problem] = {
-            s: None if value is None or base is None else value / base for s, value in row.items()
-        }
-    return found
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ...checks import integer_from
+from ...checks import check_choice, integer_from
+from ...errors import nearest
 from ...storage import read_json_object, write_json
 from ..problems.problem import Problem
 from ..references.reference import reference_end, relative_error
 from ..report.machine import machine
-from ..report.records import picked
+from ..report.records import picked, written
 from ..solvers.counting import BUDGET, OVER, Counter
 from ..solvers.run import ATOL_RATIO, Run
 from .figures import proportionality_plot, work_precision_plot
@@ -32,12 +33,10 @@ from .rows import (
     COSTS,
     Proportionality,
     Row,
-    check_cost,
     cost_at,
     costs_text,
     problems_in,
     proportionality,
-    ratios,
     ratios_text,
     rows_of,
     rows_text,
@@ -108,7 +107,17 @@ class WorkPrecision:
         Raises:
             ValueError: peer is none of the solvers; otherwise as `cost_at`.
         """
-        return ratios(self.cost_at(error, cost), peer)
+        if peer not in self.solvers:
+            raise ValueError(
+                f"peer={peer!r} is not among the solvers: {nearest(peer, self.solvers)}"
+            )
+        found: dict[str, dict[str, float | None]] = {}
+        for problem, row in self.cost_at(error, cost).items():
+            base = row[peer]
+            found[problem] = {
+                s: None if v is None or base is None else v / base for s, v in row.items()
+            }
+        return found
 
     def ratio_table(self, errors: Sequence[float], peer: str, cost: str = "nfe") -> str:
         """`ratios` as text, with geometric means over the problems where both reach the error."""
@@ -124,7 +133,7 @@ class WorkPrecision:
         Raises:
             ValueError: as `cost_at`.
         """
-        check_cost(cost)
+        check_choice(cost, COSTS, "cost")
         return "\n\n".join(
             costs_text(
                 {s: self.of(s, p) for s in self.solvers}, errors, f"{p}: {COSTS[cost]}", cost
@@ -158,15 +167,7 @@ class WorkPrecision:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        return {
-            "kind": "work-precision",
-            "complete": self.complete,
-            "command": self.command,
-            "settings": dict(self.settings),
-            "machine": dict(self.machine),
-            "references": {k: dict(v) for k, v in self.references.items()},
-            "rows": [r.to_dict() for r in self.rows],
-        }
+        return {"kind": "work-precision", **written(self)}
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> WorkPrecision:
@@ -420,11 +421,9 @@ def _earlier(
         ("settings", before.settings, now.settings), ("machine", before.machine, now.machine),
     ):  # fmt: skip
         for name in {**old, **new}:
-            if old.get(name) != new.get(name):
-                if what == "machine" and name not in old:
-                    continue  # a peer that joins
-                if what == "machine" and name not in new:
-                    continue  # its rows are refused below
+            # a peer may join; the rows of one that has gone are refused below
+            alone = what == "machine" and not (name in old and name in new)
+            if old.get(name) != new.get(name) and not alone:
                 raise ValueError(
                     f"save {path} holds rows of {name} {old.get(name)!r}, now it is "
                     f"{new.get(name)!r}: {way}"

@@ -24,7 +24,7 @@ from ...plans.anchors import AnchorsMethod
 from ...plans.arithmetic import CONTRACTION
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
-from ...rules.tableaus import Tableau
+from ...rules.tableau import Tableau
 from .rational_numbers import rational_array
 from .rules import (
     ExactRule,
@@ -37,6 +37,8 @@ from .rules import (
     poly_value,
 )
 from .trees import TreeTable, density, size
+
+ONE = Fraction(1)
 
 UNIT = 2.0**-53
 """Relative rounding error of a float64 entry."""
@@ -90,10 +92,28 @@ def look_back(method: object) -> int:
     return 1 if isinstance(method, SweepsMethod) and method.guess == "extrapolated" else 0
 
 
+@functools.singledispatch
+def exact_step(method: object, table: TreeTable, ratio: Fraction = ONE) -> ExactStep:
+    """One step of a method on the trees of `table`.
+
+    Args:
+        method: a QuadratureRule (collocation on it, converged), or a Method of any plan.
+        ratio: every step over the one before it, for methods that look back.
+
+    Raises:
+        TypeError: anything else.
+        ValueError: a method whose order is not a matter of algebra (a trained interpolant).
+    """
+    raise TypeError(
+        f"method must be a QuadratureRule or a Method with an evaluation plan, got {method!r}"
+    )
+
+
 # -- Runge-Kutta ----------------------------------------------------------------------------------
 
 
-def collocation_step(rule: qf.QuadratureRule, table: TreeTable) -> ExactStep:
+@exact_step.register
+def _(rule: qf.QuadratureRule, table: TreeTable, ratio: Fraction = ONE) -> ExactStep:
     """Collocation on a rule, solved to convergence."""
     exact = exact_rule(rule)
     one: Poly = exact.reduce((Fraction(1),))
@@ -133,8 +153,10 @@ def full_matrix(tableau: Tableau, *, interpolant: bool = False) -> np.ndarray:
     return matrix
 
 
-def stages_step(tableau: Tableau, table: TreeTable) -> ExactStep:
+@exact_step.register
+def _(method: StagesMethod, table: TreeTable, ratio: Fraction = ONE) -> ExactStep:
     """An explicit tableau with its embedded weights and its interpolant."""
+    tableau = method.tableau
     a, exact_a = rational_array(full_matrix(tableau, interpolant=True))
     b, exact_b = rational_array(np.pad(tableau.b, (0, len(a) - len(tableau.b))))
     errors = [rational_array(np.pad(row, (0, len(a) - len(row)))) for row in tableau.errors]
@@ -174,7 +196,8 @@ def stages_step(tableau: Tableau, table: TreeTable) -> ExactStep:
 # -- sweeps ---------------------------------------------------------------------------------------
 
 
-def sweeps_step(method: SweepsMethod, table: TreeTable, ratio: Fraction) -> ExactStep:
+@exact_step.register
+def _(method: SweepsMethod, table: TreeTable, ratio: Fraction = ONE) -> ExactStep:
     """K explicit sweeps; from an extrapolated guess every step is `ratio` times the one before."""
     rule = exact_rule(method.rule)
     one = rule.reduce((Fraction(1),))
@@ -266,8 +289,9 @@ def _embedded(rule: ExactRule, floats: qf.QuadratureRule) -> Callable[[Poly], Fr
 # -- anchors --------------------------------------------------------------------------------------
 
 
+@exact_step.register
 def anchors_step(
-    method: AnchorsMethod, table: TreeTable, ratio: Fraction, *, against: str = "predictor"
+    method: AnchorsMethod, table: TreeTable, ratio: Fraction = ONE, *, against: str = "predictor"
 ) -> ExactStep:
     """Adams-type methods with a polynomial interpolant, every step `ratio` times the one before.
 
@@ -338,45 +362,8 @@ def anchors_step(
     )
 
 
-@functools.singledispatch
-def exact_step(method: object, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
-    """One step of a method on the trees of `table`.
-
-    Args:
-        method: a QuadratureRule (collocation on it, converged), or a Method of any plan.
-        ratio: every step over the one before it, for methods that look back.
-
-    Raises:
-        TypeError: anything else.
-        ValueError: a method whose order is not a matter of algebra (a trained interpolant).
-    """
-    raise TypeError(
-        f"method must be a QuadratureRule or a Method with an evaluation plan, got {method!r}"
-    )
-
-
 @exact_step.register
-def _(method: qf.QuadratureRule, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
-    return collocation_step(method, table)
-
-
-@exact_step.register
-def _(method: StagesMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
-    return stages_step(method.tableau, table)
-
-
-@exact_step.register
-def _(method: SweepsMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
-    return sweeps_step(method, table, ratio)
-
-
-@exact_step.register
-def _(method: AnchorsMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
-    return anchors_step(method, table, ratio)
-
-
-@exact_step.register
-def _(method: VariableOrderMethod, table: TreeTable, ratio: Fraction = Fraction(1)) -> ExactStep:
+def _(method: VariableOrderMethod, table: TreeTable, ratio: Fraction = ONE) -> ExactStep:
     """An interval at the highest order."""
     fixed = qf.adams(method.max_order, "PECE")
     return anchors_step(fixed, table, ratio, against="lower")

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ from ...plans.interpolants import OracleInterpolant, PolynomialInterpolant
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
-from ...rules.quadrature import QuadratureRule
-from ...rules.tableaus import DOPRI5, Tableau
+from ...rules.pairs import DOPRI5
+from ...rules.rule import QuadratureRule
+from ...rules.tableau import Tableau
 from ..problems.problem import Problem
 from .methods import full_matrix
 from .multiprecision import multiprecision
@@ -238,11 +239,8 @@ class _Solve:
                 values = [self.along([0] * d, 1, row, values) for row in rows]
             slope = self.jacobian(t, y)
             system = mp.eye(n * d)
-            for i in range(n):
-                for j in range(n):
-                    for p in range(d):
-                        for q in range(d):
-                            system[i * d + p, j * d + q] -= h * matrix[i][j] * slope[p][q]
+            for i, j, p, q in product(range(n), range(n), range(d), range(d)):
+                system[i * d + p, j * d + q] -= h * matrix[i][j] * slope[p][q]
             inverse = system**-1  # one a step, used by every iteration
             last = mp.inf
             for _ in range(200):

@@ -10,7 +10,7 @@ from fractions import Fraction
 from ...plans.anchors import AnchorsMethod
 from .multiprecision import multiprecision
 from .rational_functions import square_free_factors
-from .rules import Poly, exact_rule, lagrange_basis, poly_integral, poly_mul, poly_value
+from .rules import exact_rule
 
 
 @dataclass(frozen=True)
@@ -85,43 +85,6 @@ class LinearMultistep:
             size < 1 - 1e-15 or (size < 1 + 1e-15 and multiplicity == 1)
             for _, size, multiplicity in self.roots()
         )
-
-
-def adams_bashforth(k: int) -> LinearMultistep:
-    """The explicit Adams method of k steps, order k."""
-    return _adams(list(range(k)), k)
-
-
-def adams_moulton(k: int) -> LinearMultistep:
-    """The implicit Adams method of k steps, order k + 1."""
-    return _adams(list(range(k + 1)), k)
-
-
-def _adams(points: Sequence[int], k: int) -> LinearMultistep:
-    if k < 1:
-        raise ValueError(f"k, the number of steps, must be >= 1, got {k!r}")
-    beta = [Fraction(0)] * (k + 1)
-    for j, basis in zip(points, lagrange_basis([Fraction(p) for p in points]), strict=True):
-        integral = poly_integral(basis)
-        beta[j] = poly_value(integral, Fraction(k)) - poly_value(integral, Fraction(k - 1))
-    alpha = [Fraction(0)] * (k - 1) + [Fraction(-1), Fraction(1)]
-    return LinearMultistep(tuple(alpha), tuple(beta))
-
-
-def bdf(k: int) -> LinearMultistep:
-    """Backward differentiation of k steps, order k; zero-stable for k <= 6 alone."""
-    if k < 1:
-        raise ValueError(f"k, the number of steps, must be >= 1, got {k!r}")
-    # Σ_{j=1..k} (1/j) ∇^j y_{n+k} = h f_{n+k}
-    alpha = [Fraction(0)] * (k + 1)
-    power: Poly = (Fraction(1),)
-    for j in range(1, k + 1):
-        power = poly_mul(power, (Fraction(-1), Fraction(1)))  # (ξ - 1)^j
-        for i, a in enumerate(power):
-            alpha[k - j + i] += a / j
-    top = alpha[-1]
-    beta = [Fraction(0)] * k + [1 / top]
-    return LinearMultistep(tuple(a / top for a in alpha), tuple(beta))
 
 
 def predictor_and_corrector(

@@ -14,7 +14,7 @@ import numpy as np
 
 import quadflow as qf
 
-from .rules import Poly, exact_rule
+from .rules import Poly, exact_rule, unit
 from .trees import Tree, all_trees, density, size, symmetry, tree_text
 
 
@@ -83,7 +83,7 @@ def order_conditions(
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.2, theorem 2.13.
     """
-    matrix, weights = np.asarray(a), np.asarray(b)
+    matrix, weights, one, numeric, tolerance = _prepared(a, b, tolerance)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"a must be a square matrix (s, s), got shape {matrix.shape}")
     if weights.shape != matrix.shape[:1]:
@@ -92,17 +92,23 @@ def order_conditions(
         )
     if highest < 1:
         raise ValueError(f"highest must be an order >= 1, got {highest!r}")
-    numeric = matrix.dtype != object and weights.dtype != object
-    if tolerance is None:
-        tolerance = 1e-12 if numeric else 0.0
     table = all_trees(highest)
-    one = np.ones(len(weights)) if numeric else np.array([Fraction(1)] * len(weights), object)
     stages = table.elementary(one, lambda v: matrix @ v, operator.mul)
     defects = [
         weights @ v - theta ** size(t) / _number(density(t), numeric)
         for t, v in zip(table.trees, stages, strict=True)
     ]
     return judge(table.trees, defects, [tolerance] * len(defects))
+
+
+def _prepared(a: Any, b: Any, tolerance: float | None) -> tuple[Any, Any, Any, bool, float]:
+    """Matrix, weights and ones as arrays, whether they are float64, and the tolerance meant."""
+    matrix, weights = np.asarray(a), np.asarray(b)
+    numeric = matrix.dtype != object and weights.dtype != object
+    one = np.ones(weights.shape) if numeric else np.full(weights.shape, Fraction(1), object)
+    if tolerance is None:
+        tolerance = 1e-12 if numeric else 0.0
+    return matrix, weights, one, numeric, tolerance
 
 
 def _number(value: int, numeric: bool) -> float | Fraction:
@@ -142,12 +148,7 @@ def simplifying_assumptions(
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.7.
     """
-    matrix: Any = np.asarray(a)
-    weights: Any = np.asarray(b)
-    numeric = matrix.dtype != object and weights.dtype != object
-    if tolerance is None:
-        tolerance = 1e-12 if numeric else 0.0
-    one = np.ones(len(weights)) if numeric else np.array([Fraction(1)] * len(weights), object)
+    matrix, weights, one, numeric, tolerance = _prepared(a, b, tolerance)
     c = matrix @ one
     powers: list[Any] = [one]
     for _ in range(highest):
@@ -183,7 +184,7 @@ def rule_assumptions(rule: qf.QuadratureRule) -> SimplifyingAssumptions:
     powers: list[Poly] = [one]
     for _ in range(2 * n + 2):
         powers.append(exact.multiply(powers[-1], x))
-    basis = [exact.reduce([Fraction(int(i == k)) for i in range(n)]) for k in range(n)]
+    basis = [unit(k, n) for k in range(n)]
 
     def c_holds(k: int) -> bool:
         scaled = tuple(k * value for value in exact.integrate(powers[k - 1]))

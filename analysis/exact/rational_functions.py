@@ -154,11 +154,8 @@ def _written(p: Sequence[Fraction]) -> str:
     return text.removeprefix("+ ")
 
 
-def _horner(p: Sequence[Fraction], z: np.ndarray) -> np.ndarray:
-    value = np.zeros_like(z)
-    for a in reversed(p):
-        value = value * z + float(a)
-    return value
+def _at(p: Sequence[Fraction], z: np.ndarray) -> np.ndarray:
+    return np.polyval([float(a) for a in reversed(p)], z)
 
 
 @dataclass(frozen=True)
@@ -209,7 +206,7 @@ class RationalFunction:
             return poly_value(self.numerator, exact) / poly_value(self.denominator, exact)
         array = np.asarray(z, dtype=np.complex128)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            value = _horner(self.numerator, array) / _horner(self.denominator, array)
+            value = _at(self.numerator, array) / _at(self.denominator, array)
         return value if array.ndim else complex(value)
 
     def __str__(self) -> str:
@@ -235,28 +232,6 @@ class RationalFunction:
     def poles(self) -> np.ndarray:
         """The zeros of the denominator, complex128, in float64."""
         return np.roots([float(a) for a in reversed(self.denominator)])
-
-
-def pade(numerator: int, denominator: int) -> RationalFunction:
-    """The Padé approximant of exp(z) of these degrees, exact.
-
-    Its order is numerator + denominator. Source: Hairer & Wanner, Solving ODEs II, section IV.3,
-    theorem 3.11.
-
-    Raises:
-        ValueError: a degree below 0.
-    """
-    for name, value in (("numerator", numerator), ("denominator", denominator)):
-        if value < 0:
-            raise ValueError(f"{name} is a degree and must be >= 0, got {value}")
-
-    def half(k: int, j: int, sign: int) -> Poly:
-        return tuple(
-            Fraction(sign**i * math.comb(k, i) * math.factorial(k + j - i), math.factorial(k + j))
-            for i in range(k + 1)
-        )
-
-    return RationalFunction.of(half(numerator, denominator, 1), half(denominator, numerator, -1))
 
 
 def exponential_series(length: int) -> Poly:

@@ -18,7 +18,7 @@ from ...plans.method import Method
 from ...plans.sweeps import SweepsMethod
 from ...rules.lagrange import lagrange_matrix
 from .rational_functions import RationalFunction, trimmed
-from .rules import Poly, exact_rule, poly_add, poly_mul, poly_scale
+from .rules import Poly, exact_rule, poly_add, poly_mul, poly_scale, unit
 
 Form = tuple[Poly, ...]
 """A linear form on the state whose coefficients are polynomials in z."""
@@ -50,8 +50,7 @@ class Recurrence:
         matrix = np.zeros((*points.shape, self.size, self.size), dtype=np.complex128)
         for coefficient in self.numeric[::-1]:
             matrix = matrix * points[..., None, None] + coefficient
-        values: np.ndarray = np.linalg.eigvals(matrix)
-        return values
+        return np.linalg.eigvals(matrix)
 
     def principal_series(self, length: int) -> Poly:
         """The first `length` Taylor coefficients of the root that is 1 at z = 0, exact.
@@ -122,7 +121,7 @@ def _anchors(method: AnchorsMethod) -> Recurrence:
 
 def _extrapolated_sweeps(method: SweepsMethod) -> Recurrence:
     rule, n, sweeps = exact_rule(method.rule), method.rule.n, method.sweeps
-    units = [tuple(Fraction(int(i == k)) for i in range(n)) for k in range(n)]
+    units = [unit(k, n) for k in range(n)]
     # node velocities after K sweeps: z Σ_{j<K} (zA)^j 1 y + (zA)^K S u
     from_state, carried = [units[0]], [rule.shift(u) for u in units]
     for _ in range(sweeps):

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
 
-from ...rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
+from ...rules.families import NegativeWeightsWarning
+from ...rules.quadrature import FAMILIES
+from ...rules.rule import QuadratureRule
 from .multiprecision import multiprecision
 
 Poly = tuple[Fraction, ...]
@@ -56,6 +58,19 @@ def poly_value(p: Sequence[Fraction], x: Fraction) -> Fraction:
 def poly_integral(p: Sequence[Fraction]) -> Poly:
     """The integral of p from 0."""
     return (Fraction(0), *(a / (k + 1) for k, a in enumerate(p)))
+
+
+def poly_composed(p: Sequence[Fraction], q: Sequence[Fraction]) -> Poly:
+    """p(q(x))."""
+    result: Poly = ()
+    for a in reversed(p):
+        result = poly_add(poly_mul(result, q), (a,))
+    return result
+
+
+def unit(k: int, size: int) -> Poly:
+    """x^k as `size` coefficients."""
+    return tuple(Fraction(int(i == k)) for i in range(size))
 
 
 def lagrange_basis(positions: Sequence[Fraction]) -> list[Poly]:
@@ -199,18 +214,12 @@ class ExactRule:
 
     def shift(self, p: Sequence[Fraction], ratio: Fraction = Fraction(1)) -> Poly:
         """The interpolant p, extrapolated to the nodes of the next interval: p(1 + ratio x)."""
-        line = (Fraction(1), ratio)
-        result: Poly = (Fraction(0),)
-        for a in reversed(self.reduce(p)):
-            result = poly_add(poly_mul(result, line), (a,))
-        return self.reduce(result)
+        return self.reduce(poly_composed(self.reduce(p), (Fraction(1), ratio)))
 
     @property
     def matrix(self) -> list[list[Fraction]]:
         """The integration matrix in the basis 1, x, ..., x^(n-1): similar to A, and rational."""
-        columns = [
-            self.integrate([Fraction(int(i == k)) for i in range(self.n)]) for k in range(self.n)
-        ]
+        columns = [self.integrate(unit(k, self.n)) for k in range(self.n)]
         return [list(row) for row in zip(*columns, strict=True)]
 
     @functools.cached_property

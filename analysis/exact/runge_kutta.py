@@ -20,13 +20,14 @@ from ...extras import require
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
+from ...rules.gauss import gauss_lobatto, radau_left, radau_right
 from ...rules.lagrange import barycentric_weights
-from ...rules.quadrature import QuadratureRule, gauss_lobatto, radau_left, radau_right
-from ...rules.tableaus import Tableau
+from ...rules.rule import QuadratureRule
+from ...rules.tableau import Tableau
 from .methods import full_matrix
 from .rational_functions import RationalFunction, greatest_common_divisor
 from .rational_numbers import rational_array
-from .rules import ExactRule, exact_rule, poly_scale, poly_value
+from .rules import ExactRule, exact_rule, poly_composed, poly_scale, poly_value, unit
 
 Vector = tuple[Fraction, ...]
 Matrix = tuple[Vector, ...]
@@ -103,7 +104,8 @@ class ExactRungeKutta:
         series = (Fraction(1), *self.moments(s))
         if self.explicit:
             return RationalFunction.of(series)
-        denominator = _reciprocal_characteristic(self.matrix)
+        # det(I - zA), lowest power first: the characteristic polynomial read backwards
+        denominator = _fractions(_rational(self.matrix).charpoly())
         numerator = tuple(
             sum((denominator[j] * series[k - j] for j in range(k + 1)), Fraction(0))
             for k in range(s + 1)
@@ -122,9 +124,9 @@ class ExactRungeKutta:
         rule = self.rule
         if rule is None or self.explicit:
             return False
-        flip = [rule.shift(_unit(k, self.stages), Fraction(-1)) for k in range(self.stages)]
-        turned = list(rule.nodal)  # M(1 - x) must be ±M(x): the nodes mirror each other
-        mirror = _compose_one_minus(turned)
+        flip = [rule.shift(unit(k, self.stages), Fraction(-1)) for k in range(self.stages)]
+        # M(1 - x) must be ±M(x): the nodes mirror each other
+        mirror = poly_composed(rule.nodal, (Fraction(1), Fraction(-1)))
         if tuple(poly_scale(mirror, Fraction((-1) ** rule.n))) != rule.nodal:
             return False
         reverse = _transposed(flip)
@@ -205,11 +207,12 @@ def _adjoint(rule: ExactRule, gram: Matrix) -> Matrix:
     s = rule.n
     columns = []
     for k in range(s):
-        whole = rule.weigh(_unit(k, s))
-        upto = rule.integrate(_unit(k, s))
+        whole = rule.weigh(unit(k, s))
+        upto = rule.integrate(unit(k, s))
         columns.append(tuple((whole if i == 0 else Fraction(0)) - a for i, a in enumerate(upto)))
     # <J p, q> = <p, A q> in the form of the weights: G A = Jᵀ G
-    return _solve(gram, _product(tuple(columns), gram))
+    solved = _rational(gram).lu_solve(_rational(_product(tuple(columns), gram)))
+    return tuple(map(_fractions, solved.to_dense().rep.to_list()))
 
 
 def _lobatto_iiic(rule: ExactRule, gram: Matrix) -> Matrix:
@@ -217,8 +220,8 @@ def _lobatto_iiic(rule: ExactRule, gram: Matrix) -> Matrix:
     s = rule.n
     lagrange = rule.nodal[1:]  # M(x) / x: zero at all nodes but the first, which is 0
     lagrange = poly_scale(lagrange, 1 / poly_value(lagrange, Fraction(0)))
-    first = poly_scale(_unit(0, s), rule.weigh(lagrange))
-    columns = [rule.integrate(_unit(k, s)) for k in range(s - 1)]
+    first = poly_scale(unit(0, s), rule.weigh(lagrange))
+    columns = [rule.integrate(unit(k, s)) for k in range(s - 1)]
     # the last basis function is what of the first Lagrange polynomial is not of lower degree
     rest = list(first)
     for a, column in zip(lagrange, columns, strict=False):
@@ -244,7 +247,7 @@ def _on_rule(
 ) -> ExactRungeKutta:
     exact = exact_rule(rule)
     s = exact.n
-    power, moments = _unit(0, s), []
+    power, moments = unit(0, s), []
     for _ in range(2 * s - 1):
         moments.append(exact.weigh(power))
         power = exact.reduce((Fraction(0), *power))
@@ -253,7 +256,7 @@ def _on_rule(
         name=name,
         matrix=make(exact, gram),
         weights=tuple(moments[:s]),
-        one=_unit(0, s),
+        one=unit(0, s),
         gram=gram,
         exact=exact.exact,
         explicit=False,
@@ -305,10 +308,6 @@ def inertia(form: Matrix) -> tuple[int, int, int]:
     return positive, negative, len(form) - positive - negative
 
 
-def _unit(k: int, size: int) -> Vector:
-    return tuple(Fraction(int(i == k)) for i in range(size))
-
-
 def _dot(p: Sequence[Fraction], q: Sequence[Fraction]) -> Fraction:
     return sum((a * b for a, b in zip(p, q, strict=True) if a and b), Fraction(0))
 
@@ -333,23 +332,3 @@ def _rational(matrix: Matrix) -> Any:
 
 def _fractions(row: Sequence[Any]) -> Vector:
     return tuple(Fraction(int(a.numerator), int(a.denominator)) for a in row)
-
-
-def _solve(matrix: Matrix, right: Matrix) -> Matrix:
-    """matrix⁻¹ right, for a matrix that is not singular."""
-    found = _rational(matrix).lu_solve(_rational(right))
-    return tuple(map(_fractions, found.to_dense().rep.to_list()))
-
-
-def _reciprocal_characteristic(matrix: Matrix) -> Vector:
-    """det(I - zA), lowest power first: the characteristic polynomial read backwards."""
-    return _fractions(_rational(matrix).charpoly())
-
-
-def _compose_one_minus(p: Sequence[Fraction]) -> Vector:
-    """p(1 - x)."""
-    result = [Fraction(0)] * len(p)
-    for a in reversed(p):
-        result = [old - (result[i - 1] if i else Fraction(0)) for i, old in enumerate(result)]
-        result[0] += a
-    return tuple(result)

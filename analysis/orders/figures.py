@@ -50,19 +50,16 @@ def order_plot(
     labels = [_label(m, common) for m in drawn]
     look = styles(labels)
     names = "error (hollow: not fitted)", "slopes (dotted: promised)"
-    with Panels(path, names, title, command) as panels:
+    with Panels(path, names, title, command, log="x") as panels:
         errors, slopes = (panels.axes[name] for name in names)
         for m, label in zip(drawn, labels, strict=True):
             _errors(errors, m, label, look[label])
             _slopes(slopes, m, look[label])
-        errors.set_xscale("log")
         errors.set_yscale("log")
-        slopes.set_xscale("log")
+        tidy_log(errors, "y")
         slopes.set_xlim(errors.get_xlim())
         for axis in (errors, slopes):
-            tidy_log(axis, "x")
             axis.set_xlabel("number of equal steps n", fontsize=9)
-        tidy_log(errors, "y")
         errors.set_ylabel(_unit(drawn), fontsize=9)
         slopes.set_ylabel("order p, error ~ n$^{-p}$", fontsize=9)
         top = max([m.promised or 0 for m in drawn] + [m.slope for m in drawn if m.slope > 0])

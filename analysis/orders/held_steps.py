@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
-import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,10 +11,9 @@ from torch import Tensor
 from ...equations.velocity import StateLayout, Velocity
 from ...plans.adams import VariableOrderMethod
 from ...plans.interpolants import Anchor
-from ...plans.segment import Segment
 from ...plans.step import State, Stepper
 from ..problems.problem import Problem
-from ..solvers.run import Dense, Run, Solver
+from ..solvers.run import Run, Solver, piecewise
 from .kind import Truth, UnavailableError
 
 
@@ -57,22 +53,13 @@ def _run(
         segments.append(result.segment())
     seconds = time.perf_counter() - began
     reached = bool(torch.isfinite(state.y).all())
+
+    def between(i: int, t: float) -> Tensor:
+        """By the dense output; the true state in the intervals that were not solved."""
+        return truth.at([t])[0] if i < k - 1 else segments[i - k + 1](t)
+
     return Run(
         state.y if reached else None, velocity.nfe, velocity.calls, seconds,
         None if reached else "the state is not finite",
-        Dense(_between(times, segments, truth)), tuple(times),
+        piecewise(times, between), tuple(times),
     )  # fmt: skip
-
-
-def _between(
-    times: list[float], segments: list[Segment], truth: Truth
-) -> Callable[[np.ndarray], Tensor]:
-    """States by the dense output, and the true ones in the intervals that were not solved."""
-    sign = math.copysign(1.0, times[-1] - times[0])
-    keys, unsolved = [sign * t for t in times], len(times) - 1 - len(segments)
-
-    def at(t: float) -> Tensor:
-        i = bisect.bisect_left(keys, sign * t, 1, len(keys) - 1) - 1
-        return truth.at([t])[0] if i < unsolved else segments[i - unsolved](t)
-
-    return lambda wanted: torch.stack([at(t) for t in wanted.tolist()])

@@ -92,11 +92,11 @@ Fixed = Callable[[Problem, np.ndarray], Run]
 """`Solver.fixed` of a solver that has it."""
 
 
-def sample_of(run: Run, error: Callable[[], float]) -> Sample:
-    """The sample of a run; error: tells the run's error, and is asked where it did not fail."""
-    if run.failure is not None:
+def sample_of(run: Run, error: Callable[[Tensor], float]) -> Sample:
+    """The sample of a run; error: end state -> the run's error, asked where it did not fail."""
+    if run.failure is not None or run.end is None:
         return Sample(math.inf, run.nfe, run.calls, run.failure)
-    value = error()
+    value = error(run.end)
     if not math.isfinite(value):
         return Sample(math.inf, run.nfe, run.calls, f"the error is {value}")
     return Sample(value, run.nfe, run.calls)

@@ -11,7 +11,7 @@ import quadflow as qf
 
 from ..exact.mp_backend import ImplicitCollocation
 from ..problems.problem import get_problem
-from ..report.panels import Panels, label_end, styles, tidy_log
+from ..report.panels import Panels, label_end, styles
 from .convergence import measured_order
 from .measurement import OrderMeasurement
 
@@ -64,15 +64,13 @@ class OrderReduction:
         titles = [f"{name}: order {p}, stage order {q}" for name, p, q, _ in self.rows]
         command = f"quadflow study order-reduction --out {Path(path).name}"
         title = "Order reduction on y' = λ(y - cos t) - sin t"
-        with Panels(path, titles, title, command) as panels:
+        with Panels(path, titles, title, command, log="xy") as panels:
             for (_, _, _, by), axis in zip(self.rows, panels.axes.values(), strict=True):
                 for lam, m in by:
                     style = look[f"{lam:g}"]
-                    axis.loglog(m.steps, m.errors, markersize=4, label=f"λ = {lam:g}", **style)
+                    axis.plot(m.steps, m.errors, markersize=4, label=f"λ = {lam:g}", **style)
                     label_end(axis, m.steps[-1], m.errors[-1], f"{m.slope:.1f}", style["color"])
                 axis.margins(x=0.12)
-                tidy_log(axis, "x")
-                tidy_log(axis, "y")
             panels.label("number of equal steps", "relative error at t = 10 (numbers: slopes)")
 
 

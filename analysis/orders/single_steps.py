@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,25 +23,36 @@ from ..problems.problem import Problem
 from ..solvers.run import Solver
 from .kind import STARTS, Fixed, Kind, Sample, Truth, UnavailableError
 
-
-def _step_starts(problem: Problem, n: int, history: int) -> tuple[list[float], float]:
-    """Times of single steps of size h = span / n, with room for their history; and h.
-
-    Raises:
-        UnavailableError: n is not above the history.
-    """
-    t0, t1 = problem.span
-    h = (t1 - t0) / n
-    room = n - 1 - history
-    if room < 0:
-        raise UnavailableError(f"{n} steps leave no room for {history} steps of history")
-    return [t0 + h * (history + room * x) for x in STARTS], h
+Step = Callable[[float, float, Tensor], Sample]
+"""(t, h, exact state at t + h) -> the error of the step from the exact state at t, absolute."""
 
 
-def _prepare(truth: Truth, starts: Sequence[float], h: float, history: int) -> None:
-    """Find all states that single steps ask for together: one reference solve, not hundreds."""
-    truth.at([t - j * h for t in starts for j in range(history, 0, -1)] + [*starts])
-    truth.at([t + h for t in starts])
+def _sampled(problem: Problem, truth: Truth, history: int, step: Step) -> Callable[[int], Sample]:
+    """The largest error of single steps of size span / n, which leave room for their history."""
+
+    def sample(n: int) -> Sample:
+        t0, t1 = problem.span
+        h, room = (t1 - t0) / n, n - 1 - history
+        if room < 0:
+            text = f"{n} steps leave no room for {history} steps of history"
+            return Sample(math.inf, failure=text)
+        starts = [t0 + h * (history + room * x) for x in STARTS]
+        # all states that the steps ask for, together: one reference solve, not hundreds
+        truth.at([t - j * h for t in starts for j in range(history, 0, -1)] + [*starts])
+        ends = truth.at([t + h for t in starts])
+        worst, nfe, calls, ratios = 0.0, 0, 0, list[float]()
+        for t, exact in zip(starts, ends, strict=True):
+            taken = step(t, h, exact)
+            nfe, calls = nfe + taken.nfe, calls + taken.calls
+            if taken.failure is not None:
+                return Sample(math.inf, nfe, calls, taken.failure)
+            worst = max(worst, taken.error)
+            if math.isfinite(taken.ratio):
+                ratios.append(taken.ratio)
+        ratio = statistics.median(ratios) if len(ratios) > len(starts) // 2 else math.nan
+        return Sample(worst / float(ends.abs().max()), nfe, calls, None, ratio)
+
+    return sample
 
 
 def local_step(
@@ -79,34 +90,21 @@ def local(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
     truth, method = Truth(problem), solver.method
     truth.at([problem.span[1]])
 
-    def one(t: float, h: float) -> tuple[Tensor | None, int, int, str | None]:
+    def step(t: float, h: float, exact: Tensor) -> Sample:
         if method is not None:
-            y, _, nfe, calls = local_step(method, problem, truth, t, h)
-            return y, nfe, calls, None
-        start = dataclasses.replace(problem, y0=truth.at([t])[0], span=(t, t + h), end=problem.y0)
-        run = fixed(start, np.array([t, t + h]))
-        return run.end, run.nfe, run.calls, run.failure
+            end, _, nfe, calls = local_step(method, problem, truth, t, h)
+        else:
+            start = dataclasses.replace(
+                problem, y0=truth.at([t])[0], span=(t, t + h), end=problem.y0
+            )
+            run = fixed(start, np.array([t, t + h]))
+            if run.failure is not None or run.end is None:
+                return Sample(math.inf, run.nfe, run.calls, run.failure)
+            end, nfe, calls = run.end, run.nfe, run.calls
+        gap = float((end.detach() - exact).abs().max())
+        return Sample(gap, nfe, calls, None if math.isfinite(gap) else "the state is not finite")
 
-    def sample(n: int) -> Sample:
-        history = look_back(method)
-        try:
-            starts, h = _step_starts(problem, n, history)
-        except UnavailableError as error:
-            return Sample(math.inf, failure=str(error))
-        worst, cost, scale = 0.0, (0, 0), 0.0
-        _prepare(truth, starts, h, history)
-        for t in starts:
-            end, nfe, calls, failure = one(t, h)
-            cost = cost[0] + nfe, cost[1] + calls
-            if failure is not None or end is None:
-                return Sample(math.inf, *cost, failure)
-            exact = truth.at([t + h])[0]
-            gap = float((end.detach() - exact).abs().max())
-            if not math.isfinite(gap):
-                return Sample(math.inf, *cost, "the state is not finite")
-            worst, scale = max(worst, gap), max(scale, float(exact.abs().max()))
-        return Sample(worst / scale, *cost)
-
+    sample = _sampled(problem, truth, look_back(method), step)
     promised = local_order(method) if method is not None else None
     if method is None and solver.order is not None:
         promised = solver.order + 1
@@ -138,26 +136,14 @@ def estimate(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
     truth = Truth(problem)
     truth.at([problem.span[1]])
 
-    def sample(n: int) -> Sample:
-        try:
-            starts, h = _step_starts(problem, n, look_back(method))
-        except UnavailableError as error:
-            return Sample(math.inf, failure=str(error))
-        estimates, ratios, cost, scale = [], [], (0, 0), 0.0
-        _prepare(truth, starts, h, look_back(method))
-        for t in starts:
-            end, estimate, nfe, calls = local_step(method, problem, truth, t, h)
-            cost = cost[0] + nfe, cost[1] + calls
-            if estimate is None or not bool(torch.isfinite(estimate).all()):
-                return Sample(math.inf, *cost, "the estimate is not finite")
-            exact = truth.at([t + h])[0]
-            true = float((end - exact).abs().max())
-            scale = max(scale, float(exact.abs().max()))
-            estimates.append(float(estimate.abs().max()))
-            # below this the true error is lost in rounding, and so would the ratio be
-            if true > 1e-14 * float(exact.abs().max()):
-                ratios.append(estimates[-1] / true)
-        ratio = statistics.median(ratios) if len(ratios) > len(starts) // 2 else math.nan
-        return Sample(max(estimates) / scale, *cost, None, ratio)
+    def step(t: float, h: float, exact: Tensor) -> Sample:
+        end, estimate, nfe, calls = local_step(method, problem, truth, t, h)
+        if estimate is None or not bool(torch.isfinite(estimate).all()):
+            return Sample(math.inf, nfe, calls, "the estimate is not finite")
+        size, true = float(estimate.abs().max()), float((end - exact).abs().max())
+        # below this the true error is lost in rounding, and so would the ratio be
+        known = true > 1e-14 * float(exact.abs().max())
+        return Sample(size, nfe, calls, None, size / true if known else math.nan)
 
+    sample = _sampled(problem, truth, look_back(method), step)
     return Kind(sample, method.error_order, 1e-13, 2e-16, "error estimate of one step (largest)")

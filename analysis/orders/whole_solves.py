@@ -41,14 +41,9 @@ def endpoint(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
 
     def sample(n: int) -> Sample:
         run = fixed(problem, _grid(problem, n))
-        return sample_of(run, lambda: relative_error(_reached(run), end))
+        return sample_of(run, lambda reached: relative_error(reached, end))
 
     return Kind(sample, solver.order, ROUNDING_FLOOR, error, "error at the end of the span")
-
-
-def _reached(run: Run) -> Tensor:
-    assert run.end is not None
-    return run.end
 
 
 def _many(run: Run, times: np.ndarray) -> Tensor:
@@ -66,7 +61,7 @@ def dense(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
         grid = _grid(problem, n)
         run = fixed(problem, grid)
 
-        def error() -> float:
+        def error(_: Tensor) -> float:
             times = (grid[:-1, None] + np.diff(grid)[:, None] * FRACTIONS).ravel()
             exact = truth.at(times.tolist())
             # all times together: relative to the largest entry of the whole solution
@@ -105,7 +100,7 @@ def event_time(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
             state = _many(run, np.array([t]))[0].tolist()
             return float(event.g(t, state, np))
 
-        def error() -> float:
+        def error(_: Tensor) -> float:
             last = float(grid[-1])
             low, high = float(grid[-2]), last
             # a coarse solve may put the event into a neighbouring interval
@@ -134,8 +129,7 @@ def gradient(solver: Solver, problem: Problem, fixed: Fixed) -> Kind:
         y0 = problem.y0.clone().requires_grad_()
         run = fixed(dataclasses.replace(problem, y0=y0), _grid(problem, n))
 
-        def difference() -> float:
-            end = _reached(run)
+        def difference(end: Tensor) -> float:
             if not end.requires_grad:
                 raise UnavailableError("the solver's end state carries no gradient")
             (gradient,) = torch.autograd.grad(weights @ end, y0)

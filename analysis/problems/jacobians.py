@@ -20,8 +20,7 @@ def by_differentiation(problem: Problem) -> NumpyJacobian:
     """`Problem.jacobian` of arrays: about a millisecond, for any right-hand side."""
 
     def jacobian(t: float, y: np.ndarray) -> np.ndarray:
-        matrix: np.ndarray = problem.jacobian(t, torch.from_numpy(np.array(y))).numpy()
-        return matrix
+        return problem.jacobian(t, torch.from_numpy(np.array(y))).numpy()
 
     return jacobian
 

@@ -77,7 +77,7 @@ class Problem:
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         # functions that were made for the parameters cannot be pickled: the problem is made anew
         recipe = self.__dict__.get("_recipe")
-        return super().__reduce_ex__(protocol) if recipe is None else (_made_anew, recipe)
+        return super().__reduce_ex__(protocol) if recipe is None else (recipe, ())
 
     def __post_init__(self) -> None:
         if self.y0.dtype != torch.float64 or self.y0.dim() != 1:
@@ -122,8 +122,7 @@ class Problem:
     def jacobian(self, t: float | Tensor, y: Tensor) -> Tensor:
         """df/dy at one state (d,), by forward differentiation: (d, d), exact to rounding."""
         time = torch.as_tensor(t, dtype=y.dtype)
-        matrix: Tensor = torch.func.jacfwd(lambda u: self.f(time, u))(y)
-        return matrix
+        return torch.func.jacfwd(lambda u: self.f(time, u))(y)
 
     def solution(self, t: float) -> Tensor:
         """The exact state (d,) at time t, worked out at 30 digits and rounded once.
@@ -218,12 +217,9 @@ def get_problem(name: str | Problem, **parameters: Any) -> Problem:
             hint = nearest(given, known) if known else "it has none"
             raise ValueError(f"{name} has no parameter {given!r}: {hint}")
     problem = _PROBLEMS[name](**parameters)
-    object.__setattr__(problem, "_recipe", (name, parameters))  # not that of what is replaced in it
+    # not that of what is replaced in it
+    object.__setattr__(problem, "_recipe", functools.partial(get_problem, name, **parameters))
     return problem
-
-
-def _made_anew(name: str, parameters: dict[str, Any]) -> Problem:
-    return get_problem(name, **parameters)
 
 
 def parse_problem(text: str) -> Problem:

@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from ...rules.tableaus import RK4
+from ...rules.classical import RK4
 from ..exact.multiprecision import multiprecision
 from ..orders.convergence import measured_order
 from ..orders.measurement import OrderMeasurement
 from ..problems.problem import Problem, get_problem, vector
+from ..report.records import written
 from ..solvers.callables import callable_solver
 from ..solvers.run import Solver
 
@@ -81,44 +82,28 @@ SCHEMES = (
 )
 
 
-def _linear_autonomous() -> Problem:
-    def exact(t: Any) -> Sequence[Any]:
-        mp = multiprecision()
-        shrink = mp.exp(-t / 4)
-        return shrink * mp.cos(2 * t), -shrink * mp.sin(2 * t)
-
-    return Problem(
-        "linear autonomous", "x' = -x/4 + 2y, y' = -2x - y/4", "a spiral, closed form",
-        lambda t, y, m: (-y[0] / 4 + 2 * y[1], -2 * y[0] - y[1] / 4),
-        vector(1.0, 0.0), (0.0, 3.0), exact=exact,
-    )  # fmt: skip
-
-
-def _linear_non_autonomous() -> Problem:
-    def exact(t: Any) -> Sequence[Any]:
-        mp = multiprecision()
-        return (mp.exp(mp.sin(t)),)
-
-    return Problem(
-        "linear non-autonomous", "y' = y cos t", "closed form exp(sin t)",
-        lambda t, y, m: (y[0] * m.cos(t),), vector(1.0), (0.0, 2.0), exact=exact,
-    )  # fmt: skip
-
-
-def _nonlinear_autonomous() -> Problem:
-    def exact(t: Any) -> Sequence[Any]:
-        return (1 / (1 + 3 * multiprecision().exp(-t)),)
-
-    return Problem(
-        "nonlinear autonomous", "y' = y (1 - y)", "logistic growth, closed form",
-        lambda t, y, m: (y[0] * (1 - y[0]),), vector(0.25), (0.0, 3.0), exact=exact,
-    )  # fmt: skip
-
-
 def study_problems() -> tuple[Problem, ...]:
     """The four kinds of test problem, the last of which sees everything."""
-    full = dataclasses.replace(get_problem("driven"), name="nonlinear non-autonomous")
-    return _linear_autonomous(), _linear_non_autonomous(), _nonlinear_autonomous(), full
+    mp = multiprecision()
+    return (
+        Problem(
+            "linear autonomous", "x' = -x/4 + 2y, y' = -2x - y/4", "a spiral, closed form",
+            lambda t, y, m: (-y[0] / 4 + 2 * y[1], -2 * y[0] - y[1] / 4),
+            vector(1.0, 0.0), (0.0, 3.0),
+            exact=lambda t: [mp.exp(-t / 4) * x for x in (mp.cos(2 * t), -mp.sin(2 * t))],
+        ),
+        Problem(
+            "linear non-autonomous", "y' = y cos t", "closed form exp(sin t)",
+            lambda t, y, m: (y[0] * m.cos(t),),
+            vector(1.0), (0.0, 2.0), exact=lambda t: [mp.exp(mp.sin(t))],
+        ),
+        Problem(
+            "nonlinear autonomous", "y' = y (1 - y)", "logistic growth, closed form",
+            lambda t, y, m: (y[0] * (1 - y[0]),),
+            vector(0.25), (0.0, 3.0), exact=lambda t: [1 / (1 + 3 * mp.exp(-t))],
+        ),
+        dataclasses.replace(get_problem("driven"), name="nonlinear non-autonomous"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,31 +128,26 @@ class BlindSpots:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
-        return {
-            scheme: {problem: m.to_dict() for problem, m in row.items()}
-            for scheme, row in self.measurements.items()
-        }
+        return written(self)["measurements"]
 
     def plot(self, path: str | Path) -> None:
         """Error against steps, a panel a kind of problem, a line a scheme; .pdf, .svg or .png."""
-        from ..report.panels import Panels, label_end, styles, tidy_log
+        from ..report.panels import Panels, label_end, styles
 
         names = list(next(iter(self.measurements.values())))
         look = styles(list(self.measurements))
         command = f"quadflow study blind-spots --out {Path(path).name}"
         title = "Two wrong methods that linear or autonomous problems take for fourth order"
-        with Panels(path, names, title, command) as panels:
+        with Panels(path, names, title, command, log="xy") as panels:
             for name, axis in panels.axes.items():
                 for i, (scheme, row) in enumerate(self.measurements.items()):
                     m = row[name]
                     # smaller and smaller, so that curves that coincide are all seen
                     style = {"markersize": 9 - 2.5 * i, "linewidth": 3 - i, **look[scheme]}
-                    axis.loglog(m.steps, m.errors, label=scheme, **style)
+                    axis.plot(m.steps, m.errors, label=scheme, **style)
                     text = f"{m.order:.1f}" if m.trusted else "?"
                     label_end(axis, m.steps[-1], m.errors[-1], text, look[scheme]["color"])
                 axis.margins(x=0.12)
-                tidy_log(axis, "x")
-                tidy_log(axis, "y")
             panels.label("number of equal steps", "relative error at the end")
 
 

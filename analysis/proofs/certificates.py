@@ -104,7 +104,6 @@ class Certificate:
         return written(self) | {
             "failing": None if self.failing is None else tree_text(self.failing),
             "assumptions": None if self.assumptions is None else str(self.assumptions),
-            "choices": [choice.to_dict() for choice in self.choices],
         }
 
     def __str__(self) -> str:
@@ -180,12 +179,16 @@ def _certified(method: qf.Method | qf.QuadratureRule, highest: int) -> Certifica
     if found.failing is None:
         found, more = _beyond(method, found)
         proof += more
-    dense = min(_dense(step, theta) for theta in THETAS)
+    dense = min(judge(table.trees, step.defects(x), step.dense_allowance).order for x in THETAS)
     varying = _varying(method, claimed)
     order = found.order if varying is None else min(found.order, varying)
-    error_order = _estimate_order(step)
+    formulas = _formulas(method)
+    if isinstance(method, qf.QuadratureRule):
+        name = f"collocation on {method.family}, n = {method.n}"
+    else:
+        name = method.name
     certificate = Certificate(
-        method=_name(method),
+        method=name,
         kind=_kind(method),
         order=found.order,
         proof=proof,
@@ -195,17 +198,16 @@ def _certified(method: qf.Method | qf.QuadratureRule, highest: int) -> Certifica
         principal_error=found.principal_error,
         dense_order=min(order, dense + 1),
         dense_local=dense,
-        error_order=error_order,
+        error_order=_estimate_order(step),
         varying_order=varying,
         assumptions=_assumptions(method),
-        zero_stable=_zero_stable(method),
+        zero_stable=all(f.zero_stable for f in formulas) if formulas else None,
         properties=_properties(method),
         declared=_declared(method),
         disagreements=(),
-        formulas=tuple(f.order for f in _formulas(method)),
+        formulas=tuple(f.order for f in formulas),
     )
-    object.__setattr__(certificate, "disagreements", _disagreements(method, certificate))
-    return certificate
+    return dataclasses.replace(certificate, disagreements=_disagreements(method, certificate))
 
 
 def _every_choice(method: qf.Method, held: dict[int, qf.Method], highest: int) -> Certificate:
@@ -290,12 +292,6 @@ def claimed_order(method: qf.Method | qf.QuadratureRule) -> int:
     return method.order
 
 
-def _name(method: qf.Method | qf.QuadratureRule) -> str:
-    if isinstance(method, qf.QuadratureRule):
-        return f"collocation on {method.family}, n = {method.n}"
-    return method.name
-
-
 def _kind(method: qf.Method | qf.QuadratureRule) -> str:
     if isinstance(method, qf.QuadratureRule):
         return "collocation, solved to convergence: an implicit Runge-Kutta method"
@@ -347,10 +343,6 @@ def _beyond(
     return OrderConditions(order, tree, defect, math.nan), text
 
 
-def _dense(step: ExactStep, theta: Fraction) -> int:
-    return judge(step.table.trees, step.defects(theta), step.dense_allowance).order
-
-
 def _estimate_order(step: ExactStep) -> int | None:
     """q of O(h^q); two rows of a tableau are combined as e1^2 / sqrt(e1^2 + 0.01 e2^2)."""
     if not step.estimates:
@@ -394,11 +386,6 @@ def _assumptions(method: qf.Method | qf.QuadratureRule) -> SimplifyingAssumption
         a = full_matrix(method.tableau)
         return simplifying_assumptions(a, method.tableau.b)
     return None
-
-
-def _zero_stable(method: qf.Method | qf.QuadratureRule) -> bool | None:
-    formulas = _formulas(method)
-    return all(formula.zero_stable for formula in formulas) if formulas else None
 
 
 def _rule(method: qf.Method | qf.QuadratureRule) -> qf.QuadratureRule | None:

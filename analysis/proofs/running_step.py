@@ -123,25 +123,22 @@ def _comparable(method: qf.Method) -> int:
     return 3 if _many_anchors(method) else 6
 
 
-def against_algebra(
-    method: str | qf.Method, *, highest: int | None = None, ratio: Fraction = Fraction(1)
-) -> list[str]:
+def against_algebra(method: str | qf.Method, *, ratio: Fraction = Fraction(1)) -> list[str]:
     """Every difference between `Stepper` and the exact step of `exact.methods`, in words.
 
-    Compared for all trees up to order `highest`, those included whose conditions fail: the state at
-    the end, the dense output at three places, and the error estimate (that of DOP853 is zero up to
-    order 5, which is why the default goes to 6 where rounding lets it).
+    Compared for all trees that float64 can compare, see `_comparable`, those included whose
+    conditions fail: the state at the end, the dense output at three places, and the error estimate
+    (that of DOP853 is zero up to order 5, which is why trees go to 6 where rounding lets them).
 
     Args:
         method: a registered name or a Method.
-        highest: the default is what float64 can compare, see `_comparable`.
         ratio: of neighbouring steps, for methods that look back.
 
     Raises:
         ValueError, TypeError: as `exact_step`.
     """
     method = qf.get_method(method)
-    highest = _comparable(method) if highest is None else highest
+    highest = _comparable(method)
     table = all_trees(highest)
     proved = exact_step(method, table, ratio)
     intervals = 1

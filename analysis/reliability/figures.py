@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..report.panels import COLOURS, Panels, styles, tidy_log
+from ..report.panels import COLOURS, Panels, styles
 from .local_errors import LocalErrors
 
 
@@ -43,11 +43,9 @@ def reliability_plot(
     title = "Estimated against true local error"
     if len(tolerances) == 1:
         title += f", relative tolerance {next(iter(tolerances)):.0e}"
-    with Panels(path, names, title, command) as panels:
+    with Panels(path, names, title, command, log="xy") as panels:
         for name, axis in panels.axes.items():
             here = [m for m in drawn if m.problem == name]
-            axis.set_xscale("log")
-            axis.set_yscale("log")
             for m in here:
                 keep, many = m.judged, list(style).index(label(m)) >= len(COLOURS)
                 axis.plot(
@@ -65,6 +63,4 @@ def reliability_plot(
             )  # fmt: skip
             axis.set_xlim(x)
             axis.set_ylim(y)
-            tidy_log(axis, "x")
-            tidy_log(axis, "y")
         panels.label("true local error (units of y)", "estimate (units of y)")

@@ -79,14 +79,17 @@ def save_figure(figure: Any, path: Path, title: str, command: str) -> None:
 class Panels:
     """A figure of one panel a name, with one legend and a caption below; written on a normal exit.
 
-    `with Panels(path, names, title, command) as panels:` and draw on panels.axes[name].
+    `with Panels(path, names, title, command) as panels:` and draw on panels.axes[name]. log: which
+    axes are logarithmic, "x", "y" or "xy"; their ticks are tidied when everything is drawn.
     """
 
-    def __init__(self, path: str | Path, names: Sequence[str], title: str, command: str) -> None:
+    def __init__(
+        self, path: str | Path, names: Sequence[str], title: str, command: str, log: str = ""
+    ) -> None:
         if not names:
             raise ValueError("there is nothing to draw: no rows")
         self.path, self.title, self.command = check_figure_path(path), title, command
-        self._plt = pyplot()
+        self._plt, self._log = pyplot(), log
         n = len(names)
         across = min(n, 2 if n == 4 else 3 if n <= 9 else 4 if n <= 20 else 5)
         down = math.ceil(n / across)
@@ -103,6 +106,7 @@ class Panels:
             axis.set_title(name, fontsize=10)
             axis.tick_params(labelsize=8)
             axis.grid(True, alpha=0.25, linewidth=0.5)
+            axis.set(**{f"{which}scale": "log" for which in log})
         self._edges = (
             [axes[r][0] for r in range(down)],
             [
@@ -127,6 +131,8 @@ class Panels:
         """Legend and caption in a strip of their own below the panels."""
         handles: dict[str, Any] = {}
         for axis in self.axes.values():
+            for which in self._log:
+                tidy_log(axis, which)
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         longest = max((len(label) for label in handles), default=1)

@@ -10,16 +10,19 @@ from ...storage import json_number
 
 
 def written(result: Any) -> dict[str, Any]:
-    """The entries of a dataclass for JSON: tuples as lists, None for what is no number."""
-    return {f.name: _plain(getattr(result, f.name)) for f in fields(result)}
+    """The entries of a dataclass for JSON, each as `plain` has it."""
+    return {f.name: plain(getattr(result, f.name)) for f in fields(result)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value for JSON: tuples as lists, None for what is no number, results by their `to_dict`."""
     if isinstance(value, float):
         return json_number(value)
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
-    return value
+        return [plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {name: plain(v) for name, v in value.items()}
+    return value.to_dict() if hasattr(value, "to_dict") else value
 
 
 def picked(figures: Mapping[str, Any], names: Iterable[str], what: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,13 @@ def callable_solver(solve: Callable[..., Any], name: str | None = None) -> Solve
     """
     title: str = name or getattr(solve, "__name__", None) or type(solve).__name__
 
+    double = functools.partial(torch.as_tensor, dtype=torch.float64)
+
     def fixed(problem: Problem, grid: np.ndarray) -> Run:
         def run(f: CountedVelocity) -> Run:
             answer, seconds = timed(lambda: solve(f.recording, problem.y0, grid.copy()))
             answer, between = answer if isinstance(answer, tuple) else (answer, None)
-            end = torch.as_tensor(answer, dtype=torch.float64)
+            end = double(answer)
             if end.shape != problem.y0.shape:
                 raise ValueError(
                     f"{title} returned shape {tuple(end.shape)}, the state is "
@@ -36,9 +39,7 @@ def callable_solver(solve: Callable[..., Any], name: str | None = None) -> Solve
                 )
             failure = _unseen(grid, f.times)
             dense = None if between is None else Dense(
-                lambda times: torch.stack(
-                    [torch.as_tensor(between(t), dtype=torch.float64) for t in times.tolist()]
-                )
+                lambda times: torch.stack([double(between(t)) for t in times.tolist()])
             )  # fmt: skip
             return Run(None if failure else end, f.nfe, f.calls, seconds, failure, dense)
 

@@ -51,10 +51,9 @@ def quadflow_solver(
         f = subject.torch_f if counter is None else counter.counted(subject.torch_f)
 
         def solve(tolerance: float) -> Tensor:
-            end: Tensor = qf.solve(
+            return qf.solve(
                 f, subject.y0, subject.span, rtol=tolerance, atol=ATOL_RATIO * tolerance, **every
             ).y[-1]
-            return end
 
         return solve
 

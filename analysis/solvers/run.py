@@ -8,7 +8,9 @@ bare, by `Solver.bind`.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +52,17 @@ class Dense:
 
     def __call__(self, t: float) -> Tensor:
         return self._many(np.array([t], dtype=np.float64))[0]
+
+
+def piecewise(times: Sequence[float], piece: Callable[[int, float], Tensor]) -> Dense:
+    """States by piece(i, t), i being the number of the interval between the times that t is in."""
+    sign = math.copysign(1.0, times[-1] - times[0])
+    keys = [sign * t for t in times]
+
+    def at(t: float) -> Tensor:
+        return piece(bisect.bisect_left(keys, sign * t, 1, len(keys) - 1) - 1, t)
+
+    return Dense(lambda wanted: torch.stack([at(t) for t in wanted.tolist()]))
 
 
 @dataclass(frozen=True)

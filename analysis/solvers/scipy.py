@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import integrate
-from torch import Tensor
 
 from ...errors import nearest
 from ..cost.timing import timed
@@ -17,7 +15,7 @@ from ..problems.jacobians import by_differentiation
 from ..problems.problem import Problem
 from ..problems.subjects import Subject
 from .counting import CountedVelocity, Counter
-from .run import ATOL_RATIO, Dense, Run, Solve, Solver, guarded, on_grid
+from .run import ATOL_RATIO, Dense, Run, Solve, Solver, guarded, on_grid, piecewise
 
 ORDERS = {"RK23": 3, "RK45": 5, "DOP853": 8, "Radau": 5, "BDF": None, "LSODA": None}
 """Declared orders by name."""
@@ -90,18 +88,9 @@ def _fixed(name: str, problem: Problem, grid: np.ndarray) -> Run:
     def solve(f: CountedVelocity) -> Run:
         (taken, _, end), seconds = timed(lambda: _march(name, f, problem, grid, False))
         pieces = functools.cache(lambda: _march(name, problem.f_numpy, problem, grid, True)[1])
-
-        def many(times: np.ndarray) -> Tensor:
-            sign = 1.0 if grid[-1] > grid[0] else -1.0
-            keys = (sign * grid).tolist()
-            where = [
-                bisect.bisect_left(keys, sign * t, 1, len(keys) - 1) - 1 for t in times.tolist()
-            ]
-            rows = [pieces()[i](t) for i, t in zip(where, times.tolist(), strict=True)]
-            return torch.from_numpy(np.array(rows))
-
+        between = piecewise(grid.tolist(), lambda i, t: torch.from_numpy(pieces()[i](t)))
         end = torch.from_numpy(np.array(end))
-        return Run(end, f.nfe, f.calls, seconds, None, Dense(many), tuple(taken))
+        return Run(end, f.nfe, f.calls, seconds, None, between, tuple(taken))
 
     return on_grid(guarded(problem, solve), grid)
 

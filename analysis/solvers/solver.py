@@ -6,7 +6,7 @@ Each library is one file here: `quadflow`, `torchdiffeq`, `torchode`, `scipy`, `
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...errors import nearest
@@ -81,9 +81,11 @@ def missing() -> tuple[str, ...]:
     return tuple(name for name in LIBRARIES if importlib.util.find_spec(name) is None)
 
 
-def quadflow_solvers(*, compiled: bool = True, per_sample: bool = False) -> list[Solver]:
+def quadflow_solvers(
+    names: Sequence[str] = QUADFLOW_METHODS, *, compiled: bool = True, per_sample: bool = False
+) -> list[Solver]:
     """quadflow's methods, eager and (where this version can) compiled."""
-    names = [m for m in QUADFLOW_METHODS if not per_sample or m not in SHARED_STEPS]
+    names = [m for m in names if not per_sample or m not in SHARED_STEPS]
     found = [quadflow_solver(m, per_sample=per_sample) for m in names]
     if compiled:
         # sweeps of samples on their own are not compiled

@@ -41,10 +41,9 @@ def torchdiffeq_solver(name: str, **options: Any) -> Solver:
         times = torch.tensor(subject.span, dtype=torch.float64)
 
         def solve(tolerance: float) -> Tensor:
-            end: Tensor = odeint(
+            return odeint(
                 f, subject.y0, times, rtol=tolerance, atol=ATOL_RATIO * tolerance, options=options
             )[-1]
-            return end
 
         return solve
 

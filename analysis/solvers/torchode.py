@@ -77,7 +77,6 @@ def _prepared(
         found = run(problem)
         if bool((found.status != 0).any()):
             raise RuntimeError(f"torchode: status {found.status.tolist()[:8]}")
-        states: Tensor = found.ys[:, -1].reshape(y0.shape)
-        return states
+        return found.ys[:, -1].reshape(y0.shape)
 
     return solve

@@ -211,17 +211,11 @@ def _shade(axis: Any, z: np.ndarray, height: np.ndarray, i: int, label: str, of:
             z.real, z.imag, height, levels=[0.0], colors=[colour], linestyles=[line],
             linewidths=1.5, zorder=3,
         )  # fmt: skip
-    lines = require("matplotlib.patches", "analysis")
-    return lines.Patch(
-        facecolor=_faded(colour, alpha), edgecolor=colour, linestyle=line, linewidth=1.4,
+    faded = require("matplotlib.colors", "analysis").to_rgba(colour, alpha)
+    return require("matplotlib.patches", "analysis").Patch(
+        facecolor=faded, edgecolor=colour, linestyle=line, linewidth=1.4,
         label=label,
     )  # fmt: skip
-
-
-def _faded(colour: str, alpha: float) -> tuple[float, ...]:
-    colours = require("matplotlib.colors", "analysis")
-    faded: tuple[float, ...] = colours.to_rgba(colour, alpha)
-    return faded
 
 
 def _legend(axis: Any, handles: Sequence[Any]) -> None:

@@ -22,8 +22,8 @@ from ...plans.anchors import AnchorsMethod
 from ...plans.method import Method
 from ...plans.stages import StagesMethod
 from ...plans.sweeps import SweepsMethod
-from ...rules.quadrature import QuadratureRule
-from ...rules.tableaus import Tableau
+from ...rules.rule import QuadratureRule
+from ...rules.tableau import Tableau
 from ..exact.held import formula_of
 from ..exact.rational_functions import (
     RationalFunction,
@@ -274,9 +274,7 @@ def stability_report(method: StabilitySubject) -> StabilityReport:
         assert isinstance(method, Method)
         return _multistep_report(method, recurrence(method))
     function = stability_function(method)
-    order, constant, dissipation, dispersion = _against_exponential(
-        function.series(2 * sum(function.degrees) + 4)
-    )
+    near_exponential = _against_exponential(function.series(2 * sum(function.degrees) + 4))
     rule = _rule(method)
     notes: list[str] = []
     if isinstance(method, AnchorsMethod):
@@ -310,10 +308,7 @@ def stability_report(method: StabilitySubject) -> StabilityReport:
         kind="explicit" if explicit else "implicit",
         exact=exact,
         function=function,
-        order=order,
-        error_constant=constant,
-        dissipation=dissipation,
-        dispersion=dispersion,
+        **near_exponential,
         a_stable=a_stable,
         a_stability=reason,
         alpha=90.0 if a_stable else _alpha(function, real),
@@ -371,14 +366,13 @@ def _matrix_norm(method: StabilitySubject, algebra: ExactRungeKutta | None) -> f
     return float(np.abs(matrix).sum(axis=1).max())
 
 
-def _against_exponential(
-    series: Poly,
-) -> tuple[int | None, Fraction | None, tuple[int, Fraction] | None, tuple[int, Fraction] | None]:
-    """Order, error constant, dissipation and dispersion of a series close to exp."""
+def _against_exponential(series: Poly) -> dict[str, Any]:
+    """Order, error constant, dissipation and dispersion of a series close to exp, by name."""
+    names = "order", "error_constant", "dissipation", "dispersion"
     errors = [e - a for e, a in zip(exponential_series(len(series)), series, strict=True)]
     first = next((k for k, error in enumerate(errors) if error), None)
     if not first:
-        return None, None, None, None
+        return dict.fromkeys(names)
     log = list(logarithm_series(series))
     log[1] -= 1
 
@@ -387,7 +381,8 @@ def _against_exponential(
         # (iy)^k is y^k times (-1)^(k/2), and i times (-1)^((k-1)/2) for odd k
         return None if found is None else (found[0], found[1] * (-1) ** (found[0] // 2))
 
-    return first - 1, errors[first], leading(0), leading(1)
+    found = first - 1, errors[first], leading(0), leading(1)
+    return dict(zip(names, found, strict=True))
 
 
 def _a_stability(function: RationalFunction, explicit: bool) -> tuple[bool, str]:
@@ -486,9 +481,8 @@ def _alpha(function: RationalFunction, real_interval: float) -> float | None:
 
 
 def _multistep_report(method: Method, steps: Recurrence) -> StabilityReport:
-    length = (method.order or 4) + 5
-    series = steps.principal_series(length)
-    order, constant, dissipation, dispersion = _against_exponential(series)
+    near_exponential = _against_exponential(steps.principal_series((method.order or 4) + 5))
+    dissipation = near_exponential["dissipation"]
     rule = method.rule if isinstance(method, SweepsMethod) else None
     grows = dissipation is not None and dissipation[1] > 0
     real, real_error = _scan(steps, -1.0)
@@ -497,10 +491,7 @@ def _multistep_report(method: Method, steps: Recurrence) -> StabilityReport:
         name=method_title(method),
         kind="multistep",
         exact=steps.exact,
-        order=order,
-        error_constant=constant,
-        dissipation=dissipation,
-        dispersion=dispersion,
+        **near_exponential,
         a_stable=False,
         a_stability="explicit, the roots are unbounded at infinity",
         l_stable=False,
@@ -524,8 +515,7 @@ def _scan(steps: Recurrence, direction: complex) -> tuple[float, float]:
     """
 
     def excess(r: float | np.ndarray) -> np.ndarray:
-        value: np.ndarray = np.abs(steps.roots(np.asarray(r) * direction)).max(axis=-1) - 1
-        return value
+        return np.abs(steps.roots(np.asarray(r) * direction)).max(axis=-1) - 1
 
     width, low = 1e-3, 0.0
     while low < 1e3:
@@ -568,10 +558,6 @@ def _number(value: Fraction) -> str:
     return str(value) if value.denominator < 10**15 else f"{float(value):.10g}"
 
 
-def _signed(value: Fraction) -> str:
-    return f"{'-' if value < 0 else '+'} {_number(abs(value))}"
-
-
 def _yes(value: bool | None) -> str:
     return "does not apply" if value is None else "yes" if value else "no"
 
@@ -585,7 +571,10 @@ def _figure(value: float | None) -> str | None:
 
 
 def _leading(term: tuple[int, Fraction] | None, before: str) -> str | None:
-    return None if term is None else f"{before} {_signed(term[1])} y^{term[0]} + ..."
+    if term is None:
+        return None
+    sign = "-" if term[1] < 0 else "+"
+    return f"{before} {sign} {_number(abs(term[1]))} y^{term[0]} + ..."
 
 
 def _signs(inertia: tuple[int, int, int] | None, before: str = "", after: str = "") -> str | None:

@@ -232,10 +232,11 @@ class CompiledTrials:
                 f"func is a {type(func).__name__}, whose `evaluate` decides on float times: it "
                 "cannot be compiled; leave out compile"
             )
-        self.asked, self.options = compile, _options(compile, _entries(velocity.layout))
+        layout = velocity.layout
+        entries = sum(layout.sizes) * math.prod(layout.batch)
+        self.asked, self.options = compile, _options(compile, entries)
         self.velocity, self.alone = velocity, alone
         self.func, self.further = func, tuple(args)
-        layout = velocity.layout
         norm, per_sample = (None, False) if tolerance is None else (
             tolerance.norm, tolerance.per_sample
         )  # fmt: skip
@@ -279,17 +280,11 @@ class CompiledTrials:
         kind = (id(rule), count, from_, known, guessed, copies, seen is not None)
         found = self._mine.get(kind)
         if found is None:
+            layout, measure = self.velocity.layout, self._measure
             found = self._mine[kind] = self._trial(
                 ("sweeps", rule.key, *kind[1:], mode),
                 lambda: _sweeps_kernel(
-                    rule,
-                    count,
-                    from_,
-                    mode,
-                    self.velocity.layout,
-                    copies,
-                    self._measure,
-                    derivative,
+                    rule, count, from_, mode, layout, copies, measure, derivative
                 ),
             )
         return found
@@ -343,7 +338,8 @@ class CompiledTrial:
                 solve.func, solve.further, y0, v0, *arguments, solve.rtol, solve.atol
             )
         except Exception as failure:
-            if kernel.worked and not _of_compiler(failure):
+            of_compiler = type(failure).__module__.startswith(("torch._dynamo", "torch._inductor"))
+            if kernel.worked and not of_compiler:
                 raise
             raise CompileError(
                 f"compile={solve.asked!r}: the step could not be compiled with func="
@@ -392,10 +388,6 @@ def counts(velocity: Velocity) -> tuple[int, int, int]:
     return velocity.nfe, velocity.calls, velocity.probe_nfe
 
 
-def _entries(layout: StateLayout) -> int:
-    return sum(layout.sizes) * math.prod(layout.batch)
-
-
 def _on_device(value: float | Tensor, layout: StateLayout) -> Tensor:
     if isinstance(value, Tensor):
         return value
@@ -421,7 +413,3 @@ def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__code__.replace(), function.__globals__, function.__name__,
         function.__defaults__, function.__closure__,
     )  # fmt: skip
-
-
-def _of_compiler(failure: Exception) -> bool:
-    return type(failure).__module__.startswith(("torch._dynamo", "torch._inductor"))

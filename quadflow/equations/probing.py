@@ -145,8 +145,7 @@ def rounding(reference: Tensor) -> Tensor:
     the differences between the states show."""
     spread = (reference - reference[0]).abs().amax(0)
     size = reference.abs().amax(0) + 100 * spread
-    bound: Tensor = ROUNDINGS * torch.finfo(reference.dtype).eps * size
-    return bound
+    return ROUNDINGS * torch.finfo(reference.dtype).eps * size
 
 
 def check_samples(
@@ -172,11 +171,13 @@ def check_samples(
         )
 
 
+@torch.no_grad()
 def mixed_samples(
     call: Callable[[Tensor, Tensor], Tensor], t: np.ndarray, t_end: np.ndarray, y: Tensor,
     rtol: float,
 ) -> str:  # fmt: skip
-    """How a function of samples mixes them, in words; nothing where it does not.
+    """How a function of samples mixes them: a sample whose value changed where others were moved,
+    and some of those, in words; nothing where no value did.
 
     Several groups of samples are moved, a little and far, and their times with them: the others
     must stay as they were, to rounding or a small part of the tolerance. 7 to 9 calls for two
@@ -190,34 +191,7 @@ def mixed_samples(
     """
     if len(y) < 2:
         return ""
-    with torch.no_grad():
-        found = _mixed_samples(call, t, t_end, y.detach(), rtol)
-    if found is None:
-        return ""
-    one, others = found
-    return f"of sample {one} changes with other samples (such as {others})"
-
-
-def _groups(count: int) -> list[np.ndarray]:
-    """Groups of samples to move, bool (B,).
-
-    For almost any pair of samples there is a group that holds one without the other; for
-    neighbours, and for the two halves of a batch, in both directions.
-    """
-    index = np.arange(count)
-    scattered = (index * 0.7548776662466927) % 1.0 < 0.5
-    groups = [index % 2 == 0, index % 2 == 1, index < count // 2, scattered]
-    different = {group.tobytes(): group for group in groups if group.any() and not group.all()}
-    return list(different.values())
-
-
-def _mixed_samples(
-    call: Callable[[Tensor, Tensor], Tensor], t: np.ndarray, t_end: np.ndarray, y: Tensor,
-    rtol: float,
-) -> tuple[int, list[int]] | None:  # fmt: skip
-    """A sample whose value changed where others were moved, and some of those; None where no value
-    did.
-    """
+    y = y.detach()
     column = (-1, *(1,) * (y.dim() - 1))
     end = np.where(np.isfinite(t_end), t_end, t + np.sign(t_end))
 
@@ -235,7 +209,7 @@ def _mixed_samples(
     start, states = times(t), moved(y)
     reference = evaluate(start, states)
     if reference is None:
-        return None
+        return ""
     # how far each sample's terms move the velocity, by another evaluation of states within 1 %
     elsewhere = evaluate(start, y + (y - states))
     size = reference.abs()
@@ -264,6 +238,20 @@ def _mixed_samples(
             continue
         again = evaluate(start, states)  # a random func differs from itself
         if again is None or read_on_host(((again - reference).abs() > bound).any()):
-            return None
-        return int(changed.argmax()), np.flatnonzero(group)[:3].tolist()
-    return None
+            return ""
+        one, others = int(changed.argmax()), np.flatnonzero(group)[:3].tolist()
+        return f"of sample {one} changes with other samples (such as {others})"
+    return ""
+
+
+def _groups(count: int) -> list[np.ndarray]:
+    """Groups of samples to move, bool (B,).
+
+    For almost any pair of samples there is a group that holds one without the other; for
+    neighbours, and for the two halves of a batch, in both directions.
+    """
+    index = np.arange(count)
+    scattered = (index * 0.7548776662466927) % 1.0 < 0.5
+    groups = [index % 2 == 0, index % 2 == 1, index < count // 2, scattered]
+    different = {group.tobytes(): group for group in groups if group.any() and not group.all()}
+    return list(different.values())

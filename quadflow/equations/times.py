@@ -46,8 +46,7 @@ def monotone_times(t: Any, name: str, open_ended: bool = False) -> list[float]:
             f"{name} must be strictly increasing or strictly decreasing; "
             f"{name}[{bad}]={array[bad]} is followed by {array[bad + 1]}"
         )
-    times: list[float] = array.tolist()
-    return times
+    return array.tolist()
 
 
 def points_in_time(given: Any, name: str) -> list[float]:
@@ -66,5 +65,4 @@ def points_in_time(given: Any, name: str) -> list[float]:
         ) from error
     if array.ndim != 1 or (array.size and np.isnan(array).any()):
         raise ValueError(f"{name} must be a one-dimensional sequence of times, got {given!r}")
-    points: list[float] = array.astype(np.float64).tolist()
-    return points
+    return array.astype(np.float64).tolist()

@@ -17,7 +17,6 @@ variation).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,26 +35,19 @@ SolveBackward = Callable[["Augmented", Parts, float, float], Parts]
 """(augmented, state at t1, t1, t0) -> state at t0."""
 
 
-@dataclass(frozen=True)
-class AdjointProblem:
-    """What the adjoint needs of a solve.
-
-    velocity: the function solved for. forward, backward: the two solves; `backward` is called once
-    for every interval between requested times, from the last to the first.
-    """
-
-    velocity: Velocity
-    forward: SolveForward
-    backward: SolveBackward
-
-
 def solve_with_adjoint(
-    problem: AdjointProblem, y0: Tensor, t: Tensor, params: Sequence[Tensor]
+    velocity: Velocity,
+    solves: tuple[SolveForward, SolveBackward],
+    y0: Tensor,
+    t: Tensor,
+    params: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Solve, with gradients in y0, t and params by the adjoint equation.
 
     Args:
-        problem: says how.
+        velocity: the function solved for.
+        solves: forward and backward; the second is called once for every interval between
+            requested times, from the last to the first.
         y0: the solver's state at the first time (of the velocity's layout).
         t: the requested times (T,); its gradient is that of the times reached where the solve
             ends at all of them, and of the first alone where it ends elsewhere (at an event).
@@ -68,18 +60,18 @@ def solve_with_adjoint(
     Raises:
         SolveError: in the backward pass, where the state cannot be solved for backward.
     """
-    states, times = _Adjoint.apply(problem, y0, t, *params)  # type: ignore[no-untyped-call]
+    states, times = _Adjoint.apply(velocity, solves, y0, t, *params)  # type: ignore[no-untyped-call]
     return times, states
 
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, problem: AdjointProblem, y0: Tensor, t: Tensor, *params: Tensor
+        ctx: Any, velocity: Velocity, solves: Any, y0: Tensor, t: Tensor, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
-        times, states = problem.forward()
+        times, states = solves[0]()
         reached = torch.tensor(times, dtype=torch.float64)
-        ctx.problem, ctx.times = problem, times
+        ctx.velocity, ctx.solve_backward, ctx.times = velocity, solves[1], times
         ctx.at_all_times = t.detach().to(torch.float64).tolist() == times
         ctx.save_for_backward(t, states, *params)  # so that a change of them in place is noticed
         ctx.mark_non_differentiable(reached)
@@ -90,7 +82,7 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         t, states, *params = ctx.saved_tensors
         times: list[float] = ctx.times
-        augmented = Augmented(ctx.problem.velocity, states[0], params, ctx.needs_input_grad[2])
+        augmented = Augmented(ctx.velocity, states[0], params, ctx.needs_input_grad[3])
         by_time = torch.zeros(len(times), dtype=torch.float64, device=states.device)
         adjoint, by_params = grad[-1], [torch.zeros_like(p) for p in params]
         for i in range(len(times) - 1, 0, -1):
@@ -100,7 +92,7 @@ class _Adjoint(torch.autograd.Function):
             augmented.enter(times[i - 1], times[i])
             start = augmented.join(states[i], adjoint, by_params)
             try:
-                end = ctx.problem.backward(augmented, start, times[i], times[i - 1])
+                end = ctx.solve_backward(augmented, start, times[i], times[i - 1])
             except SolveError as error:
                 raise SolveError(
                     f"the backward solve from t={times[i]:.9g} to t={times[i - 1]:.9g} failed: "
@@ -113,9 +105,9 @@ class _Adjoint(torch.autograd.Function):
             by_time[i - 1 : i + 1] += by_ends
             adjoint = adjoint + grad[i - 1]
         by_t: Tensor | None = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[3]:
             by_t = by_time.to(t)
             if not ctx.at_all_times:
                 by_t = torch.cat((by_t[:1], torch.zeros_like(t[1:])))
-        by_y0 = adjoint if ctx.needs_input_grad[1] else None
-        return (None, by_y0, by_t, *own_shares(params, by_params))
+        by_y0 = adjoint if ctx.needs_input_grad[2] else None
+        return (None, None, by_y0, by_t, *own_shares(params, by_params))

@@ -125,8 +125,7 @@ def lagrange_taylor(nodes: ArrayLike, centre: float) -> Array:
         weight * np.atleast_1d(np.poly(-np.delete(factors, j)))[::-1]
         for j, weight in enumerate(weights.tolist())
     ]
-    result: Array = np.array(rows).T * scale ** np.arange(x.size)[:, None]
-    return result
+    return np.array(rows).T * scale ** np.arange(x.size)[:, None]
 
 
 def lagrange_derivatives(nodes: ArrayLike) -> Array:
@@ -192,5 +191,4 @@ def lagrange_integrals(nodes: ArrayLike, uppers: ArrayLike, lower: float = 0.0) 
     points, point_weights = gauss_arrays((x.size + 1) // 2)
     values = _basis_values(x, scale, weights, (widths[:, None] * points).ravel())
     summed = point_weights @ values.reshape(widths.size, points.size, x.size)
-    result: Array = widths[:, None] * summed
-    return result
+    return widths[:, None] * summed

@@ -6,7 +6,7 @@ from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,7 @@ def legendre_table(points: Array, degree: int) -> Array:
         table[1] = x
     for k in range(1, degree):
         table[k + 1] = ((2 * k + 1) * x * table[k] - k * table[k - 1]) / (k + 1)
-    transposed: Array = table.T
-    return transposed
+    return table.T
 
 
 def moment_tolerance(weights: Array, degree: int) -> float:
@@ -195,14 +194,9 @@ class QuadratureRule:
         """Whether every weight is above zero."""
         return bool((self.weights > 0.0).all())
 
-    def _key(self) -> tuple[str, int, bytes, bytes, bytes]:
-        return (
-            self.family,
-            self.degree,
-            self.nodes.tobytes(),
-            self.weights.tobytes(),
-            self.integration_matrix.tobytes(),
-        )
+    def _key(self) -> tuple[Any, ...]:
+        arrays = (self.nodes, self.weights, self.integration_matrix)
+        return (self.family, self.degree, *(array.tobytes() for array in arrays))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QuadratureRule):
@@ -217,7 +211,4 @@ class QuadratureRule:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: unpickling and deepcopy would bring the arrays back writable.
-        return (
-            type(self),
-            (self.family, self.nodes, self.weights, self.integration_matrix, self.degree),
-        )
+        return type(self), tuple(getattr(self, one.name) for one in fields(self))

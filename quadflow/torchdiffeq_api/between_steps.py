@@ -14,17 +14,21 @@ from ..equations.clock import differentiated
 from ..equations.velocity import StateLayout, Velocity
 from ..loop.grids import fixed_grid
 from ..solve import solve
-from .options import SolveArguments
 
 
 def interpolated(
-    func: Callable[..., Any], y0: Any, t: Any, times: list[float], found: SolveArguments
+    func: Callable[..., Any],
+    y0: Any,
+    t: Any,
+    times: list[float],
+    keywords: dict[str, Any],
+    interp: str,
 ) -> Any:
     """States at `times` by linear or cubic Hermite interpolation between the steps' ends."""
     if isinstance(t, Tensor) and differentiated(t):
         raise ValueError("options['interp']: gradients in t need the method's dense output")
     sign = 1.0 if times[-1] > times[0] else -1.0
-    size, grid = found.keywords.get("step_size"), found.keywords.get("grid")
+    size, grid = keywords.get("step_size"), keywords.get("grid")
     grid = [times[0], *(fixed_grid(times, sign, size, grid) or ())]
     keys = [sign * point for point in grid]
     ends = []
@@ -33,18 +37,17 @@ def interpolated(
         ends.append((grid[right], grid[right]) if grid[right] == when else
                     (grid[right - 1], grid[right]))  # fmt: skip
     needed = sorted({grid[0], grid[-1], *itertools.chain(*ends)}, key=lambda point: sign * point)
-    reached = solve(func, y0, needed, **{**found.keywords, "step_size": None, "grid": grid}).y
+    reached = solve(func, y0, needed, **{**keywords, "step_size": None, "grid": grid}).y
     layout = StateLayout(y0)
     velocity = Velocity(func, layout, (times[0], times[-1]))
-    split = zip(*reached, strict=True) if isinstance(y0, tuple) else reached
-    at = {point: layout.join(state) for point, state in zip(needed, split, strict=True)}
+    at = dict(zip(needed, layout.join(reached, 1), strict=True))
 
     def between(left: float, right: float, when: float) -> Tensor:
         if left == right:
             return at[right]
         h, theta = right - left, (when - left) / (right - left)
         rise = at[right] - at[left]
-        if found.interp == "linear":
+        if interp == "linear":
             return at[left] + theta * rise
         v0, v1 = (velocity(end, at[end])[0] for end in (left, right))
         bend = (1 - theta) * (h * v0 - rise) - theta * (h * v1 - rise)

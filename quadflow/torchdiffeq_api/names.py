@@ -13,7 +13,7 @@ from ..plans.anchors import adams
 from ..plans.method import Method
 from ..plans.registry import get_method, method_names
 from ..plans.stages import stages
-from ..rules.tableaus import FEHLBERG2
+from ..rules.classical import FEHLBERG2
 
 
 class StepKind(enum.Enum):
@@ -25,29 +25,25 @@ class StepKind(enum.Enum):
     SCIPY = "SciPy's"
 
 
-# Not registered: its estimate is 1/512 of the difference that it is made of, so that the error is
-# some hundred times the tolerance, here and in every library that has it.
-_FEHLBERG2 = stages(FEHLBERG2, "fehlberg2")
-
-_ADAPTIVE: dict[str, str | Method] = {
-    "dopri8": "dopri8",
-    "dopri5": "dopri5",
-    "bosh3": "bosh3",
-    "fehlberg2": _FEHLBERG2,
-    "adaptive_heun": "heun",
+TORCHDIFFEQ_METHODS: dict[str, tuple[str | Method | None, StepKind]] = {
+    "dopri8": ("dopri8", StepKind.ADAPTIVE),
+    "dopri5": ("dopri5", StepKind.ADAPTIVE),
+    "bosh3": ("bosh3", StepKind.ADAPTIVE),
+    "fehlberg2": (stages(FEHLBERG2, "fehlberg2"), StepKind.ADAPTIVE),
+    "adaptive_heun": ("heun", StepKind.ADAPTIVE),
+    "euler": ("euler", StepKind.FIXED),
+    "midpoint": ("midpoint", StepKind.FIXED),
+    "heun2": ("heun", StepKind.FIXED),
+    "heun3": ("heun3", StepKind.FIXED),
+    "rk4": ("rk4_38", StepKind.FIXED),
+    "explicit_adams": (None, StepKind.ADAMS),
+    "implicit_adams": (None, StepKind.ADAMS),
+    "fixed_adams": (None, StepKind.ADAMS),
+    "scipy_solver": (None, StepKind.SCIPY),
 }
-_FIXED = {
-    "euler": "euler",
-    "midpoint": "midpoint",
-    "heun2": "heun",
-    "heun3": "heun3",
-    "rk4": "rk4_38",
-}
-_ADAMS = {"explicit_adams": None, "implicit_adams": "PECE", "fixed_adams": "PECE"}
-_SCIPY = "scipy_solver"
-
-TORCHDIFFEQ_METHODS: tuple[str, ...] = (*_ADAPTIVE, *_FIXED, *_ADAMS, _SCIPY)
-"""The names that torchdiffeq 0.2.5 knows."""
+"""The names that torchdiffeq 0.2.5 knows: the method of each, and how it chooses its steps."""
+# fehlberg2 is not registered: its estimate is 1/512 of the difference that it is made of, so that
+# the error is some hundred times the tolerance, here and in every library that has it
 
 _MAX_ORDER, _LEAST_ORDER = 12, 4
 
@@ -76,11 +72,6 @@ class NamedMethod(NamedTuple):
     name: str
     method: Method | None
     kind: StepKind
-
-    @property
-    def has_exact_adjoint(self) -> bool:
-        """See `Method.has_exact_adjoint`."""
-        return self.method is not None and self.method.has_exact_adjoint
 
 
 def torchdiffeq_method(method: str | Method | None, options: Mapping[str, Any]) -> NamedMethod:
@@ -117,14 +108,9 @@ def torchdiffeq_method(method: str | Method | None, options: Mapping[str, Any]) 
 
 def _look_up(method: str | Method, options: Mapping[str, Any]) -> tuple[Method | None, StepKind]:
     if isinstance(method, str):
-        if method == _SCIPY:
-            return None, StepKind.SCIPY
-        if method in _ADAMS:
-            return None, StepKind.ADAMS
-        if method in _FIXED:
-            return get_method(_FIXED[method]), StepKind.FIXED
-        if method in _ADAPTIVE:
-            return get_method(_ADAPTIVE[method]), StepKind.ADAPTIVE
+        if method in TORCHDIFFEQ_METHODS:
+            known, kind = TORCHDIFFEQ_METHODS[method]
+            return None if known is None else get_method(known), kind
         check_choice(method, {*TORCHDIFFEQ_METHODS, *method_names()}, "method")
     chosen = get_method(method)
     stepped = "step_size" in options or "grid_constructor" in options
@@ -155,5 +141,5 @@ def _adams(name: str, options: Mapping[str, Any]) -> Method:
             f"max_order={order} is below {_LEAST_ORDER}: {name!r} takes the steps of 'rk4' alone",
             stacklevel=caller_level(),
         )
-        return get_method(_FIXED["rk4"])
-    return adams(order - 1, _ADAMS[name])
+        return get_method("rk4_38")
+    return adams(order - 1, None if name == "explicit_adams" else "PECE")

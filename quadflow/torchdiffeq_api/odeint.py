@@ -85,6 +85,7 @@ def odeint(
         return tuple(y[None] for y in y0) if isinstance(y0, tuple) else y0[None]
     named = torchdiffeq_method(method, options or {})
     name, _, kind = named
+    given = given_options(options)
     if kind is StepKind.SCIPY:
         if event_fn is not None:
             raise ValueError(f"method={name!r} has no events: take another, or SciPy itself")
@@ -92,15 +93,15 @@ def odeint(
             raise ValueError(f"method={name!r} gives no gradients and t requires grad: detach it")
         callbacks_of(func, y0, kind, name)
         rtol, atol = solver_tolerance(rtol, y0, "rtol"), solver_tolerance(atol, y0, "atol")
-        return solve_by_scipy(func, y0, times, rtol=rtol, atol=atol, options=given_options(options))
+        return solve_by_scipy(func, y0, times, rtol=rtol, atol=atol, options=given)
     if event_fn is not None:
-        refuse_with_event(times, kind, given_options(options))
-    found = solve_arguments(func, y0, t, named, rtol=rtol, atol=atol, options=options)
+        refuse_with_event(times, kind, given)
+    keywords = solve_arguments(func, y0, t, named, rtol=rtol, atol=atol, options=options)
     if event_fn is not None:
-        return until_event(func, y0, t, times, event_fn, found)
-    if found.interp is not None:
-        return interpolated(func, y0, t, times, found)
-    return solve(func, y0, t, **found.keywords).y
+        return until_event(func, y0, t, times, event_fn, keywords)
+    if "interp" in given:
+        return interpolated(func, y0, t, times, keywords, given["interp"])
+    return solve(func, y0, t, **keywords).y
 
 
 def odeint_dense(
@@ -121,7 +122,8 @@ def odeint_dense(
     """
     t = torch.stack([torch.as_tensor(end, dtype=torch.float64).reshape(()) for end in (t0, t1)])
     named = torchdiffeq_method(method, options or {})
-    found = solve_arguments(func, y0, t, named, rtol=rtol, atol=atol, options=options)
-    if found.interp is not None:
-        raise ValueError(f"options['interp']={found.interp!r}: this is the method's dense output")
-    return solve(func, y0, t, **found.keywords, dense_output=True)
+    keywords = solve_arguments(func, y0, t, named, rtol=rtol, atol=atol, options=options)
+    interp = given_options(options).get("interp")
+    if interp is not None:
+        raise ValueError(f"options['interp']={interp!r}: this is the method's dense output")
+    return solve(func, y0, t, **keywords, dense_output=True)

@@ -13,7 +13,7 @@ from ..control.tolerances import held
 from ..equations.clock import with_graph
 from ..equations.velocity import StateLayout, Velocity
 from ..errors import caller_level
-from ..gradients.adjoint import AdjointProblem, solve_with_adjoint
+from ..gradients.adjoint import solve_with_adjoint
 from ..plans.method import Method
 from .adjoint_solves import GraphAtFirst, continuous_backward, continuous_forward, exact_solves
 from .names import StepKind, torchdiffeq_method
@@ -82,14 +82,18 @@ def odeint_adjoint(
     Sanz-Serna 2016 (exactness).
     """
     params = _parameters(func, adjoint_params, adjoint_options)
-    if adjoint_method is not None and adjoint_method != method and adjoint_options is None:
-        adjoint_options = _no_options(options, method, adjoint_method)
+    if adjoint_method not in (None, method) and adjoint_options is None and options:
+        raise ValueError(
+            f"adjoint_method={adjoint_method!r} is not method={method!r}: options cannot be "
+            "those of both, give adjoint_options as well"
+        )
+    options = options or {}
     t = with_graph(t)
     ends = requested_times(t)
     if event_fn is None and len(ends) == 1:
         return odeint(func, y0, t, rtol=rtol, atol=atol, method=method, options=options)
     when = t if isinstance(t, Tensor) else torch.tensor(ends, dtype=torch.float64)
-    layout, named = StateLayout(y0), torchdiffeq_method(method, options or {})
+    layout, named = StateLayout(y0), torchdiffeq_method(method, options)
     start, fixed_t = layout.split(layout.join(y0).detach()), when.detach()
     watched = bool(params) and callable(func) and torch.is_grad_enabled()
     solved = GraphAtFirst(func) if watched else func
@@ -97,10 +101,13 @@ def odeint_adjoint(
         # here, and not in either solve, so that it is said once
         rtol, atol = held(rtol, atol, layout)
     own = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, event_fn)
-    if named.has_exact_adjoint and all(given is None for given in own):
+    exact = named.method is not None and named.method.has_exact_adjoint
+    if exact and all(given is None for given in own):
         found = solve_arguments(func, y0, fixed_t, named, rtol=rtol, atol=atol, options=options)
-        forward, backward = exact_solves(solved, layout, start, ends, found.keywords)
+        forward, backward = exact_solves(solved, layout, start, ends, found)
     else:
+        if adjoint_options is None:
+            adjoint_options = {name: value for name, value in options.items() if name != "norm"}
         keywords = {"rtol": rtol, "atol": atol, "method": method, "options": options}
         forward = continuous_forward(solved, layout, start, fixed_t, event_fn, keywords)
         backward = continuous_backward(
@@ -108,31 +115,15 @@ def odeint_adjoint(
             rtol if adjoint_rtol is None else adjoint_rtol,
             atol if adjoint_atol is None else adjoint_atol,
             method if adjoint_method is None else adjoint_method,
-            _without_norm(options) if adjoint_options is None else adjoint_options,
-            (options or {}).get("norm"),
+            adjoint_options, options.get("norm"),
         )  # fmt: skip
-    mode = (options or {}).get("node_evaluation") or "auto"
+    mode = options.get("node_evaluation") or "auto"
     velocity = Velocity(func, layout, (ends[0], ends[-1]), mode)
-    problem = AdjointProblem(velocity, forward, backward)
-    reached, states = solve_with_adjoint(problem, layout.join(y0), when, params)
+    solves = (forward, backward)
+    reached, states = solve_with_adjoint(velocity, solves, layout.join(y0), when, params)
     if event_fn is None:
         return layout.split(states, 1)
     return reached[-1].to(when), layout.split(states, 1)
-
-
-def _no_options(options: Mapping[str, Any] | None, *methods: Any) -> Mapping[str, Any]:
-    """The options of a backward solve by another method than the forward one, where none are
-    given."""
-    if options:
-        raise ValueError(
-            f"adjoint_method={methods[1]!r} is not method={methods[0]!r}: options cannot be "
-            "those of both, give adjoint_options as well"
-        )
-    return {}
-
-
-def _without_norm(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {option: value for option, value in (options or {}).items() if option != "norm"}
 
 
 def _parameters(

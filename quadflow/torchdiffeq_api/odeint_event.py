@@ -51,8 +51,8 @@ def odeint_event(
         return event_t, states
     layout = StateLayout(y0)
     crossing = event_of_any(event_fn, start_time(start[0], layout), layout.own(y0)).function
-    parts = states if isinstance(y0, tuple) else (states,)
-    end = layout.join(tuple(part[-1] for part in parts) if isinstance(y0, tuple) else states[-1])
+    joined = layout.join(states, 1)
+    end = joined[-1]
     time = event_t.detach().to(layout.time_dtype)
     with torch.no_grad():
         v = layout.join(func(time, layout.split(end)))
@@ -61,9 +61,4 @@ def odeint_event(
     )
     event_t = event_t.detach() + shift.to(event_t.dtype)
     end = end + v * shift.to(layout.time_dtype)
-    last = layout.split(end)
-    moved = tuple(
-        torch.cat((part[:-1], state[None]))
-        for part, state in zip(parts, last if isinstance(y0, tuple) else (last,), strict=True)
-    )
-    return event_t, moved if isinstance(y0, tuple) else moved[0]
+    return event_t, layout.split(torch.cat((joined[:-1], end[None])), 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,14 +29,6 @@ _STEPS = {
 _FACTORS = {"safety": "safety", "ifactor": "max_factor", "dfactor": "min_factor"}
 
 
-@dataclass(frozen=True)
-class SolveArguments:
-    """Keyword arguments of `solve`, and the interpolation asked for between fixed steps."""
-
-    keywords: dict[str, Any]
-    interp: str | None
-
-
 def solve_arguments(
     func: Callable[..., Any],
     y0: Any,
@@ -47,7 +38,7 @@ def solve_arguments(
     rtol: Any,
     atol: Any,
     options: Mapping[str, Any] | None,
-) -> SolveArguments:
+) -> dict[str, Any]:
     """What `solve` is called with for torchdiffeq's arguments: solve(func, y0, t, **keywords).
 
     named: the method. Other arguments and errors are those of `odeint`; "scipy_solver" is refused,
@@ -72,7 +63,7 @@ def solve_arguments(
     interp = given.get("interp")
     if interp not in (None, "linear", "cubic"):
         raise ValueError(f"options['interp'] must be 'linear' or 'cubic', got {interp!r}")
-    return SolveArguments(keywords, interp)
+    return keywords
 
 
 def given_options(options: Mapping[str, Any] | None) -> dict[str, Any]:

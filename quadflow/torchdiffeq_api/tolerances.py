@@ -25,8 +25,7 @@ def requested_times(t: Any) -> list[float]:
             raise TypeError(f"t must be a floating tensor or numbers, got {t!r}") from error
     if t.dim() != 1 or not len(t):
         raise ValueError(f"t must be one-dimensional and not empty, got shape {tuple(t.shape)}")
-    times: list[float] = t.detach().to(torch.float64).tolist()
-    return times
+    return t.detach().to(torch.float64).tolist()
 
 
 def solver_tolerance(value: Any, y0: Any, name: str) -> Any:

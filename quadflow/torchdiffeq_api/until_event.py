@@ -15,7 +15,7 @@ from ..host import read_on_host
 from ..observe.events.event import event_of_any
 from ..solve import solve
 from .names import StepKind
-from .options import MANY_STEPS, SolveArguments
+from .options import MANY_STEPS
 
 
 def refuse_with_event(times: list[float], kind: StepKind, given: Mapping[str, Any]) -> None:
@@ -44,7 +44,7 @@ def until_event(
     t: Any,
     times: list[float],
     event_fn: Callable[..., Tensor],
-    found: SolveArguments,
+    keywords: dict[str, Any],
 ) -> tuple[Tensor, Any]:
     """The time of the event and the states at t[0] and there, differentiated at a fixed time."""
     layout = StateLayout(y0)
@@ -56,7 +56,6 @@ def until_event(
         return t[0].detach(), layout.split(torch.stack((y, y)), 1)
     end = math.copysign(math.inf, times[1] - times[0])
     ends = torch.cat((t[:1].to(torch.float64), torch.full_like(t[:1], end, dtype=torch.float64)))
-    keywords = dict(found.keywords)
     if keywords.get("max_steps") == MANY_STEPS:
         del keywords["max_steps"]  # a solve without an end, and maybe without an event
     solution = solve(func, y0, ends, events=event, **keywords)

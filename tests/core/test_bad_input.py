@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import quadflow as qf
-from quadflow.rules.tableaus import DOPRI5, RK4
+from quadflow.rules.classical import RK4
+from quadflow.rules.pairs import DOPRI5
 
 Y0 = torch.tensor([1.0, 2.0], dtype=torch.float64)
 

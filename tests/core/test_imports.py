@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
-import pytest
 from paths import ROOT
 
 ROOTS = {"quadflow": "quadflow", "adapters": "quadflow.adapters", "analysis": "quadflow.analysis"}
@@ -61,12 +60,18 @@ def is_package(name: str) -> bool:
 @cache
 def exports(package: str) -> set[tuple[str, str]]:
     """(module, name) of what a package finds when it is asked for."""
-    table = next(
-        ast.literal_eval(node.args[1])
-        for node in ast.walk(modules()[package])
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "export"
-    )
-    return {(home, name) for home, names in table.items() for name in names.split()}
+    return {
+        (f".{node.module}", alias.name)
+        for block in modules()[package].body
+        if _is_export(block)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def _is_export(node: ast.AST) -> bool:
+    return isinstance(node, ast.With) and ast.unparse(node.items[0]) == "exported(__name__)"
 
 
 @cache
@@ -83,14 +88,13 @@ def homes() -> dict[str, str]:
 def imports() -> dict[str, set[str]]:
     """What every module imports, at its top or inside a function, by whole names.
 
-    Of a package that finds its names when they are asked for, what stands under TYPE_CHECKING is
-    no import.
+    What a package exports it finds when it is asked for, which is no import.
     """
     found: dict[str, set[str]] = {}
     for name, tree in modules().items():
         inside = name.split(".") if is_package(name) else name.split(".")[:-1]
         wanted: set[str] = set()
-        for node in _nodes(tree, skip_types=is_package(name)):
+        for node in _nodes(tree):
             if isinstance(node, ast.Import):
                 wanted |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -107,12 +111,12 @@ def imports() -> dict[str, set[str]]:
     return found
 
 
-def _nodes(tree: ast.Module, skip_types: bool) -> Iterator[ast.AST]:
+def _nodes(tree: ast.Module) -> Iterator[ast.AST]:
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
         yield node
-        if skip_types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if _is_export(node):
             continue
         waiting.extend(ast.iter_child_nodes(node))
 
@@ -256,20 +260,3 @@ def test_every_package_is_installed() -> None:
     assert listed is not None
     packages = {name for name in modules() if is_package(name)}
     assert set(re.findall(r'"([\w.]+)"', listed[1])) == packages
-
-
-@pytest.mark.parametrize("package", ROOTS.values())
-def test_names_for_type_checkers_are_those_that_are_exported(package: str) -> None:
-    tree = modules()[package]
-    block = next(
-        node
-        for node in tree.body
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    )
-    typed = {
-        (f".{node.module}", alias.asname)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom) and node.level == 1
-        for alias in node.names
-    }
-    assert exports(package) == typed

@@ -19,7 +19,10 @@ from torch import Tensor
 import quadflow as qf
 from quadflow import analysis
 from quadflow.adapters.cli.main import main
-from quadflow.rules.tableaus import BOSH3, DOPRI5, DOPRI8, RK4, Tableau
+from quadflow.rules.classical import RK4
+from quadflow.rules.dop853 import DOPRI8
+from quadflow.rules.pairs import BOSH3, DOPRI5
+from quadflow.rules.tableau import Tableau
 
 F64 = torch.float64
 

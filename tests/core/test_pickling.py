@@ -28,7 +28,7 @@ from quadflow.adapters import BiAnchor, FlowField
 from quadflow.analysis.problems.problem import get_problem, problem_names
 from quadflow.control.control import Tolerance
 from quadflow.plans.step import NotContracting
-from quadflow.rules.tableaus import DOPRI8
+from quadflow.rules.dop853 import DOPRI8
 
 F64 = torch.float64
 Y0 = torch.tensor([1.0, 0.3], dtype=F64)

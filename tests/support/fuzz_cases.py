@@ -20,7 +20,8 @@ from closed_forms import CLOSED_FORMS, ClosedForm
 from hypothesis import strategies as st
 
 import quadflow as qf
-from quadflow.rules.quadrature import FAMILIES, QuadratureRule
+from quadflow.rules.quadrature import FAMILIES
+from quadflow.rules.rule import QuadratureRule
 
 Array = np.ndarray
 

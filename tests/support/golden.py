@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ import numpy as np
 import torch
 from host_waits import CountWaits
 from torch import Tensor
+from trees import environment_of
 
 import quadflow as qf
 
@@ -288,20 +288,12 @@ def of_tree(tree: Path, names: list[str], traced: bool) -> dict[str, dict[str, T
     Raises:
         subprocess.CalledProcessError: the process failed, and has said why.
     """
-    tree = tree.resolve()
-    with tempfile.TemporaryDirectory() as folder:
-        # the one package that the three folders make when they are installed
-        package = Path(folder, "quadflow")
-        package.mkdir()
-        for entry in (*(tree / "quadflow").iterdir(), tree / "adapters", tree / "analysis"):
-            (package / entry.name).symlink_to(entry)
+    with environment_of(tree) as environment, tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "traces.json")
-        command = [sys.executable, __file__, "trace", str(out), str(tree)]
+        command = [sys.executable, __file__, "trace", str(out), str(tree.resolve())]
         command += [word for name in names for word in ("--method", name)]
         command += ["--traced"] * traced
-        paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, env={**os.environ, **environment})
+        subprocess.run(command, check=True, env=environment)
         return json.loads(out.read_text(encoding="utf-8"))
 
 

@@ -16,19 +16,17 @@ def real(
     above: float = -math.inf,
     least: float = -math.inf,
     below: float = math.inf,
-    most: float = math.inf,
 ) -> float:
-    """The parameter as a float, within above < value < below and least <= value <= most.
+    """The parameter as a float, within above < value < below and least <= value.
 
     Raises:
         TypeError: not a real number. ValueError: not finite, or out of range.
     """
     value = real_number(value, f"{problem}: {name}")
-    limits = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (
-        least > -math.inf
-    )
-    limits += [f"below {below:g}"] * (below < math.inf) + [f"at most {most:g}"] * (most < math.inf)
-    if not (math.isfinite(value) and above < value < below and least <= value <= most):
+    if not (math.isfinite(value) and above < value < below and least <= value):
+        limits = [f"above {above:g}"] * (above > -math.inf)
+        limits += [f"at least {least:g}"] * (least > -math.inf)
+        limits += [f"below {below:g}"] * (below < math.inf)
         raise ValueError(
             f"{problem}: {name} must be {' and '.join(['finite', *limits])}, got {value!r}"
         )

@@ -153,34 +153,18 @@ _RATES = (
     *(0.35, 26.6, 1.23e4, 8.6e-4, 8.2e-4, 1.5e4, 1.3e-4, 2.4e4, 1.65e4, 9e3, 0.022, 1.2e4, 1.88),
     *(1.63e4, 4.8e6, 3.5e-4, 0.0175, 1e8, 4.44e11, 1240.0, 2.1, 5.78, 0.0474, 1780.0, 3.12),
 )
-# A line for each reaction: what it consumes, what it makes (species 1 to 20).
-_REACTIONS: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
-    ((1,), (2, 3)),
-    ((2, 4), (1,)),
-    ((5, 2), (6, 1)),
-    ((7,), (5, 5, 8)),
-    ((7,), (8,)),
-    ((7, 6), (5, 8)),
-    ((9,), (10, 5, 8)),
-    ((9, 6), (11,)),
-    ((11, 2), (1, 10, 12)),
-    ((11, 1), (13,)),
-    ((13,), (11, 1)),
-    ((10, 2), (14, 1)),
-    ((14,), (7, 5)),
-    ((1, 6), (15,)),
-    ((3,), (4,)),
-    ((4,), (16,)),
-    ((4,), (3,)),
-    ((16,), (6, 6)),
-    ((16,), (3,)),
-    ((17, 6), (18, 5)),
-    ((19,), (2,)),
-    ((19,), (1, 3)),
-    ((1, 4), (19,)),
-    ((19, 1), (20,)),
-    ((20,), (19, 1)),
+# What each reaction consumes, and what it makes (species 1 to 20).
+_REACTIONS = (
+    "1 -> 2 + 3, 2 + 4 -> 1, 5 + 2 -> 6 + 1, 7 -> 5 + 5 + 8, 7 -> 8, 7 + 6 -> 5 + 8, "
+    "9 -> 10 + 5 + 8, 9 + 6 -> 11, 11 + 2 -> 1 + 10 + 12, 11 + 1 -> 13, 13 -> 11 + 1, "
+    "10 + 2 -> 14 + 1, 14 -> 7 + 5, 1 + 6 -> 15, 3 -> 4, 4 -> 16, 4 -> 3, 16 -> 6 + 6, "
+    "16 -> 3, 17 + 6 -> 18 + 5, 19 -> 2, 19 -> 1 + 3, 1 + 4 -> 19, 19 + 1 -> 20, 20 -> 19 + 1"
 )
+
+
+def _reactions() -> list[tuple[list[int], list[int]]]:
+    sides = (reaction.split(" -> ") for reaction in _REACTIONS.split(", "))
+    return [([int(i) for i in a.split(" + ")], [int(i) for i in b.split(" + ")]) for a, b in sides]
 
 
 _POLLUTION_END = (
@@ -196,9 +180,11 @@ _POLLUTION_END = (
 def pollution() -> Problem:
     """The chemistry of polluted air: 20 species, 25 reactions, over t in [0, 60] minutes."""
 
+    reactions = list(zip(_RATES, _reactions(), strict=True))
+
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         change: list[Any] = [0] * 20
-        for rate, (consumed, made) in zip(_RATES, _REACTIONS, strict=True):
+        for rate, (consumed, made) in reactions:
             flow = rate * y[consumed[0] - 1]
             for species in consumed[1:]:
                 flow = flow * y[species - 1]
@@ -216,7 +202,7 @@ def pollution() -> Problem:
         "mass action of 25 reactions: "
         + ", ".join(
             f"{' + '.join(f'y{i}' for i in a)} -> {' + '.join(f'y{i}' for i in b)} ({rate:g})"
-            for rate, (a, b) in zip(_RATES, _REACTIONS, strict=True)
+            for rate, (a, b) in reactions
         ),
         f"Verwer 1994; {_TEST_SET}",
         rhs,

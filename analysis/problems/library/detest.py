@@ -9,6 +9,7 @@ higher order equations. Nineteen have closed forms.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,29 +21,44 @@ from .mechanics import euler_body, kepler, outer_planets
 from .oscillators import van_der_pol
 
 _SETS = ("nonstiff", "detest")
+_SOURCE = "Hull, Enright, Fellen & Sedgwick 1972, problem"
+
+
+Formulas = tuple[RightHandSide, Callable[[Any], Sequence[Any]] | None]
+"""Right-hand side and exact solution; None where there is no formula for it."""
 
 
 def _detest(
     label: str,
     statement: str,
-    rhs: RightHandSide,
     y0: Sequence[float],
-    exact: Callable[[Any], Sequence[Any]] | None = None,
     invariants: Mapping[str, Callable[[Sequence[Any], Any], Any]] | None = None,
     end: Sequence[float] | None = None,
-) -> Problem:
-    return Problem(
-        f"detest-{label.lower()}",
-        statement,
-        f"Hull, Enright, Fellen & Sedgwick 1972, problem {label}",
-        rhs,
-        vector(*y0),
-        (0.0, 20.0),
-        end=None if end is None else vector(*end),
-        exact=exact,
-        invariants=invariants or {},
-        sets=_SETS,
-    )
+) -> Callable[[Callable[[], Formulas]], Callable[[], Problem]]:
+    """A decorator that enters the problem of a function's formulas in the registry."""
+    name = f"detest-{label.lower()}"
+
+    def enter(formulas: Callable[[], Formulas]) -> Callable[[], Problem]:
+        @register_problem(name)
+        @functools.wraps(formulas)
+        def make() -> Problem:
+            rhs, exact = formulas()
+            return Problem(
+                name,
+                statement,
+                f"{_SOURCE} {label}",
+                rhs,
+                vector(*y0),
+                (0.0, 20.0),
+                end=None if end is None else vector(*end),
+                exact=exact,
+                invariants=invariants or {},
+                sets=_SETS,
+            )
+
+        return make
+
+    return enter
 
 
 def _total(y: Sequence[Any], m: Any) -> Any:
@@ -52,50 +68,34 @@ def _total(y: Sequence[Any], m: Any) -> Any:
 # -- A: single equations -----------------------------------------------------------------------
 
 
-@register_problem("detest-a1")
-def a1() -> Problem:
+@_detest("A1", "y' = -y", [1.0])
+def a1() -> Formulas:
     """The negative exponential."""
-    return _detest("A1", "y' = -y", lambda t, y, m: (-y[0],), [1.0], lambda t: (mp().exp(-t),))
+    return lambda t, y, m: (-y[0],), lambda t: (mp().exp(-t),)
 
 
-@register_problem("detest-a2")
-def a2() -> Problem:
+@_detest("A2", "y' = -y^3 / 2", [1.0])
+def a2() -> Formulas:
     """A special case of the Riccati equation."""
-    return _detest(
-        "A2",
-        "y' = -y^3 / 2",
-        lambda t, y, m: (-y[0] * y[0] * y[0] / 2,),
-        [1.0],
-        lambda t: (1 / mp().sqrt(t + 1),),
-    )
+    return lambda t, y, m: (-y[0] * y[0] * y[0] / 2,), lambda t: (1 / mp().sqrt(t + 1),)
 
 
-@register_problem("detest-a3")
-def a3() -> Problem:
+@_detest("A3", "y' = y cos t", [1.0])
+def a3() -> Formulas:
     """An oscillatory problem."""
-    return _detest(
-        "A3",
-        "y' = y cos t",
-        lambda t, y, m: (y[0] * m.cos(t),),
-        [1.0],
-        lambda t: (mp().exp(mp().sin(t)),),
-    )
+    return lambda t, y, m: (y[0] * m.cos(t),), lambda t: (mp().exp(mp().sin(t)),)
 
 
-@register_problem("detest-a4")
-def a4() -> Problem:
+@_detest("A4", "y' = y/4 (1 - y/20)", [1.0])
+def a4() -> Formulas:
     """A logistic curve."""
-    return _detest(
-        "A4",
-        "y' = y/4 (1 - y/20)",
-        lambda t, y, m: (y[0] / 4 * (1 - y[0] / 20),),
-        [1.0],
-        lambda t: (20 / (1 + 19 * mp().exp(-t / 4)),),
+    return lambda t, y, m: (y[0] / 4 * (1 - y[0] / 20),), lambda t: (
+        20 / (1 + 19 * mp().exp(-t / 4)),
     )
 
 
-@register_problem("detest-a5")
-def a5() -> Problem:
+@_detest("A5", "y' = (y - t)/(y + t)", [4.0])
+def a5() -> Formulas:
     """A spiral curve: r = 4 exp(pi/2 - angle), where t = r cos(angle) and y = r sin(angle)."""
 
     def exact(t: Any) -> Sequence[Any]:
@@ -110,36 +110,36 @@ def a5() -> Problem:
         angle = m.findroot(excess, (-m.pi / 4, m.pi / 2 + 0.1), solver="anderson")
         return (radius(angle) * m.sin(angle),)
 
-    return _detest(
-        "A5", "y' = (y - t)/(y + t)", lambda t, y, m: ((y[0] - t) / (y[0] + t),), [4.0], exact
-    )
+    return lambda t, y, m: ((y[0] - t) / (y[0] + t),), exact
 
 
 # -- B: small systems --------------------------------------------------------------------------
 
 
-@register_problem("detest-b1")
-def b1() -> Problem:
+def _of_populations(y: Sequence[Any], m: Any) -> Any:
+    return y[0] - m.log(y[0]) + 2 * (y[1] - m.log(y[1]))
+
+
+@_detest(
+    "B1",
+    "y1' = 2 (y1 - y1 y2), y2' = -(y2 - y1 y2)",
+    [1.0, 3.0],
+    {"y1 - log y1 + 2 (y2 - log y2)": _of_populations},
+    end=[0.6761876008576606, 0.18608160996400297],
+)
+def b1() -> Formulas:
     """The growth of two conflicting populations."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         return 2 * y[0] * (1 - y[1]), -y[1] * (1 - y[0])
 
-    def kept(y: Sequence[Any], m: Any) -> Any:
-        return y[0] - m.log(y[0]) + 2 * (y[1] - m.log(y[1]))
-
-    return _detest(
-        "B1",
-        "y1' = 2 (y1 - y1 y2), y2' = -(y2 - y1 y2)",
-        rhs,
-        [1.0, 3.0],
-        end=[0.6761876008576606, 0.18608160996400297],
-        invariants={"y1 - log y1 + 2 (y2 - log y2)": kept},
-    )
+    return rhs, None
 
 
-@register_problem("detest-b2")
-def b2() -> Problem:
+@_detest(
+    "B2", "y1' = -y1 + y2, y2' = y1 - 2 y2 + y3, y3' = y2 - y3", [2.0, 0.0, 1.0], {"mass": _total}
+)
+def b2() -> Formulas:
     """A linear chemical reaction."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -150,18 +150,11 @@ def b2() -> Problem:
         slow, fast = mp().exp(-t) / 2, mp().exp(-3 * t) / 2
         return 1 + slow + fast, 1 - 2 * fast, 1 - slow + fast
 
-    return _detest(
-        "B2",
-        "y1' = -y1 + y2, y2' = y1 - 2 y2 + y3, y3' = y2 - y3",
-        rhs,
-        [2.0, 0.0, 1.0],
-        exact,
-        {"mass": _total},
-    )
+    return rhs, exact
 
 
-@register_problem("detest-b3")
-def b3() -> Problem:
+@_detest("B3", "y1' = -y1, y2' = y1 - y2^2, y3' = y2^2", [1.0, 0.0, 0.0], {"mass": _total})
+def b3() -> Formulas:
     """A nonlinear chemical reaction; y2 by Bessel functions of 2 exp(-t/2)."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -177,18 +170,16 @@ def b3() -> Problem:
         first = m.exp(-t)
         return first, second, 1 - first - second
 
-    return _detest(
-        "B3",
-        "y1' = -y1, y2' = y1 - y2^2, y3' = y2^2",
-        rhs,
-        [1.0, 0.0, 0.0],
-        exact,
-        {"mass": _total},
-    )
+    return rhs, exact
 
 
-@register_problem("detest-b4")
-def b4() -> Problem:
+@_detest(
+    "B4",
+    "y1' = -y2 - y1 y3/r, y2' = y1 - y2 y3/r, y3' = y1/r, r^2 = y1^2 + y2^2",
+    [3.0, 0.0, 0.0],
+    {"y3 - y2/r": lambda y, m: y[2] - y[1] / m.sqrt(y[0] * y[0] + y[1] * y[1])},
+)
+def b4() -> Formulas:
     """An integral surface of a torus."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -199,37 +190,31 @@ def b4() -> Problem:
         sin, cos = mp().sin(t), mp().cos(t)
         return (2 + cos) * cos, (2 + cos) * sin, sin
 
-    return _detest(
-        "B4",
-        "y1' = -y2 - y1 y3/r, y2' = y1 - y2 y3/r, y3' = y1/r, r^2 = y1^2 + y2^2",
-        rhs,
-        [3.0, 0.0, 0.0],
-        exact,
-        {"y3 - y2/r": lambda y, m: y[2] - y[1] / m.sqrt(y[0] * y[0] + y[1] * y[1])},
-    )
+    return rhs, exact
 
 
-@register_problem("detest-b5")
-def b5() -> Problem:
-    """Euler's equations of motion of a rigid body without external forces."""
-    return _renamed(euler_body(), "B5")
+def _borrowed(label: str, make: Callable[[], Problem]) -> None:
+    """Enter a problem that the library has under another name."""
+    name = f"detest-{label.lower()}"
+
+    @register_problem(name)
+    def renamed() -> Problem:
+        known = make()
+        source = f"{_SOURCE} {label}; {known.source}"
+        return dataclasses.replace(known, name=name, source=source, parameters={}, sets=_SETS)
 
 
-def _renamed(problem: Problem, label: str) -> Problem:
-    return dataclasses.replace(
-        problem,
-        name=f"detest-{label.lower()}",
-        source=f"Hull, Enright, Fellen & Sedgwick 1972, problem {label}; {problem.source}",
-        parameters={},
-        sets=_SETS,
-    )
+# Euler's equations of motion of a rigid body without external forces
+_borrowed("B5", euler_body)
 
 
 # -- C: moderate systems -----------------------------------------------------------------------
 
 
-@register_problem("detest-c1")
-def c1() -> Problem:
+@_detest(
+    "C1", "y1' = -y1, yi' = y(i-1) - yi (i = 2..9), y10' = y9", [1.0] + [0.0] * 9, {"mass": _total}
+)
+def c1() -> Formulas:
     """A radioactive decay chain with equal rates: Poisson probabilities."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -239,18 +224,16 @@ def c1() -> Problem:
         first = [mp().exp(-t) * t**k / math.factorial(k) for k in range(9)]
         return (*first, 1 - sum(first))
 
-    return _detest(
-        "C1",
-        "y1' = -y1, yi' = y(i-1) - yi (i = 2..9), y10' = y9",
-        rhs,
-        [1.0] + [0.0] * 9,
-        exact,
-        {"mass": _total},
-    )
+    return rhs, exact
 
 
-@register_problem("detest-c2")
-def c2() -> Problem:
+@_detest(
+    "C2",
+    "y1' = -y1, yi' = (i-1) y(i-1) - i yi (i = 2..9), y10' = 9 y9",
+    [1.0] + [0.0] * 9,
+    {"mass": _total},
+)
+def c2() -> Formulas:
     """A radioactive decay chain with growing rates: geometric probabilities."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -260,17 +243,10 @@ def c2() -> Problem:
         left = mp().exp(-t)
         return (*(left * (1 - left) ** k for k in range(9)), (1 - left) ** 9)
 
-    return _detest(
-        "C2",
-        "y1' = -y1, yi' = (i-1) y(i-1) - i yi (i = 2..9), y10' = 9 y9",
-        rhs,
-        [1.0] + [0.0] * 9,
-        exact,
-        {"mass": _total},
-    )
+    return rhs, exact
 
 
-def _heat(label: str, n: int) -> Problem:
+def _heat(n: int) -> Callable[[], Formulas]:
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         inner = (y[i - 1] - 2 * y[i] + y[i + 1] for i in range(1, n - 1))
         return (y[1] - 2 * y[0], *inner, y[n - 2] - 2 * y[n - 1])
@@ -284,25 +260,16 @@ def _heat(label: str, n: int) -> Problem:
             for j in range(1, n + 1)
         ]
 
-    return _detest(
-        label,
-        f"yi' = y(i-1) - 2 yi + y(i+1) with y0 = y{n + 1} = 0, i = 1..{n}",
-        rhs,
-        [1.0] + [0.0] * (n - 1),
-        exact,
-    )
+    def formulas() -> Formulas:
+        return rhs, exact
+
+    formulas.__doc__ = f"The heat equation by the method of lines, {n} points."
+    return formulas
 
 
-@register_problem("detest-c3")
-def c3() -> Problem:
-    """The heat equation by the method of lines, 10 points."""
-    return _heat("C3", 10)
-
-
-@register_problem("detest-c4")
-def c4() -> Problem:
-    """The heat equation by the method of lines, 51 points."""
-    return _heat("C4", 51)
+for _label, _n in (("C3", 10), ("C4", 51)):
+    _statement = f"yi' = y(i-1) - 2 yi + y(i+1) with y0 = y{_n + 1} = 0, i = 1..{_n}"
+    _detest(_label, _statement, [1.0] + [0.0] * (_n - 1))(_heat(_n))
 
 
 # C5 at its end, a line for each planet: places, then velocities
@@ -320,41 +287,39 @@ _PLANETS_END = (
 )
 
 
-@register_problem("detest-c5")
-def c5() -> Problem:
+_planets, _planets_start, _planets_kept = outer_planets()
+
+
+@_detest(
+    "C5",
+    "r_i'' = G (-(m0 + m_i) r_i/|r_i|^3 + sum_{j != i} m_j ((r_j - r_i)/|r_j - r_i|^3 - "
+    "r_j/|r_j|^3)), i = 1..5, r in the frame of the sun",
+    _planets_start.tolist(),
+    _planets_kept,
+    end=_PLANETS_END,
+)
+def c5() -> Formulas:
     """Five outer planets about the sun, positions (15) and then velocities (15)."""
-    rhs, y0, invariants = outer_planets()
-    return _detest(
-        "C5",
-        "r_i'' = G (-(m0 + m_i) r_i/|r_i|^3 + sum_{j != i} m_j ((r_j - r_i)/|r_j - r_i|^3 - "
-        "r_j/|r_j|^3)), i = 1..5, r in the frame of the sun",
-        rhs,
-        y0.tolist(),
-        invariants=invariants,
-        end=_PLANETS_END,
-    )
+    return _planets, None
 
 
 # -- D: orbits ---------------------------------------------------------------------------------
 
 
-def _orbit(label: str, eccentricity: float) -> Callable[[], Problem]:
-    def make() -> Problem:
-        return _renamed(kepler(eccentricity), label)
-
-    make.__doc__ = f"A Kepler orbit of eccentricity {eccentricity}."
-    return make
-
-
+# Kepler orbits of these eccentricities
 for _k, _e in enumerate((0.1, 0.3, 0.5, 0.7, 0.9), start=1):
-    register_problem(f"detest-d{_k}")(_orbit(f"D{_k}", _e))
+    _borrowed(f"D{_k}", functools.partial(kepler, _e))
 
 
 # -- E: higher order equations -----------------------------------------------------------------
 
 
-@register_problem("detest-e1")
-def e1() -> Problem:
+@_detest(
+    "E1",
+    "y'' = -(y'/(t + 1) + (1 - 0.25/(t + 1)^2) y), y = J_{1/2}(t + 1)",
+    [0.6713967071418031, 0.09540051444747453],
+)
+def e1() -> Formulas:
     """Bessel's equation of order one half, shifted by one."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
@@ -367,39 +332,30 @@ def e1() -> Problem:
         size = m.sqrt(2 / (m.pi * x))
         return size * m.sin(x), size * (m.cos(x) - m.sin(x) / (2 * x))
 
-    return _detest(
-        "E1",
-        "y'' = -(y'/(t + 1) + (1 - 0.25/(t + 1)^2) y), y = J_{1/2}(t + 1)",
-        rhs,
-        [0.6713967071418031, 0.09540051444747453],
-        exact,
-    )
+    return rhs, exact
 
 
-@register_problem("detest-e2")
-def e2() -> Problem:
-    """Van der Pol's equation."""
-    return _renamed(van_der_pol(), "E2")
+# Van der Pol's equation
+_borrowed("E2", van_der_pol)
 
 
-@register_problem("detest-e3")
-def e3() -> Problem:
+@_detest(
+    "E3",
+    "y'' = y^3/6 - y + 2 sin(2.78535 t)",
+    [0.0, 0.0],
+    end=[-0.10041788586472507, 0.2411400132095934],
+)
+def e3() -> Formulas:
     """Duffing's equation."""
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         return y[1], y[0] * y[0] * y[0] / 6 - y[0] + 2 * m.sin(2.78535 * t)
 
-    return _detest(
-        "E3",
-        "y'' = y^3/6 - y + 2 sin(2.78535 t)",
-        rhs,
-        [0.0, 0.0],
-        end=[-0.10041788586472507, 0.2411400132095934],
-    )
+    return rhs, None
 
 
-@register_problem("detest-e4")
-def e4() -> Problem:
+@_detest("E4", "y'' = 0.032 - 0.4 y'^2", [30.0, 0.0])
+def e4() -> Formulas:
     """A falling body with air resistance."""
 
     def exact(t: Any) -> Sequence[Any]:
@@ -408,17 +364,11 @@ def e4() -> Problem:
         rate = m.sqrt(pull * drag)
         return 30 + m.log(m.cosh(rate * t)) / drag, m.sqrt(pull / drag) * m.tanh(rate * t)
 
-    return _detest(
-        "E4",
-        "y'' = 0.032 - 0.4 y'^2",
-        lambda t, y, m: (y[1], 0.032 - 0.4 * y[1] * y[1]),
-        [30.0, 0.0],
-        exact,
-    )
+    return lambda t, y, m: (y[1], 0.032 - 0.4 * y[1] * y[1]), exact
 
 
-@register_problem("detest-e5")
-def e5() -> Problem:
+@_detest("E5", "y'' = sqrt(1 + y'^2)/(25 - t)", [0.0, 0.0])
+def e5() -> Formulas:
     """A linear pursuit."""
 
     def exact(t: Any) -> Sequence[Any]:
@@ -428,10 +378,4 @@ def e5() -> Problem:
             (25 / left - left / 25) / 2,
         )
 
-    return _detest(
-        "E5",
-        "y'' = sqrt(1 + y'^2)/(25 - t)",
-        lambda t, y, m: (y[1], m.sqrt(1 + y[1] * y[1]) / (25 - t)),
-        [0.0, 0.0],
-        exact,
-    )
+    return lambda t, y, m: (y[1], m.sqrt(1 + y[1] * y[1]) / (25 - t)), exact

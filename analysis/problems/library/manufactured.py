@@ -61,8 +61,7 @@ def _compiled(symbols: Sequence[Any], formulas: Sequence[Any]) -> Callable[..., 
     @functools.cache
     def within(m: Any) -> Callable[..., Sequence[Any]]:
         names = {name: getattr(m, name) for name in _FUNCTIONS}
-        made: Callable[..., Sequence[Any]] = lambdify(symbols, formulas, modules=[names], cse=True)
-        return made
+        return lambdify(symbols, formulas, modules=[names], cse=True)
 
     return lambda values, m: within(m)(*values)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -212,14 +213,13 @@ def pleiades() -> Problem:
 
     def rhs(t: Any, y: Sequence[Any], m: Any) -> Sequence[Any]:
         pulls: list[list[Any]] = [[0] * n, [0] * n]
-        for i in range(n):
-            for j in range(i + 1, n):
-                dx, dy = y[j] - y[i], y[n + j] - y[n + i]
-                square = dx * dx + dy * dy
-                cube = square * m.sqrt(square)
-                for pull, d in zip(pulls, (dx / cube, dy / cube), strict=True):
-                    pull[i] = pull[i] + mass[j] * d
-                    pull[j] = pull[j] - mass[i] * d
+        for i, j in combinations(range(n), 2):
+            dx, dy = y[j] - y[i], y[n + j] - y[n + i]
+            square = dx * dx + dy * dy
+            cube = square * m.sqrt(square)
+            for pull, d in zip(pulls, (dx / cube, dy / cube), strict=True):
+                pull[i] = pull[i] + mass[j] * d
+                pull[j] = pull[j] - mass[i] * d
         return (*y[2 * n :], *pulls[0], *pulls[1])
 
     # [..., k, i, j]: coordinate k of star j seen from star i; the diagonal of ones keeps a star's
@@ -325,13 +325,12 @@ def outer_planets() -> tuple[
         place = [y[3 * i : 3 * i + 3] for i in range(5)]
         solar = [[x / r for x in p] for p in place for r in [cube(p, m)]]
         pull = [[-(sun + mass[i]) * x for x in solar[i]] for i in range(5)]
-        for i in range(5):
-            for j in range(i + 1, 5):
-                gap = [b - a for a, b in zip(place[i], place[j], strict=True)]
-                third = cube(gap, m)
-                for k in range(3):
-                    pull[i][k] = pull[i][k] + mass[j] * (gap[k] / third - solar[j][k])
-                    pull[j][k] = pull[j][k] - mass[i] * (gap[k] / third + solar[i][k])
+        for i, j in combinations(range(5), 2):
+            gap = [b - a for a, b in zip(place[i], place[j], strict=True)]
+            third = cube(gap, m)
+            for k in range(3):
+                pull[i][k] = pull[i][k] + mass[j] * (gap[k] / third - solar[j][k])
+                pull[j][k] = pull[j][k] - mass[i] * (gap[k] / third + solar[i][k])
         return (*y[15:], *(gravity * x for p in pull for x in p))
 
     # The sun's own motion follows from the rest of the centre of mass.

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.integrate import solve_ivp
 
-Array = np.ndarray
-
 
 def relaxed(
-    rate: float, start: float, edges: Sequence[float], levels: Sequence[float], times: Array
-) -> Array:
+    rate: float, start: float, edges: Sequence[float], levels: Sequence[float], times: np.ndarray
+) -> np.ndarray:
     """y' = -rate·y + u(t), y(edges[0]) = start, u = levels[i] between edges[i] and edges[i+1].
 
     edges: n + 1 ascending times. levels: n. times: (T,), within the edges. Returns (T, 1), by the
@@ -51,12 +49,12 @@ def square_wave(
 
 
 def solved_tightly(
-    f: Callable[[float, Array], Array],
-    y0: Array,
-    times: Array,
+    f: Callable[[float, np.ndarray], np.ndarray],
+    y0: np.ndarray,
+    times: np.ndarray,
     breakpoints: Sequence[float],
     longest: float,
-) -> Array:
+) -> np.ndarray:
     """The states at times (T,), the first of them the start: (T, d), by SciPy's DOP853 at rtol
     1e-13, which restarts at the breakpoints and never takes a step longer than `longest`."""
     ends = sorted({float(times[0]), *(b for b in breakpoints if times[0] < b < times[-1]),

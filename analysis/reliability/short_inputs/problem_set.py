@@ -12,7 +12,7 @@ import torch
 from scipy import special
 
 from ...problems.problem import Problem, RightHandSide
-from .pieces import Array, relaxed, solved_tightly, square_wave
+from .pieces import relaxed, solved_tightly, square_wave
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ShortInput:
 
     problem: Problem
     kind: str
-    times: Array
-    exact: Array
+    times: np.ndarray
+    exact: np.ndarray
 
 
 _MAKERS: list[Callable[[], ShortInput]] = []
@@ -44,7 +44,7 @@ def _add(
     rhs: RightHandSide,
     y0: float | Sequence[float],
     span: tuple[float, float],
-    exact: Callable[[Array], Any] | None = None,
+    exact: Callable[[np.ndarray], Any] | None = None,
     *,
     breakpoints: Sequence[float] = (),
     longest: float = math.inf,
@@ -146,10 +146,9 @@ def _gauss(t: Any, middle: float, width: float, m: Any) -> Any:
     return m.exp(-(((t - middle) / width) ** 2)) / (width * math.sqrt(math.pi))
 
 
-def _kicked(middle: float, width: float) -> Callable[[Array], Array]:
-    def exact(times: Array) -> Array:
-        risen: Array = (special.erf((times - middle) / width) + 1) / 2
-        return risen
+def _kicked(middle: float, width: float) -> Callable[[np.ndarray], np.ndarray]:
+    def exact(times: np.ndarray) -> np.ndarray:
+        return (special.erf((times - middle) / width) + 1) / 2
 
     return exact
 
@@ -179,10 +178,9 @@ _add("fast wave packet", "late", "y' = cos(20 t) exp(-((t - 20)/3)^2)",
 # -- kinks and relays ------------------------------------------------------------------------------
 
 
-def _rectified(times: Array) -> Array:
+def _rectified(times: np.ndarray) -> np.ndarray:
     whole = np.floor(times / math.pi)
-    total: Array = 2 * whole + 1 - np.cos(times - math.pi * whole)
-    return total
+    return 2 * whole + 1 - np.cos(times - math.pi * whole)
 
 
 _add("rectifier", "kink", "y' = |sin t|", lambda t, y, m: (abs(m.sin(t)),), 0.0, (0.0, 20.0),
@@ -203,7 +201,7 @@ _add("two rates", "relay", "y' = 2 below y = 1, 1/2 above",
      lambda s: np.where(s < 0.5, 2 * s, 1 + (s - 0.5) / 2))  # fmt: skip
 
 
-def _bang_bang(times: Array) -> Array:
+def _bang_bang(times: np.ndarray) -> np.ndarray:
     # x'' = -sign x from (1, 0): parabolas, a quarter period being sqrt 2
     quarter = math.sqrt(2.0)
     turn = times / quarter
@@ -223,11 +221,10 @@ _add("thermostat", "relay", "y' = 1 below y = 20, 0.2 above, less 0.1",
 # -- rests followed by action ----------------------------------------------------------------------
 
 
-def _logistic(start: float) -> Callable[[Array], Array]:
-    def exact(times: Array) -> Array:
+def _logistic(start: float) -> Callable[[np.ndarray], np.ndarray]:
+    def exact(times: np.ndarray) -> np.ndarray:
         grown = start * np.exp(times)
-        values: Array = grown / (1 - start + grown)
-        return values
+        return grown / (1 - start + grown)
 
     return exact
 

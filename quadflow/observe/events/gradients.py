@@ -46,7 +46,7 @@ def shift_of_zero(
         if hit is not None:
             # a sample without the event must not turn its zero gradient into 0/0
             slope = torch.where(hit.to(slope.device).reshape(value.shape), slope, 1.0)
-    value = _first_derivative_alone(value)
+    value = _FirstDerivativeAlone.apply(value)  # type: ignore[no-untyped-call]
     shift = -(value - value.detach()) / slope
     # at a slope of zero the derivative is not finite, the time is
     return torch.where(shift.isnan(), 0.0, shift)
@@ -90,8 +90,3 @@ class _FirstDerivativeAlone(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return tangent.clone()
-
-
-def _first_derivative_alone(x: Tensor) -> Tensor:
-    result: Tensor = _FirstDerivativeAlone.apply(x)  # type: ignore[no-untyped-call]
-    return result

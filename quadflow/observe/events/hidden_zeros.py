@@ -19,9 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from .bracketing import bracketed_zeros
-
-Array = np.ndarray
+from .bracketing import Array, bracketed_zeros
 
 MOST_PARTS = 320
 """The most parts that a function is sampled in, however badly its polynomial fits."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .bracketing import Array
 from .hidden_zeros import chebyshev_points
-
-Array = np.ndarray
 
 LEAST_PARTS = 10
 """The fewest parts of a step that is looked at automatically."""

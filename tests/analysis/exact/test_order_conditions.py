@@ -26,8 +26,10 @@ from quadflow.analysis.exact.trees import (
     tree_problem,
     tree_text,
 )
+from quadflow.rules.classical import HEUN, RK4
+from quadflow.rules.dop853 import DOPRI8
+from quadflow.rules.pairs import DOPRI5, TSIT5
 from quadflow.rules.quadrature import FAMILIES
-from quadflow.rules.tableaus import DOPRI5, DOPRI8, HEUN, RK4, TSIT5
 
 TABLEAUS = {"heun": HEUN, "dopri5": DOPRI5, "tsit5": TSIT5, "dopri8": DOPRI8}
 

@@ -13,7 +13,8 @@ from mp_sweeps import error_mp, solve_mp
 from orders import measured, slope, uniform
 
 import quadflow as qf
-from quadflow.rules.quadrature import FAMILIES, QuadratureRule
+from quadflow.rules.quadrature import FAMILIES
+from quadflow.rules.rule import QuadratureRule
 
 # Strong coupling: errors of sweeps and of multistep formulas lead. Fast and weakly coupled: errors
 # of the quadrature lead. The order is the same; which term feasible steps show is not.

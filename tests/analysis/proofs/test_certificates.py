@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from textbook_formulas import adams_bashforth, adams_moulton, bdf
 
 import quadflow as qf
 from quadflow.adapters.cli.main import main
@@ -30,8 +31,8 @@ from quadflow.plans.adams import VariableOrderMethod
 from quadflow.plans.anchors import AnchorsMethod
 from quadflow.plans.stages import StagesMethod
 from quadflow.plans.sweeps import SweepsMethod
+from quadflow.rules.pairs import DOPRI5, TSIT5
 from quadflow.rules.quadrature import FAMILIES
-from quadflow.rules.tableaus import DOPRI5, TSIT5
 
 pytestmark = pytest.mark.filterwarnings("ignore::quadflow.NegativeWeightsWarning")
 
@@ -283,13 +284,13 @@ def test_rationals_are_recovered_or_not() -> None:
 @pytest.mark.parametrize("k", range(1, 8))
 def test_adams_and_bdf_formulas(k: int) -> None:
     """Orders and error constants of the textbooks; Dahlquist's barrier for BDF-7."""
-    bashforth, moulton = multistep.adams_bashforth(k), multistep.adams_moulton(k)
+    bashforth, moulton = adams_bashforth(k), adams_moulton(k)
     assert (bashforth.order, moulton.order) == (k, k + 1)
     constants = [Fraction(1, 2), Fraction(5, 12), Fraction(3, 8), Fraction(251, 720),
                  Fraction(95, 288), Fraction(19087, 60480), Fraction(5257, 17280)]  # fmt: skip
     assert bashforth.error_constant == constants[k - 1]
     assert bashforth.zero_stable and moulton.zero_stable
-    backward = multistep.bdf(k)
+    backward = bdf(k)
     assert backward.order == k and backward.error_constant == Fraction(-1, k + 1)
     assert backward.zero_stable == (k <= 6)
 
@@ -314,9 +315,9 @@ def test_the_root_condition() -> None:
 def test_the_anchors_plan_is_adams(k: int, correction: str | None) -> None:
     """Its formulas, worked out from rule and interpolant, are Adams-Bashforth and -Moulton."""
     predictor, corrector = multistep.predictor_and_corrector(qf.adams(k, correction))
-    assert predictor.beta == multistep.adams_bashforth(k).beta
+    assert predictor.beta == adams_bashforth(k).beta
     if correction is not None:
-        assert corrector is not None and corrector.beta == multistep.adams_moulton(k).beta
+        assert corrector is not None and corrector.beta == adams_moulton(k).beta
     certificate = certify(qf.adams(k, correction))
     assert certificate.agrees and certificate.zero_stable
 

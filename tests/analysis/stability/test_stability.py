@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from textbook_formulas import pade
 
 import quadflow as qf
 from quadflow.analysis.exact.rational_functions import (
@@ -19,7 +20,6 @@ from quadflow.analysis.exact.rational_functions import (
     first_negative,
     never_negative,
     odd_part,
-    pade,
     positive_roots,
 )
 from quadflow.analysis.exact.recurrences import recurrence
@@ -34,21 +34,16 @@ from quadflow.analysis.stability import report as st
 from quadflow.analysis.stability.lebesgue import lebesgue_constant, lebesgue_function
 from quadflow.plans.anchors import anchors
 from quadflow.plans.interpolants import OracleInterpolant
-from quadflow.rules.quadrature import (
-    FAMILIES,
-    clenshaw_curtis,
-    fejer_first,
-    gauss_legendre,
-    gauss_lobatto,
-    newton_cotes_closed,
-    radau_left,
-    radau_right,
-    rule_from_nodes,
-)
-from quadflow.rules.tableaus import RK4, Tableau
+from quadflow.rules.chebyshev import clenshaw_curtis, fejer_first
+from quadflow.rules.classical import RK4
+from quadflow.rules.from_nodes import rule_from_nodes
+from quadflow.rules.gauss import gauss_legendre, gauss_lobatto, radau_left, radau_right
+from quadflow.rules.newton_cotes import newton_cotes_closed
+from quadflow.rules.quadrature import FAMILIES
+from quadflow.rules.tableau import Tableau
 
 F = Fraction
-pytestmark = pytest.mark.filterwarnings("ignore::quadflow.rules.quadrature.NegativeWeightsWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::quadflow.rules.families.NegativeWeightsWarning")
 
 ONE_STEP = (
     "euler", "midpoint", "heun", "heun3", "rk4", "rk4_38", "bosh3", "dopri5", "tsit5", "dopri8",

@@ -17,7 +17,8 @@ from quadflow.adapters.cli.methods import add_method_arguments, read_method
 from quadflow.analysis.report.panels import COLOURS
 from quadflow.analysis.stability import report as st
 from quadflow.analysis.stability.figures import order_star, stability_region
-from quadflow.rules.quadrature import QuadratureRule, gauss_legendre, gauss_lobatto, radau_right
+from quadflow.rules.gauss import gauss_legendre, gauss_lobatto, radau_right
+from quadflow.rules.rule import QuadratureRule
 
 BOX = (-4.0, 1.0, -3.0, 3.0)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import quadflow as qf
 from quadflow.compiled.step import _KERNELS
-from quadflow.rules.tableaus import Tableau
+from quadflow.rules.tableau import Tableau
 
 Y0 = torch.tensor([1.0, 2.0], dtype=torch.float64)
 AOT = {"backend": "aot_eager"}

@@ -13,7 +13,10 @@ from torch import Tensor
 
 import quadflow as qf
 from quadflow.plans.stages import StagesMethod
-from quadflow.rules.tableaus import BOSH3, DOPRI5, DOPRI8, HEUN, TSIT5, Tableau
+from quadflow.rules.classical import HEUN
+from quadflow.rules.dop853 import DOPRI8
+from quadflow.rules.pairs import BOSH3, DOPRI5, TSIT5
+from quadflow.rules.tableau import Tableau
 
 HOURS = np.arange(0.0, 241.0)
 LOOSE = {"rtol": 1e-3, "atol": 1e-6}

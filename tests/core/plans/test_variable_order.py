@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from in_tensors import InTensors
+from textbook_formulas import adams_bashforth, adams_moulton
 from torch import Tensor
 
 import quadflow as qf
 from quadflow.analysis.exact.methods import exact_step
-from quadflow.analysis.exact.multistep import adams_bashforth, adams_moulton
 from quadflow.analysis.exact.trees import all_trees
 from quadflow.analysis.problems.problem import get_problem
 from quadflow.analysis.proofs.certificates import certify

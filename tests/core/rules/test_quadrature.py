@@ -16,10 +16,14 @@ from mp_rules import reference_rule
 from mpmath import mp, mpf
 from numpy.polynomial import Legendre
 
+import quadflow as q
 from quadflow.rules import families, lagrange
-from quadflow.rules import quadrature as q
+from quadflow.rules.chebyshev import fejer_first, fejer_second
 from quadflow.rules.decimals import gauss_decimals
-from quadflow.rules.quadrature import FAMILIES, NegativeWeightsWarning, QuadratureRule
+from quadflow.rules.families import NegativeWeightsWarning
+from quadflow.rules.newton_cotes import newton_cotes_open
+from quadflow.rules.quadrature import FAMILIES
+from quadflow.rules.rule import QuadratureRule
 
 GAUSS_AND_CHEBYSHEV = [name for name in FAMILIES if not name.startswith("newton-cotes")]
 NEWTON_COTES = [name for name in FAMILIES if name.startswith("newton-cotes")]
@@ -343,7 +347,7 @@ def test_negative_weights_warn_on_every_call(closed: bool, negative: set[int]) -
 
 
 def test_the_warning_names_the_caller_from_every_door() -> None:
-    doors = (lambda: q.newton_cotes_open(3), FAMILIES["newton-cotes-open"].function)
+    doors = (lambda: newton_cotes_open(3), FAMILIES["newton-cotes-open"].function)
     for door, args in zip(doors, ((), (3,)), strict=True):
         with pytest.warns(NegativeWeightsWarning, match="newton-cotes-open with n=3") as caught:
             door(*args)
@@ -364,8 +368,8 @@ def test_symmetric_four_errors_and_warning() -> None:
 
 
 def test_fejer_and_newton_cotes_arguments() -> None:
-    assert q.fejer(4) is q.fejer_first(4)
-    assert q.fejer(4, kind=2) is q.fejer_second(4)
+    assert q.fejer(4) is fejer_first(4)
+    assert q.fejer(4, kind=2) is fejer_second(4)
     with pytest.raises(ValueError, match=r"fejer: kind must be 1 .* or 2 .*, got 3"):
         q.fejer(4, kind=3)
     with pytest.raises(TypeError, match=r"fejer: kind must be an integer, got 1\.0"):
@@ -549,7 +553,7 @@ def test_degree_must_be_an_int() -> None:
 def test_a_new_family_is_one_function() -> None:
     try:
 
-        @q.family("thirds", minimum=1, maximum=1, degree=lambda n: 0, too_few="take one")
+        @families.family("thirds", minimum=1, maximum=1, degree=lambda n: 0, too_few="take one")
         def thirds(n: int) -> list[Decimal]:
             """One node at a third."""
             return [Decimal(1) / 3]

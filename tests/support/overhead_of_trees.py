@@ -5,7 +5,7 @@ process for each tree solves whenever it is asked to, one after the other, so th
 load hits all. Only the public API and the subjects of the benchmarks are used, so the trees may
 differ inside.
 
-`python -m quadflow.analysis.benchmarks.checkouts OLD [NEWER ...] [--repeats N] [--out FILE.json]`
+    python tests/support/overhead_of_trees.py OLD [NEWER ...] [--repeats N] [--out FILE.json]
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import functools
 import importlib
 import itertools
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from trees import environment_of
 
 METHODS = ("dopri5", "gauss", "adams")
 RTOL, ATOL = 1e-6, 1e-8
@@ -89,19 +88,14 @@ def _serve() -> None:
 @contextlib.contextmanager
 def served(tree: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that solves with the quadflow of a checkout."""
-    with tempfile.TemporaryDirectory() as folder:
-        # the one package that the three folders make when they are installed
-        package = Path(folder, "quadflow")
-        package.mkdir()
-        for entry in (*(tree / "quadflow").iterdir(), tree / "adapters", tree / "analysis"):
-            (package / entry.name).symlink_to(entry)
-        paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(
+    with (
+        environment_of(tree) as environment,
+        subprocess.Popen(
             [sys.executable, __file__, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True, env=environment,
-        ) as process:  # fmt: skip
-            yield process
+        ) as process,
+    ):  # fmt: skip
+        yield process
 
 
 def _asked(process: subprocess.Popen[str], problem: str, method: str) -> dict[str, Any]:
@@ -119,7 +113,7 @@ def measure(
     and the overhead of the whole solve over that of the first tree."""
     rows = []
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(served(tree.resolve())) for tree in trees]
+        processes = [stack.enter_context(served(tree)) for tree in trees]
         for problem, method in itertools.product(problems or _subjects().SCIENTIFIC, METHODS):
             found: list[list[dict[str, Any]]] = [[] for _ in trees]
             for turn in range(repeats + 1):
