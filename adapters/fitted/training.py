@@ -24,6 +24,10 @@ PATIENCE = 6
 """Looks without a better one after which a training ends."""
 
 
+EXACT = 1e-6
+"""A classical error below this is taken for it: nothing is there to be learned."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """A (nfe, guidance scale) to fit: the classical method it starts as and the pairs it learns
@@ -65,7 +69,7 @@ class EndpointLoss:
         rows = [self.rows[i] for i in drawn]
         x = end_of(self.task, learned, budget, rows, self.features, training=True)
         error = (x - budget.pairs.ends(rows)).square().mean()
-        return error / budget.classical.error**2
+        return error / max(budget.classical.error, EXACT) ** 2
 
 
 def end_of(
@@ -110,7 +114,9 @@ def errors_of(
 
 def mean_ratio(errors: Mapping[str, float], budgets: Sequence[Budget]) -> float:
     """The geometric mean of errors over those of the classical starts."""
-    logs = [math.log(max(errors[b.key], 1e-30) / b.classical.error) for b in budgets]
+    logs = [
+        math.log(max(errors[b.key], EXACT) / max(b.classical.error, EXACT)) for b in budgets
+    ]
     return math.exp(sum(logs) / len(logs))
 
 

@@ -32,6 +32,10 @@ UNIT = 1 / 8
 """The length that steps are measured by; a constant, as the steps shrink."""
 
 
+COLUMNS = 8
+"""So many coefficients of an interval are random; those of farther anchors are zero."""
+
+
 class SmoothFlow(nn.Module):
     """A velocity (B, 2) that is smooth in state and time, in float64."""
 
@@ -58,14 +62,22 @@ class FittedOrder:
     slope: float
 
 
-def random_plan(start: PlanStart, generator: torch.Generator) -> LearnedPlan:
-    """A plan with random values of all that is learned but the times, which stay a family of
-    grids as the steps shrink."""
+def random_plan(start: PlanStart, seed: int) -> LearnedPlan:
+    """A plan with random values of all that is learned but the times.
+
+    The values are random functions of the noise fraction, the same for every number of intervals,
+    as errors of one kind are wanted while the steps shrink.
+    """
     plan = LearnedPlan(start)
+    generator = torch.Generator().manual_seed(seed)
+    sigma = torch.tensor(start.sigmas[:-1], dtype=torch.float64)[:, None]
     with torch.no_grad():
         for name, parameter in plan.named_parameters():
+            size, turns, phase = torch.randn((3, 1, COLUMNS), generator=generator).double()
+            values = size * torch.cos(3 * turns * sigma + phase)
             if name != "increments":
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+                columns = parameter.reshape(start.nfe, -1)
+                columns[:, :COLUMNS] = values[:, : columns.shape[1]]
     return plan
 
 
@@ -74,7 +86,7 @@ def measured_order(
     corrected: bool,
     form: str,
     *,
-    intervals: Sequence[int] = (40, 80, 160),
+    intervals: Sequence[int] = (20, 40, 80),
     seed: int = 0,
 ) -> FittedOrder:
     """The slope of the error of a fitted sampler with random values, on `SmoothFlow`.
@@ -86,7 +98,6 @@ def measured_order(
     x = torch.tensor([[0.3, -0.5], [1.0, 0.4]], dtype=torch.float64)
     flow = FlowField(model)
     features = find_features(model, lambda: flow.evaluate(1.0, x), (2,))
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Residual(ResidualConfig((2,), features, width=16, blocks=1)).double()
@@ -99,7 +110,7 @@ def measured_order(
         sigmas = 1 - places - 0.1 * torch.sin(math.pi * places).square() * places
         grid = (1.0, *sigmas[1:-1].tolist(), 0.0)
         start = PlanStart(n, k, corrected, grid, form=form, unit=UNIT)
-        learned = Learned({plan_key(n, 1.0): random_plan(start, generator)}, network)
+        learned = Learned({plan_key(n, 1.0): random_plan(start, seed)}, network)
         with torch.no_grad():
             plan = learned_plan(learned, FlowField(model), n, features)
             ends = run_plan(plan, x, (1.0, 0.0)).x
