@@ -103,5 +103,3 @@ def rms(x: Tensor) -> float:
     """Root mean square over all entries; inf where some are not finite."""
     value = float(x.double().square().mean().sqrt())
     return value if value < float("inf") else float("inf")
-
-

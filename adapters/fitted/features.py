@@ -127,7 +127,9 @@ def find_features(
         wanted = [(module, named_module(model, module))]
     else:
         wanted = [
-            (name, m) for name, m in model.named_modules() if name and m._parameters and not _rest(m)
+            (name, m)
+            for name, m in model.named_modules()
+            if name and m._parameters and not _rest(m)
         ]
     calls: list[tuple[str, torch.Size]] = []
     with torch.no_grad(), _watched(wanted, lambda name, x: calls.append((name, x.shape))):

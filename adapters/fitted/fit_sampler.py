@@ -177,7 +177,9 @@ def _folder(folder: str | Path | None) -> Any:
 @contextmanager
 def _frozen(model: Any) -> Any:
     """No parameter of the model gets a gradient while this lasts."""
-    wanted = [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
+    wanted = (
+        [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
+    )
     for p in wanted:
         p.requires_grad_(False)
     try:
@@ -262,7 +264,9 @@ def _effort(
         mean_halves = halves / len(guidance)
         held = halves * row * (SELECTION + REPORTED) * (steps + 10)
         # an evaluation, the one of the checkpoint, two for the gradient, and the network's
-        update = batch_size * row * mean_halves * sum(nfe) / len(nfe) * (5 if "network" in parts else 4)
+        update = (
+            batch_size * row * mean_halves * sum(nfe) / len(nfe) * (5 if "network" in parts else 4)
+        )
         pair = halves * row * (steps + 10)
         looks = 12 * SELECTION * row * sum(nfe) * halves
         classical = 40 * SELECTION * row * sum(nfe) * halves
@@ -383,5 +387,3 @@ def _own_times(flow: FlowField, sigmas: Sequence[float]) -> list[float]:
     times = [path.data_t + path.direction * s for s in sigmas]
     times[0], times[-1] = path.noise_t, path.data_t
     return times
-
-

@@ -102,9 +102,7 @@ class FittedSampler:
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file, whole or not at all."""
         safetensors = require("safetensors.torch", "generative")
-        tensors = {
-            k: v.detach().cpu().contiguous() for k, v in self.learned.state_dict().items()
-        }
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.learned.state_dict().items()}
         network = self.learned.network
         if self.fingerprint is not None:
             tensors["fingerprint"] = self.fingerprint.values
@@ -175,5 +173,3 @@ def classical_method(start: PlanStart) -> Any:
     """The classical method of a plan, without anything learned."""
     correction = "PEC" if start.corrected else None
     return adams(start.k, correction, startup="rising", forward_last=start.corrected)
-
-

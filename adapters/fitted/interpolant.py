@@ -152,5 +152,3 @@ def _and_one_more(weights: WeightFunction) -> WeightFunction:
         return [*weights(theta), theta * theta]
 
     return extended
-
-

@@ -79,7 +79,9 @@ class _VectorBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         scale, shift = self.emb_proj(emb).chunk(2, dim=1)
-        return x + self.second(F.silu(self.first(F.layer_norm(x, x.shape[1:])) * (1 + scale) + shift))
+        return x + self.second(
+            F.silu(self.first(F.layer_norm(x, x.shape[1:])) * (1 + scale) + shift)
+        )
 
 
 class Residual(nn.Module):

@@ -66,9 +66,7 @@ class Task:
             labels = torch.tensor([row % self.num_classes for row in rows], device=self.device)
         null = self.num_classes or None if self.null_label is None else self.null_label
         given = self.guidance
-        guidance = Guidance(
-            scale, null, given.interval, given.channels, given.per, given.pair
-        )
+        guidance = Guidance(scale, null, given.interval, given.channels, given.per, given.pair)
         return FlowField(
             self.model, self.convention, labels, guidance, self._rows(self.extras, rows),
             null_extras=self._rows(self.null_extras, rows) if scale != 1 else {},

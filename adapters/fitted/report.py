@@ -58,7 +58,9 @@ def _course(axes: Any, looks: list[dict[str, Any]]) -> None:
 
 def table(fitted: FittedSampler) -> str:
     """The figures of a fit in lines of text."""
-    lines = [f"{'NFE':>4} {'guidance':>9} {'start':>6} {'classical':>10} {'fitted':>10} {'ratio':>6}"]
+    lines = [
+        f"{'NFE':>4} {'guidance':>9} {'start':>6} {'classical':>10} {'fitted':>10} {'ratio':>6}"
+    ]
     for p in fitted.figures["plans"]:
         note = "  the classical method: nothing learned was better" if p["fell_back"] else ""
         lines.append(

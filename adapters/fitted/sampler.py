@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...plans.interpolants import Anchor
-from ..flow.field import FlowField, resolve_convention
+from ..flow.field import FlowField
 from ..sampling.samplers import Plan
 from .features import FeatureLayout
 from .field import LearnedField
@@ -66,14 +65,18 @@ def learned_plan(
     """
     plan = learned.plan(nfe, flow.guidance.scale)
     numbers = plan.numbers() if training else plan.numbers().as_floats()
-    network = learned.network if any(p.requires_grad or not training for p in (plan.gains,)) else None
+    network = (
+        learned.network if any(p.requires_grad or not training for p in (plan.gains,)) else None
+    )
     module = None if network is None or features is None else features.module
     field = LearnedField(flow, numbers, module, checkpointed=training)
     path = flow.resolved
     times: Any
     if training:
         times = path.data_t + path.direction * numbers.sigmas
-        times = torch.cat((times.new_tensor([path.noise_t]), times[1:-1], times.new_tensor([path.data_t])))
+        times = torch.cat(
+            (times.new_tensor([path.noise_t]), times[1:-1], times.new_tensor([path.data_t]))
+        )
     else:
         times = [path.data_t + path.direction * s for s in numbers.sigmas]
         times[0], times[-1] = path.noise_t, path.data_t

@@ -114,9 +114,7 @@ def errors_of(
 
 def mean_ratio(errors: Mapping[str, float], budgets: Sequence[Budget]) -> float:
     """The geometric mean of errors over those of the classical starts."""
-    logs = [
-        math.log(max(errors[b.key], EXACT) / max(b.classical.error, EXACT)) for b in budgets
-    ]
+    logs = [math.log(max(errors[b.key], EXACT) / max(b.classical.error, EXACT)) for b in budgets]
     return math.exp(sum(logs) / len(logs))
 
 

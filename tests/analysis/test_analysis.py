@@ -13,8 +13,8 @@ import torch
 import quadflow as qf
 from quadflow.adapters import FlowField, Guidance, initial_noise, load_unet
 from quadflow.adapters.cli.main import main
-from quadflow.analysis import TrajectoryErrors, get_problem, measured_order
 from quadflow.adapters.sampling.converged import converged, rmse, tight_solve
+from quadflow.analysis import TrajectoryErrors, get_problem, measured_order
 from quadflow.analysis.report import demo
 
 

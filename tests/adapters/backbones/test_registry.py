@@ -17,8 +17,8 @@ from quadflow.adapters.backbones.registry import (
     load_named,
     load_named_sidenet,
 )
-from quadflow.adapters.sampling.sample import default_labels
 from quadflow.adapters.sampling.converged import tight_solve
+from quadflow.adapters.sampling.sample import default_labels
 
 NAMES = [*SHIPPED, "galaxygrad:hsc-32"]  # `make test` installs galaxygrad
 

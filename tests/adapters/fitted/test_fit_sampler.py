@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from quadflow.adapters.backbones.checkpoints import CheckpointError
 from quadflow.adapters.fitted.fit_sampler import fit_sampler
 from quadflow.adapters.fitted.fitted import FittedSampler
 from quadflow.adapters.fitted.pairs import Pairs, Task
 from quadflow.adapters.flow.field import Guidance
 from quadflow.adapters.sampling.sample import initial_noise, sample
-from torch import Tensor, nn
 
 
 class Swirl(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from quadflow.adapters.backbones.unet import UNet, UNetConfig
 from quadflow.adapters.fitted.features import find_features
 from quadflow.adapters.fitted.network import Residual, ResidualConfig, fold_for
@@ -44,9 +45,7 @@ def test_untrained_is_classical_to_the_bit(name: str, k: int, corrected: bool, f
             model, noise, labels, nfe=5, guidance=guidance,
             method=lambda flow, nfe, _, learned=learned: learned_plan(learned, flow, nfe, features),
         )  # fmt: skip
-        classical = sample(
-            model, noise, labels, nfe=5, guidance=guidance, method=name, grid=grid
-        )
+        classical = sample(model, noise, labels, nfe=5, guidance=guidance, method=name, grid=grid)
         assert torch.equal(own.x, classical.x)
         assert (own.stats.nfe, own.rows) == (classical.stats.nfe, classical.rows)
 

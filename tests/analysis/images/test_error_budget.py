@@ -21,13 +21,13 @@ from toyflow import Calls, Toy, seeded
 
 import quadflow as qf
 from quadflow.adapters import BiAnchor, FlowField, Guidance, SideNet, bianchor_plan, sample
+from quadflow.adapters.sampling.converged import rmse, tight_solve
 from quadflow.analysis.images.error_budget import (
     OracleSideNet,
     ablation_plans,
     error_budget,
     local_errors,
 )
-from quadflow.adapters.sampling.converged import rmse, tight_solve
 
 TOY = Toy(gap=0.3)
 NOISE = seeded(*STATE)

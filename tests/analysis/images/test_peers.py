@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from toyflow import Calls, Toy, seeded
 
 from quadflow.adapters import SAMPLERS, FlowField, Guidance, sample, time_grid
-from quadflow.analysis.images.peers import PEERS, TimedSideNet, run_sampler
 from quadflow.adapters.sampling.converged import tight_solve
+from quadflow.analysis.images.peers import PEERS, TimedSideNet, run_sampler
 from quadflow.plans.anchors import adams
 
 TOY = Toy(gap=0.0)
