@@ -42,7 +42,8 @@ $(VENV)/.dev: $(VENV)/.demo
 docs: $(VENV)/.dev
 	$(SITE)
 
-# every sampler on the three backbones, in about an hour on two cores; then `make figures`
+# every sampler on the three backbones, in some ten hours of one core; goes on where it was killed;
+# then `make figures`
 judge: $(VENV)/.dev
 	$(BIN)/python -m quadflow.analysis.report.site.judge
 

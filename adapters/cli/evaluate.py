@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import nearest
 from ...extras import require
@@ -13,9 +13,14 @@ from .arguments import output_file, separated_names, whole_numbers
 from .own import kind_of, load_own
 from .samplers import FORMS, read_sampler
 
+if TYPE_CHECKING:
+    from ...analysis.images.rivals import Rival
+
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from ...analysis.images import evaluation as study
+    from ...analysis.images.best_grid import SHIFTS
+    from ...analysis.images.scores import table
     from ...extras import progress
     from ..backbones.pretrained import load_sidenet
     from ..backbones.registry import load_named
@@ -27,7 +32,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     path = arguments.sidenet or backbone.sidenet
     sidenet = load_sidenet(path) if path else None
     methods = _methods(arguments)
-    needing = [m for m in methods if m in NEED_SIDENET]
+    needing = [m.name for m in methods if m.name in NEED_SIDENET]
     if sidenet is None and needing:
         raise ValueError(f"--methods has {needing[0]}, which needs --sidenet")
     if sidenet is None and arguments.budget:
@@ -36,41 +41,39 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if scale != 1 and not backbone.num_classes:
         raise ValueError(f"--guidance {scale}: {backbone.name} has no classes to be guided by")
     features, features_name = _features(arguments)
-    shifts = (1.0,) if arguments.uniform_only else study.SHIFTS
     subject = study.JudgedBackbone(backbone, sidenet)
-    pictures: dict[str, Any] = {}
-    budgets = [n for n in arguments.nfe if n <= 10] if arguments.budget else []
-    length = study.evaluation_length(
-        methods, arguments.nfe, arguments.euler, shifts, features=features is not None
+    terms = study.Terms(
+        images=arguments.images,
+        seed=arguments.seed,
+        guidance=Guidance(scale, backbone.num_classes or None),
+        methods=methods,
+        nfes=arguments.nfe,
+        euler_nfes=arguments.euler,
+        shifts=(1.0,) if arguments.uniform_only else SHIFTS,
+        reference_steps=arguments.reference_steps,
     )
-    with progress(length + len(budgets), "evaluate") as bar:
+    budgets = [n for n in arguments.nfe if n <= 10] if arguments.budget else []
+    length = terms.length(features=features is not None) + len(budgets)
+    with progress(length, "evaluate") as bar:
         result = study.evaluate(
             subject,
-            images=arguments.images,
-            seed=arguments.seed,
-            guidance=Guidance(scale, backbone.num_classes or None),
-            methods=methods,
-            nfes=arguments.nfe,
-            euler_nfes=arguments.euler,
-            shifts=shifts,
-            reference_steps=arguments.reference_steps,
+            terms,
             features=features,
             features_name=features_name,
             npz=Path(arguments.npz) if arguments.npz else None,
             out=out,
             progress=lambda: bar.update(1),
-            pictures=pictures,
         )
         if arguments.budget:
             study.add_budget(subject, result, budgets, lambda: bar.update(1))
             result.save(out)
     if arguments.pictures:
-        study.draw(Path(arguments.pictures), result, pictures)
+        study.draw(Path(arguments.pictures), subject, terms, result)
     text = result.to_dict()
-    for tuned in (False, *((True,) if len(shifts) > 1 else ())):
-        print("\n" + study.table(text, tuned=tuned))
+    for grid in ("uniform", *(("best",) if terms.tuned else ())):
+        print("\n" + table(text, grid))
         if features is not None:
-            print("\n" + study.table(text, tuned=tuned, key="frechet"))
+            print("\n" + table(text, grid, "frechet"))
     print(f"\n-> {out}")
 
 
@@ -85,23 +88,23 @@ def _check_files(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--pictures {picture}: must be a file in a folder that exists")
 
 
-def _methods(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The samplers that are judged; one of one's own becomes a sampler under the name typed."""
+def _methods(arguments: argparse.Namespace) -> list[Rival]:
+    """The samplers that are judged; one of one's own under the name typed."""
     from ...analysis.images.evaluation import METHODS
     from ...analysis.images.peers import PEERS
-    from ..sampling.sample import as_sampler
+    from ...analysis.images.rivals import CAB, Rival, as_rival
 
-    methods: list[str] = []
+    known = (*SAMPLERS, *PEERS, CAB.name)
+    methods: list[Rival] = []
     for name in arguments.methods or METHODS:
         if ":" in name:
-            sampler = read_sampler(name, "--methods")
-            assert not isinstance(sampler, str)
-            name = Path(name).name  # it becomes part of the names of files
-            SAMPLERS[name] = as_sampler(sampler)
-        elif name not in SAMPLERS and name not in PEERS:
-            raise ValueError(f"--methods {name!r} is unknown: {nearest(name, (*SAMPLERS, *PEERS))}")
-        methods.append(name)
-    return tuple(methods)
+            # its name becomes part of the names of files
+            methods.append(Rival(Path(name).name, read_sampler(name, "--methods")))
+        elif name not in known:
+            raise ValueError(f"--methods {name!r} is unknown: {nearest(name, known)}")
+        else:
+            methods.append(as_rival(name))
+    return methods
 
 
 def _features(arguments: argparse.Namespace) -> tuple[Any, str | None]:

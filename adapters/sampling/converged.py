@@ -21,6 +21,10 @@ ORDER = 3
 """Of the Adams-Bashforth method that makes it."""
 
 
+START = 10
+"""Evaluations of its start beyond one a step: two steps of dopri5."""
+
+
 @dataclass(frozen=True)
 class Converged:
     """Ends of the flow from given noises, and how far they may be from the true ones.

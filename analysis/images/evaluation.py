@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...adapters import FlowField, Guidance, initial_noise, sample
 from ...adapters.backbones.registry import NamedBackbone
 from ...adapters.data.images import tile
-from ...adapters.sampling.converged import STEPS, Converged, converged, rmse, tight_solve
+from ...adapters.sampling.converged import STEPS, rmse, tight_solve
 from ...adapters.sampling.sample import default_labels
 from ...checks import integer_from
-from ...storage import write_json
+from ...solution import SolveError
 from ..report.figures import sample_grid
-from ..report.machine import machine
-from ..report.tables import guided, starred
+from .best_grid import SHIFTS, Choice, best_choice
 from .distribution import NoiseFloor, noise_floor, paired_distance, precision_recall, save_adm_npz
 from .error_budget import ablation_plans, error_budget
 from .features import Features, extract
 from .peers import Sampling, run_sampler
+from .reference_cache import CHUNK, fingerprint, references
+from .rivals import Rival, as_rival, grid_of, intervals_of
+from .scores import Evaluation, Score, psnr
 
 METHODS = (
-    "euler", "heun", "ab2", "ab3", "ab4", "dpmpp-2m", "unipc", "pec2", "pec3", "single-anchor",
-    "bianchor",
+    "euler", "heun", "ab2", "ab3", "ab4", "dpmpp-2m", "unipc", "cab", "pec2", "pec3",
+    "single-anchor", "bianchor",
 )  # fmt: skip
 NFES = (3, 5, 7, 10, 20)
 EULER_NFES = (50, 100, 200)
-SHIFTS = (0.6, 0.8, 1.0, 1.5, 2.5)
 BUDGET_IMAGES = 16
+PICTURED = 10
 FLOOR_STEPS = 40
 TUNING_SEED = 1_000_000
+"""Seeds of selection noises begin here; those of judged noises lie below."""
 
 
 @dataclass(frozen=True)
@@ -54,301 +58,359 @@ class JudgedBackbone:
         labels = default_labels(count, self.backbone.num_classes)
         return initial_noise(seed, count, self.backbone.shape), labels
 
-    def flow(self, labels: Tensor | None, guidance: Guidance) -> FlowField:
-        return FlowField(self.backbone.model, self.backbone.convention, labels, guidance)
-
     def to_images(self, x: Tensor) -> Tensor:
         return self.backbone.to_images(x)
 
 
 @dataclass(frozen=True)
-class Score:
-    """One sampler at one budget. shift: of the grid; tuned: chosen as the best one on other noises.
-    rmse: to the converged states, in their units. psnr: decibels, against the peak-to-peak range of
-    the converged states. frechet, precision, recall: None without features. seconds: of the
-    sampling; sidenet_share: the SideNet's part of it."""
+class Terms:
+    """What an evaluation runs, on which noises.
 
-    method: str
-    nfe: int
-    shift: float
-    tuned: bool
-    rmse: float
-    psnr: float
-    seconds: float
-    sidenet_share: float
-    rows: int
-    frechet: float | None = None
-    precision: float | None = None
-    recall: float | None = None
+    Args:
+        images: a set, >= 2; with features >= 4. sets: how many sets, of seeds seed, seed + 1, ...
+        guidance: for all methods alike; None: none.
+        methods: names of samplers, or rivals. nfes: their budgets. euler_nfes: long Euler runs on
+            the uniform grid besides.
+        uniform: judge the uniform grid too.
+        shifts: grids tried first for every method and budget on `tuning_images` other noises, see
+            `best_choice`; the best one is judged. Fewer than two: none is.
+        calibrated: NFE -> times (NFE + 1,) from noise to data, in the model's own time; every
+            method is judged on it besides, where its NFE has one.
+        reference_steps: of the converged solve, >= 4, see `tight_solve`.
+        floor_seeds: converged sets of other seeds, >= 2, which the Fréchet distance's floor is
+            measured between (with the first set's).
 
-
-@dataclass
-class Evaluation:
-    """All rows of a subject, and what they are measured against.
-
-    reference_rmse: the converged solve's own error. reference_nfe: its evaluations. data_range:
-    peak to peak of its states. floor: Fréchet distance of converged sets that differ by seed,
-    None without features.
+    Raises:
+        ValueError: bad counts or times, a method that stands twice.
     """
 
-    backbone: str
-    guidance: float
-    images: int
-    seed: int
-    reference_rmse: float
-    reference_nfe: int
-    data_range: float
-    features: str | None = None
-    floor: dict[str, Any] | None = None
-    rows: list[Score] = field(default_factory=list)
-    budget: dict[str, Any] | None = None
+    images: int = 48
+    seed: int = 0
+    sets: int = 1
+    guidance: Guidance = field(default_factory=Guidance)
+    methods: Sequence[str | Rival] = METHODS
+    nfes: Sequence[int] = NFES
+    euler_nfes: Sequence[int] = EULER_NFES
+    uniform: bool = True
+    shifts: Sequence[float] = SHIFTS
+    calibrated: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    tuning_images: int = 8
+    reference_steps: int = STEPS
+    floor_seeds: int = 3
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON, where the infinite PSNR of no error at all is None."""
-        rows = [asdict(r) | ({"psnr": None} if math.isinf(r.psnr) else {}) for r in self.rows]
-        return asdict(self) | {
-            "rows": rows,
-            "torch": torch.__version__,
-            "machine": machine(),
+    def __post_init__(self) -> None:
+        integer_from(2, self.images, "images")
+        integer_from(1, self.sets, "sets")
+        integer_from(1, self.tuning_images, "tuning_images")
+        integer_from(4, self.reference_steps, "reference_steps")
+        names = [rival.name for rival in self.rivals]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"methods has {twice[0]!r} twice")
+        for nfe, times in self.calibrated.items():
+            if len(times) != nfe + 1 or not np.all(np.diff(times)):
+                raise ValueError(
+                    f"calibrated[{nfe}] must be {nfe + 1} different times, got {list(times)}"
+                )
+
+    @property
+    def rivals(self) -> list[Rival]:
+        """The methods, as rivals."""
+        return [as_rival(method) for method in self.methods]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether best grids are looked for."""
+        return len(self.shifts) > 1
+
+    def jobs(self) -> list[tuple[Rival, int, str]]:
+        """Every row to be made: rival, NFE, grid."""
+        found = []
+        for rival in self.rivals:
+            for nfe in self.nfes:
+                own = ["uniform"] * self.uniform + ["best"] * self.tuned
+                own += ["calibrated"] * (nfe in self.calibrated)
+                found += [(rival, nfe, grid) for grid in own]
+        return found + [(as_rival("euler"), nfe, "uniform") for nfe in self.euler_nfes]
+
+    def length(self, *, features: bool) -> int:
+        """How often `evaluate` calls its progress."""
+        return self.sets + self.tuned + self.floor_seeds * features + len(self.jobs())
+
+    def settings(self, subject: JudgedBackbone, features: str | None) -> dict[str, Any]:
+        """All that a row depends on, ready for JSON."""
+        own = {
+            name: getattr(self, name)
+            for name in ("images", "seed", "sets", "tuning_images", "reference_steps")
+        }
+        known = hasattr(subject.backbone.model, "state_dict")
+        return own | {
+            "backbone": fingerprint(subject.backbone.model) if known else None,
+            "sidenet": None if subject.sidenet is None else fingerprint(subject.sidenet),
+            "guidance": repr(self.guidance),
+            "shifts": list(self.shifts),
+            "calibrated": {str(n): [float(t) for t in ts] for n, ts in self.calibrated.items()},
+            "features": features,
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON; the file appears whole or not at all."""
-        write_json(path, self.to_dict())
 
+@dataclass(frozen=True)
+class _Set:
+    """One set of noises with their converged ends, and features of these where there are some."""
 
-def psnr(error: float, data_range: float) -> float:
-    """20 log10(range / RMSE) in decibels; infinite without an error."""
-    return math.inf if error == 0 else 20 * math.log10(data_range / error)
-
-
-def best_shift(
-    subject: JudgedBackbone,
-    method: str,
-    nfe: int,
-    guidance: Guidance,
-    shifts: Sequence[float],
-    noise: Tensor,
-    labels: Tensor | None,
-    reference: Converged,
-) -> float:
-    """The shift of the smallest RMSE on these noises, which should not be those that are judged."""
-    errors = {}
-    for shift in shifts:
-        run = _run(subject, method, nfe, guidance, shift, noise, labels)
-        errors[shift] = rmse(run.x, reference.x)
-    return min(errors, key=lambda s: (errors[s], abs(math.log(s))))
-
-
-def _run(
-    subject: JudgedBackbone, method: str, nfe: int, guidance: Guidance, shift: float,
-    noise: Tensor, labels: Tensor | None,
-) -> Sampling:  # fmt: skip
-    return run_sampler(
-        method, subject.backbone.model, noise, labels, nfe=nfe, sidenet=subject.sidenet,
-        guidance=guidance, convention=subject.backbone.convention, shift=shift,
-    )  # fmt: skip
+    noise: Tensor
+    labels: Tensor | None
+    reference: Tensor
+    target: Tensor | None
 
 
 def evaluate(
     subject: JudgedBackbone,
+    terms: Terms | None = None,
     *,
-    images: int = 48,
-    seed: int = 0,
-    guidance: Guidance | None = None,
-    methods: Sequence[str] = METHODS,
-    nfes: Sequence[int] = NFES,
-    euler_nfes: Sequence[int] = EULER_NFES,
-    shifts: Sequence[float] = SHIFTS,
-    tuning_images: int = 8,
-    reference_steps: int = STEPS,
     features: Features | None = None,
     features_name: str | None = None,
-    floor_seeds: int = 3,
     npz: Path | None = None,
     out: Path | None = None,
+    resume: bool = False,
+    cache: Path | None = None,
     progress: Callable[[], None] | None = None,
-    pictures: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Judge samplers by the converged solve from the same noises and labels.
 
     Args:
         subject: backbone and SideNet; methods that need a SideNet are an error without one.
-        images: how many, >= 2; with features >= 4. seed: of their noises.
-        guidance: for all methods alike.
-        methods, nfes: what is judged; euler_nfes: long Euler runs on the uniform grid besides.
-        shifts: grids tried for every method and budget on `tuning_images` other noises; the best
-            one is judged beside the uniform grid. Fewer than two: the uniform grid alone.
-        reference_steps: of the converged solve, >= 4, see `tight_solve`; half as many to choose
-            the shifts.
+        terms: what is run; default: `Terms()`.
         features, features_name: for Fréchet distance, precision and recall of the images to the
             converged images.
-        floor_seeds: converged sets of other seeds, >= 2, which the Fréchet distance's floor is
-            measured between (with the reference itself).
-        npz: folder that gets the images of every row for the ADM suite.
+        npz: folder that gets the first set's images of every row for the ADM suite.
         out: JSON, renewed after every row, so that an interruption loses none.
-        progress: called `evaluation_length` times.
-        pictures: gets a tile of the first ten images for every method and budget.
+        resume: go on with the rows of `out`, if it was made under the same terms.
+        cache: folder that keeps converged ends, see `references`.
+        progress: called `terms.length` times.
 
     Raises:
-        ValueError: bad counts. What `sample` and `extract` raise.
+        ValueError: too few images or floor seeds for features. What `sample` and `extract` raise.
     """
-    # precision and recall look at a third neighbour
-    least, why = (2, "") if features is None else (4, " with features")
-    if images < least:
-        raise ValueError(f"images must be >= {least}{why}, got {images}")
-    integer_from(4, reference_steps, "reference_steps")
-    if features is not None and floor_seeds < 2:
-        raise ValueError(f"floor_seeds must be >= 2, got {floor_seeds}")
-    guidance = guidance or Guidance()
-    tick = progress or (lambda: None)
-    noise, labels = subject.noise_and_labels(seed, images)
-    reference = converged(subject.flow(labels, guidance), noise, reference_steps)
-    tick()
-    result = Evaluation(
-        subject.name, guidance.scale, images, seed, reference.error, reference.nfe,
-        float(reference.x.max() - reference.x.min()),
-    )  # fmt: skip
-    scores = None
+    terms = terms or Terms()
     if features is not None:
-        scores = _scores(features, subject, guidance, reference.x, seed, floor_seeds, tick)
-        floor = scores.floor
+        # precision and recall look at a third neighbour
+        integer_from(4, terms.images, "images", " with features")
+        integer_from(2, terms.floor_seeds, "floor_seeds")
+    tick = progress or (lambda: None)
+    work = _Work(subject, terms, features, cache)
+    sets, error, nfe = work.sets(tick)
+    spans = torch.cat([s.reference for s in sets])
+    result = Evaluation(
+        subject.name, terms.guidance.scale, terms.images, terms.sets, terms.seed,
+        terms.settings(subject, features_name), error, nfe, float(spans.max() - spans.min()),
+    )  # fmt: skip
+    floor = None
+    if features is not None:
+        floor = noise_floor([s.target for s in sets if s.target is not None][:1] + work.floor(tick))
         result.features = features_name or type(features).__name__
         result.floor = {"mean": floor.mean, "std": floor.std, "images": floor.n}
     if npz is not None:
-        save_adm_npz(npz / f"{subject.name}-converged.npz", subject.to_images(reference.x))
-    judge = _Judge(subject, guidance, noise, labels, reference, result, scores, npz, out, pictures)
-
-    tuned = len(shifts) > 1
-    if tuned:
-        tuning_noise, tuning_labels = subject.noise_and_labels(TUNING_SEED + seed, tuning_images)
-        tuning = converged(
-            subject.flow(tuning_labels, guidance), tuning_noise, max(4, reference_steps // 2)
-        )
+        save_adm_npz(npz / f"{subject.name}-converged.npz", subject.to_images(sets[0].reference))
+    selection = work.selection(tick) if terms.tuned else None
+    if resume and out is not None:
+        result.take_over(out)
+    judge = _Judge(work, sets, selection, floor, result, npz)
+    marks = {rival.name: rival.mark for rival in terms.rivals}
+    result.rows = [r for r in result.rows if r.mark == marks.get(r.method, "")]
+    done = {row.key for row in result.rows}
+    for rival, budget, grid in terms.jobs():
+        if (rival.name, budget, grid) not in done:
+            result.rows.append(judge(rival, budget, grid))
+            if out is not None:
+                result.save(out)
         tick()
-    for method in methods:
-        for nfe in nfes:
-            uniform = judge(method, nfe, 1.0, False)
-            tick()
-            if tuned:
-                shift = best_shift(
-                    subject, method, nfe, guidance, shifts, tuning_noise, tuning_labels, tuning
-                )
-                if shift == 1.0:
-                    judge.keep(replace(uniform, tuned=True))
-                else:
-                    judge(method, nfe, shift, True)
-                tick()
-    for nfe in euler_nfes:
-        judge("euler", nfe, 1.0, False)
-        tick()
-    if pictures is not None:
-        pictures["converged"] = tile(subject.to_images(reference.x)[:10], 5)
     if out is not None:
         result.save(out)
     return result
 
 
-@dataclass(frozen=True)
-class _ByFeatures:
-    """Scores by features. target: those of the converged images."""
+def prepare(subject: JudgedBackbone, terms: Terms, cache: Path, *, features: bool) -> None:
+    """Put the converged ends that `evaluate` will ask for on disk.
 
-    features: Features
-    target: Tensor
-    floor: NoiseFloor
-
-    def of(self, shown: Tensor) -> dict[str, float]:
-        """Fréchet distance, precision and recall of images to the converged ones."""
-        own = extract(self.features, shown)
-        pair = precision_recall(self.target, own)
-        distance = paired_distance(own, self.target, self.floor).value
-        return {"frechet": distance, "precision": pair.precision, "recall": pair.recall}
-
-
-def _scores(
-    features: Features, subject: JudgedBackbone, guidance: Guidance, x: Tensor, seed: int,
-    seeds: int, tick: Callable[[], None],
-) -> _ByFeatures:  # fmt: skip
-    """Scores against converged states x (B, ...); the floor is that of so many other seeds."""
-    sets = [extract(features, subject.to_images(x))]
-    for other in range(1, seeds + 1):
-        noise, labels = subject.noise_and_labels(seed + other, len(x))
-        # as images these are converged long before the reference is as numbers
-        found = tight_solve(subject.flow(labels, guidance), noise, FLOOR_STEPS)
-        sets.append(extract(features, subject.to_images(found)))
-        tick()
-    return _ByFeatures(features, sets[0], noise_floor(sets))
+    Args: as of `evaluate`; features: those for the Fréchet distance's floor too.
+    """
+    work = _Work(subject, terms, None, cache)
+    work.sets(lambda: None)
+    work.selection(lambda: None)
+    if features:
+        list(work.floor_ends())
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """Runs one sampler at one budget, and keeps its row, images and picture."""
+class _Work:
+    """A subject and what is done with it: noises, their ends, and runs of samplers."""
 
     subject: JudgedBackbone
-    guidance: Guidance
-    noise: Tensor
-    labels: Tensor | None
-    reference: Converged
-    result: Evaluation
-    scores: _ByFeatures | None
-    npz: Path | None
-    out: Path | None
-    pictures: dict[str, Any] | None
+    terms: Terms
+    features: Features | None
+    cache: Path | None
 
-    def __call__(self, method: str, nfe: int, shift: float, tuned: bool) -> Score:
-        subject = self.subject
-        run = _run(subject, method, nfe, self.guidance, shift, self.noise, self.labels)
-        error = rmse(run.x, self.reference.x)
-        shown = subject.to_images(run.x)
-        row = Score(
-            method, nfe, shift, tuned, error, psnr(error, self.result.data_range), run.seconds,
-            run.sidenet_seconds / run.seconds, run.rows,
-            **(self.scores.of(shown) if self.scores is not None else {}),
+    def sets(self, tick: Callable[[], None]) -> tuple[list[_Set], float, int]:
+        """The sets that are judged; the error of the first one's ends, and their evaluations."""
+        found, errors, nfe = [], [], 0
+        for seed in range(self.terms.seed, self.terms.seed + self.terms.sets):
+            noise, labels = self.subject.noise_and_labels(seed, self.terms.images)
+            ends = references(
+                self.subject.backbone, noise, labels, self.terms.guidance,
+                steps=self.terms.reference_steps, folder=self.cache,
+            )  # fmt: skip
+            found.append(_Set(noise, labels, ends.x, self.extracted(ends.x)))
+            errors.append(ends.error)
+            nfe = ends.nfe
+            tick()
+        return found, max(errors), nfe
+
+    def floor_ends(self) -> Iterator[Tensor]:
+        """Converged images of further seeds, set by set."""
+        first = self.terms.seed + self.terms.sets
+        for seed in range(first, first + self.terms.floor_seeds):
+            noise, labels = self.subject.noise_and_labels(seed, self.terms.images)
+            # as images these are converged long before the reference is as numbers
+            yield references(
+                self.subject.backbone, noise, labels, self.terms.guidance, steps=FLOOR_STEPS,
+                folder=self.cache,
+            ).x  # fmt: skip
+
+    def floor(self, tick: Callable[[], None]) -> list[Tensor]:
+        """Features of these."""
+        found = []
+        for ends in self.floor_ends():
+            extracted = self.extracted(ends)
+            assert extracted is not None
+            found.append(extracted)
+            tick()
+        return found
+
+    def selection(self, tick: Callable[[], None]) -> _Set:
+        """The noises on which grids and parameters are chosen."""
+        seed, count = TUNING_SEED + self.terms.seed, self.terms.tuning_images
+        noise, labels = self.subject.noise_and_labels(seed, count)
+        ends = references(
+            self.subject.backbone, noise, labels, self.terms.guidance, folder=self.cache,
+            steps=max(4, self.terms.reference_steps // 2),
+        ).x  # fmt: skip
+        tick()
+        return _Set(noise, labels, ends, None)
+
+    def extracted(self, x: Tensor) -> Tensor | None:
+        """Features of states, as images; None without a feature network."""
+        if self.features is None:
+            return None
+        return extract(self.features, self.subject.to_images(x))
+
+    def run(
+        self, rival: Rival, nfe: int, over: _Set, shift: float | None, setting: float | None,
+        grid: Sequence[float] | None = None,
+    ) -> Sampling:  # fmt: skip
+        """A rival on a set, `CHUNK` noises at a time."""
+        where: dict[str, Any] = {"shift": shift} if grid is None and shift is not None else {}
+        if grid is not None:
+            where["grid"] = grid_of(grid, intervals_of(rival.name, nfe))
+        backbone = self.subject.backbone
+        parts = [
+            run_sampler(
+                rival.at(setting), backbone.model, over.noise[first : first + CHUNK],
+                None if over.labels is None else over.labels[first : first + CHUNK], nfe=nfe,
+                sidenet=self.subject.sidenet, guidance=self.terms.guidance,
+                convention=backbone.convention, **where,
+            )
+            for first in range(0, len(over.noise), CHUNK)
+        ]  # fmt: skip
+        return Sampling(
+            torch.cat([p.x for p in parts]), nfe, sum(p.rows for p in parts),
+            sum(p.seconds for p in parts), sum(p.sidenet_seconds for p in parts),
         )  # fmt: skip
+
+
+class _Judge:
+    """Makes rows: runs one sampler at one budget on one grid over all sets."""
+
+    def __init__(
+        self, work: _Work, sets: Sequence[_Set], selection: _Set | None, floor: NoiseFloor | None,
+        result: Evaluation, npz: Path | None,
+    ) -> None:  # fmt: skip
+        self.work, self.sets, self.selection = work, sets, selection
+        self.floor, self.result, self.npz = floor, result, npz
+
+    def __call__(self, rival: Rival, nfe: int, grid: str) -> Score:
+        if grid == "uniform" or rival.own_grid:
+            return self._scored(rival, nfe, grid, None if rival.own_grid else 1.0, None)
+        choice = self._chosen(rival, nfe, grid)
+        if grid == "calibrated":
+            times = self.work.terms.calibrated[nfe]
+            return self._scored(rival, nfe, grid, None, choice.setting, times)
+        same = [r for r in self.result.rows if r.key == (rival.name, nfe, "uniform")]
+        if same and choice.shift == 1.0 and choice.setting is None:
+            row = replace(same[0], grid=grid)
+        else:
+            row = self._scored(rival, nfe, grid, choice.shift, choice.setting)
+        tried = {str(shift): error for shift, error in choice.tried.items()}
+        return replace(row, tried=tried, edge=choice.edge)
+
+    def _chosen(self, rival: Rival, nfe: int, grid: str) -> Choice:
+        """The best shift and setting on the selection noises; on a calibrated grid, the setting."""
+        selection = self.selection
+        fixed = self.work.terms.calibrated[nfe] if grid == "calibrated" else None
+        if selection is None or (fixed is not None and not rival.settings):
+            return Choice(1.0, None, math.nan, {}, False)
+
+        def error(shift: float, setting: float | None) -> float:
+            try:
+                run = self.work.run(rival, nfe, selection, shift, setting, fixed)
+            except SolveError:  # it exploded
+                return math.inf
+            found = rmse(run.x, selection.reference)
+            return found if math.isfinite(found) else math.inf
+
+        shifts = (1.0,) if fixed is not None else self.work.terms.shifts
+        return best_choice(error, shifts, rival.settings)
+
+    def _scored(
+        self, rival: Rival, nfe: int, grid: str, shift: float | None, setting: float | None,
+        times: Sequence[float] | None = None,
+    ) -> Score:  # fmt: skip
+        scored = (rival.name, nfe, grid, shift, setting)
+        try:
+            runs = [self.work.run(rival, nfe, s, shift, setting, times) for s in self.sets]
+        except SolveError:
+            runs = []
+        errors = tuple(rmse(run.x, s.reference) for run, s in zip(runs, self.sets, strict=False))
+        whole = math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else math.inf
+        if not math.isfinite(whole):  # it exploded
+            lost = (math.inf,) * len(self.sets)
+            return Score(*scored, math.inf, lost, -math.inf, 0.0, 0.0, 0, mark=rival.mark)
         if self.npz is not None:
-            kind = "tuned" if tuned else "uniform"
-            save_adm_npz(self.npz / f"{subject.name}-{method}-{nfe}-{kind}.npz", shown)
-        if self.pictures is not None and not tuned:
-            self.pictures.setdefault(method, {})[nfe] = tile(shown[:10], 5)
-        self.keep(row)
-        return row
+            shown = self.work.subject.to_images(runs[0].x)
+            save_adm_npz(self.npz / f"{self.result.backbone}-{rival.name}-{nfe}-{grid}.npz", shown)
+        seconds = sum(run.seconds for run in runs)
+        return Score(
+            *scored, whole, errors, psnr(whole, self.result.data_range), seconds / len(runs),
+            sum(run.sidenet_seconds for run in runs) / seconds, runs[0].rows,
+            mark=rival.mark, **self._by_features(runs),
+        )  # fmt: skip
 
-    def keep(self, row: Score) -> None:
-        """Enter a row, on disk too."""
-        self.result.rows.append(row)
-        if self.out is not None:
-            self.result.save(self.out)
-
-
-def evaluation_length(
-    methods: Sequence[str] = METHODS,
-    nfes: Sequence[int] = NFES,
-    euler_nfes: Sequence[int] = EULER_NFES,
-    shifts: Sequence[float] = SHIFTS,
-    floor_seeds: int = 3,
-    *,
-    features: bool,
-) -> int:
-    """How often `evaluate` calls its progress."""
-    tuned = len(shifts) > 1
-    rows = len(methods) * len(nfes) * (1 + tuned) + len(euler_nfes)
-    return 1 + tuned + floor_seeds * features + rows
-
-
-def table(result: dict[str, Any], *, tuned: bool, key: str = "rmse") -> str:
-    """One figure of an `Evaluation` (as a dict) by method and NFE, as text; the best of a column is
-    starred."""
-    rows = [r for r in result["rows"] if r["tuned"] == tuned]
-    cells = {(r["method"], r["nfe"]): r for r in rows}
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-    # the long runs of Euler stand alone
-    nfes = [n for n in sorted({r["nfe"] for r in rows}) if all((m, n) in cells for m in methods)]
-    figures = {m: {n: cells[m, n][key] for n in nfes} for m in methods}
-    grid = "its own best shift" if tuned else "the uniform grid"
-    title = (
-        f"{result['backbone']}: {key} to the converged solve, {guided(result['guidance'])}, {grid}"
-    )
-    return "\n".join([title, *starred(figures, 15)])
+    def _by_features(self, runs: Sequence[Sampling]) -> dict[str, Any]:
+        """Fréchet distance, precision and recall of images to the converged ones."""
+        if self.floor is None:
+            return {}
+        distances, pairs = [], []
+        for run, over in zip(runs, self.sets, strict=True):
+            own = self.work.extracted(run.x)
+            assert own is not None and over.target is not None
+            distances.append(paired_distance(own, over.target, self.floor).value)
+            pairs.append(precision_recall(over.target, own))
+        several = len(distances) > 1
+        return {
+            "frechet": float(np.mean(distances)),
+            "frechet_std": float(np.std(distances, ddof=1)) if several else None,
+            "precision": float(np.mean([p.precision for p in pairs])),
+            "recall": float(np.mean([p.recall for p in pairs])),
+        }
 
 
 def add_budget(
@@ -375,7 +437,8 @@ def add_budget(
         raise ValueError(f"guidance has scale {guidance.scale}, the result {result.guidance}")
     count = min(BUDGET_IMAGES, result.images)  # the oracle solves the flow for every node
     noise, labels = subject.noise_and_labels(result.seed, count)
-    reference = tight_solve(subject.flow(labels, guidance), noise)
+    flow = FlowField(backbone.model, backbone.convention, labels, guidance)
+    reference = tight_solve(flow, noise)
     result.budget = {"images": count, "error budget": {}, "ablation": {}}
     for nfe in nfes:
         result.budget["error budget"][str(nfe)] = error_budget(
@@ -396,22 +459,34 @@ def add_budget(
             progress()
 
 
-def draw(path: Path, result: Evaluation, pictures: dict[str, Any]) -> None:
-    """A picture of the first ten images of every method and budget, RMSE above each."""
-    errors: dict[str, dict[int, float]] = {}
-    for row in result.rows:
-        if not row.tuned:
-            errors.setdefault(row.method, {})[row.nfe] = row.rmse
-    tiles = {m: t for m, t in pictures.items() if m != "converged"}
-    scale = "no guidance" if result.guidance == 1 else f"guidance {result.guidance:g}"
-    title = (
-        f"{result.backbone}, {scale}, the same noises everywhere (seed {result.seed}); RMSE over "
-        f"{result.images} images to the converged solve"
-    )
-    # columns are the budgets of all methods, without the long runs unless there are no others
-    common = {n for row in tiles.values() for n in row if all(n in r for r in tiles.values())}
-    common = common.difference(EULER_NFES) or common
-    if not common:
+def draw(path: Path, subject: JudgedBackbone, terms: Terms, result: Evaluation) -> None:
+    """A picture of the first ten images of every method and budget, RMSE of the row above each.
+
+    They are sampled anew, on the uniform grid, or each on its best where that was not judged.
+
+    Raises:
+        ValueError: no NFE that all methods have.
+    """
+    work = _Work(subject, terms, None, None)
+    grid = "uniform" if terms.uniform else "best"
+    rows = {(r.method, r.nfe): r for r in result.rows if r.grid == grid}
+    rivals = [r for r in terms.rivals if any(m == r.name for m, _ in rows)]
+    nfes = [n for n in terms.nfes if all((r.name, n) in rows for r in rivals)]
+    if not rivals or not nfes:
         raise ValueError("no samples to draw: no NFE that all methods have")
-    shown = {m: {n: t for n, t in row.items() if n in common} for m, row in tiles.items()}
-    sample_grid(path, shown, pictures["converged"], errors, title)
+    noise, labels = subject.noise_and_labels(result.seed, min(PICTURED, result.images))
+    flow = FlowField(subject.backbone.model, subject.backbone.convention, labels, terms.guidance)
+    shown = _Set(noise, labels, tight_solve(flow, noise, terms.reference_steps), None)
+    tiles: dict[str, dict[int, np.ndarray]] = {}
+    for rival in rivals:
+        for nfe in nfes:
+            row = rows[rival.name, nfe]
+            run = work.run(rival, nfe, shown, row.shift, row.setting)
+            tiles.setdefault(rival.name, {})[nfe] = tile(subject.to_images(run.x), 5)
+    scale = "no guidance" if result.guidance == 1 else f"guidance {result.guidance:g}"
+    sample_grid(
+        path, tiles, tile(subject.to_images(shown.reference), 5),
+        {m: {n: rows[m, n].rmse for n in nfes} for m in tiles},
+        f"{result.backbone}, {scale}, the same noises everywhere (seed {result.seed}); RMSE over "
+        f"{result.images} images to the converged solve",
+    )  # fmt: skip

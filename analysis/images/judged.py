@@ -6,17 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..report.tables import columns
-from .evaluation import EULER_NFES, table
+from .evaluation import EULER_NFES
+from .scores import table
 
 
 def judgement(result: Mapping[str, Any]) -> dict[str, str]:
-    """Tables of one `Evaluation` (as a dict): "uniform", "tuned", "frechet", "budget", "ablation",
-    "against"."""
-    plain = dict(result)
-    euler = {r["nfe"]: r for r in result["rows"] if r["method"] == "euler" and not r["tuned"]}
+    """Tables of one `Evaluation` (as a dict): "uniform", "tuned", "calibrated" where that was
+    judged, "frechet", "budget" and "ablation" where they were measured, "against"."""
+    grids = {r["grid"] for r in result["rows"] if r["nfe"] not in EULER_NFES}
+    euler = {r["nfe"]: r for r in result["rows"] if r["method"] == "euler"}
     long = ", ".join(f"{euler[n]['rmse']:.4f} at {n}" for n in EULER_NFES if n in euler)
-    floor = result["floor"]
+    tables = {"uniform": f"{table(result, 'uniform')}\nEuler: {long}"}
+    tables |= {"tuned": table(result, "best")} if "best" in grids else {}
+    tables |= {"calibrated": table(result, "calibrated")} if "calibrated" in grids else {}
+    if floor := result["floor"]:
+        where = "uniform" if "uniform" in grids else "best"
+        tables["frechet"] = (
+            f"{table(result, where, 'frechet')}\n({floor['images']} images of other seeds: "
+            f"{floor['mean']:.0f} ± {floor['std']:.0f})"
+        )
+    return tables | _budget_tables(result) | {"against": _against(result)}
+
+
+def _budget_tables(result: Mapping[str, Any]) -> dict[str, str]:
     budget = result["budget"]
+    if budget is None:
+        return {}
     errors = {
         name: {n: column[name]["rmse"] for n, column in budget["error budget"].items()}
         for name in next(iter(budget["error budget"].values()))
@@ -26,17 +41,20 @@ def judgement(result: Mapping[str, Any]) -> dict[str, str]:
         for name in next(iter(budget["ablation"].values()))
     }
     return {
-        "uniform": f"{table(plain, tuned=False)}\nEuler: {long}",
-        "tuned": table(plain, tuned=True),
-        "frechet": f"{table(plain, tuned=False, key='frechet')}\n"
-        f"({floor['images']} images of other seeds: {floor['mean']:.0f} ± {floor['std']:.0f})",
         "budget": columns(f"RMSE of BA-solver over {budget['images']} images", errors),
         "ablation": columns(f"RMSE over {budget['images']} images", ablation),
-        "against": f"{result['images']} images, seed {result['seed']}; the converged solve's own "
+    }
+
+
+def _against(result: Mapping[str, Any]) -> str:
+    """What the rows were measured against, and where."""
+    sets = f"{result['sets']} sets of " if result["sets"] > 1 else ""
+    return (
+        f"{sets}{result['images']} images, seed {result['seed']}; the converged solve's own "
         f"error is {result['reference_rmse']:.1e}, its states span {result['data_range']:.2f}; "
         f"{result['features']}; {result['machine']['cores']} {result['machine']['architecture']} "
-        f"cores, torch {result['torch']}.",
-    }
+        f"cores, torch {result['torch']}."
+    )
 
 
 def round_trip_table(editing: Mapping[str, Any]) -> str:

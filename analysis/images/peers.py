@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...adapters import FlowField, Guidance, sample, time_grid
 from ...adapters.flow.field import Convention
+from ...adapters.sampling.samplers import Sampler
 from ...extras import require
+from ...plans.method import Method
 
 PEERS = ("unipc",)
 """unipc: UniPC (order 2, bh2) of diffusers."""
@@ -53,7 +57,7 @@ def _finish(x: Tensor) -> None:
 
 
 def run_sampler(
-    method: str,
+    method: str | Sampler | Method,
     model: nn.Module,
     noise: Tensor,
     labels: Tensor | None,
@@ -63,6 +67,7 @@ def run_sampler(
     guidance: Guidance | None = None,
     convention: Convention | str = "repa",
     shift: float = 1.0,
+    grid: Sequence[float] | None = None,
 ) -> Sampling:
     """Any of our samplers or of `PEERS`, with exactly nfe evaluations.
 
@@ -76,12 +81,13 @@ def run_sampler(
     start = time.perf_counter()
     if method in PEERS:
         field = FlowField(model, convention, labels, guidance or Guidance())
-        x = _unipc(field, noise, nfe, shift)
+        times = time_grid(nfe, field.resolved, shift=shift) if grid is None else np.asarray(grid)
+        x = _unipc(field, noise, times)
         evaluations, rows = field.evaluations, field.rows
     else:
         samples = sample(
             model, noise, labels, method=method, nfe=nfe, sidenet=timed, guidance=guidance,
-            convention=convention, shift=shift,
+            convention=convention, shift=shift, grid=grid,
         )  # fmt: skip
         x, evaluations, rows = samples.x, samples.stats.nfe, samples.rows
     _finish(noise)
@@ -91,12 +97,12 @@ def run_sampler(
     return Sampling(x, evaluations, rows, seconds, timed.seconds if timed else 0.0)
 
 
-def _unipc(field: FlowField, noise: Tensor, nfe: int, shift: float) -> Tensor:
+def _unipc(field: FlowField, noise: Tensor, times: np.ndarray) -> Tensor:
     scheduler = require("diffusers", "diffusers").UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0
     )
     path = field.resolved
-    sigmas = time_grid(nfe, "repa", shift=shift)[:-1]
+    sigmas = (times[:-1] - path.data_t) / path.direction
     scheduler.set_timesteps(sigmas=sigmas, device=noise.device)
     x = noise
     with torch.no_grad():

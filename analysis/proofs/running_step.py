@@ -16,8 +16,7 @@ from ...equations.velocity import StateLayout, Velocity
 from ...plans.adams import VariableOrderMethod
 from ...plans.anchors import AnchorsMethod
 from ...plans.interpolants import Anchor
-from ...plans.segment import Segment, lagrange_weights
-from ...plans.step import State, Stepper, StepResult
+from ...plans.step import Behind, State, Stepper, StepResult
 from ...plans.sweeps import SweepsMethod
 from ..exact.methods import ExactStep, exact_step, exact_velocity, look_back
 from ..exact.trees import all_trees, density, size, tree_problem, tree_text
@@ -84,7 +83,7 @@ def _run(method: qf.Method, highest: int, ratio: float, intervals: int) -> StepR
         h = sizes[0] / ratio
         nodes = method.rule.nodes
         values = torch.stack([slope(t - h + c * h) for c in nodes.tolist()])
-        before = Segment(t - h, t, exact(t - h), values, lagrange_weights(nodes))
+        before = Behind(t - h, t, values)
         state = State(t, exact(t), last=before)
     for i, h in enumerate(sizes):
         t1 = 1.0 if i == len(sizes) - 1 else t + h

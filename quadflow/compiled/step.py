@@ -136,7 +136,7 @@ def _sweeps_kernel(
             v0 = velocity.at(torch.clamp(t0, low, high), y0)
         start, guess = arithmetic.guessed(from_, rule, h, width, v0, old, guess)
         values, previous, earlier, v0 = arithmetic.sweeps(
-            rule, f, t0, h, y0, v0, start, count, seen
+            rule, f, arithmetic.node_times(rule, t0, h), h, y0, v0, start, count, seen
         )
         y1, error = arithmetic.swept(rule, h, y0, values, previous, guess)
         # an input that is an output too would be copied; for what is left see `CompiledTrial.swept`

@@ -64,8 +64,8 @@ class Tolerance:
 
     def numbers(self, errors: Iterable[Array], y0: Array, y1: Array) -> list[float]:
         """`ratio` of each of some errors of one step, all in arrays: as numbers."""
-        rtol, atol = self.in_numpy
         scale = np.maximum(np.abs(y0), np.abs(y1))
+        rtol, atol = self.in_numpy(scale.dtype)
         scale *= rtol
         scale += atol
         return [self._number(error / scale) for error in errors]
@@ -78,13 +78,19 @@ class Tolerance:
         square = np.vdot(x, x).real if x.dtype.kind == "c" else x.dot(x)
         return math.sqrt(square / x.size)
 
+    def in_numpy(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """rtol and atol as arrays: numbers in this dtype, of no dimensions, by which NumPy
+        multiplies in half the time of Python's."""
+        if dtype not in self._known:
+            self._known[dtype] = tuple(
+                x.detach().cpu().numpy() if isinstance(x, Tensor) else np.array(x, dtype)
+                for x in (self.rtol, self.atol)
+            )
+        return self._known[dtype]
+
     @functools.cached_property
-    def in_numpy(self) -> tuple[Any, Any]:
-        """rtol and atol as numbers or arrays."""
-        rtol, atol = (
-            x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in (self.rtol, self.atol)
-        )
-        return rtol, atol
+    def _known(self) -> dict[Any, Any]:
+        return {}
 
     def _scale(self, y0: Tensor, y1: Tensor) -> Tensor:
         return torch.maximum(y0.abs(), y1.abs()).mul(self.rtol).add(self.atol)
@@ -165,8 +171,11 @@ def first_step(
     """
     with torch.no_grad(), np.errstate(divide="ignore", invalid="ignore"):
         is_array = isinstance(y0, np.ndarray)
-        rtol, atol = tolerance.in_numpy if is_array else (tolerance.rtol, tolerance.atol)
-        scale = abs(y0) * rtol + atol
+        scale = abs(y0)
+        rtol, atol = (
+            tolerance.in_numpy(scale.dtype) if is_array else (tolerance.rtol, tolerance.atol)
+        )
+        scale = scale * rtol + atol
         sizes = [tolerance.size(x / scale) for x in (y0, v0)]
         d0, d1 = np.array(sizes if is_array else read_on_host(torch.stack(sizes)))
         h0 = np.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)

@@ -29,18 +29,18 @@ class NeedsTensors(Exception):
     """What func returned carries more than numbers (a graph, say): the step is for torch."""
 
 
-def takes(y: Tensor) -> bool:
-    """Whether a step from the state y may go through NumPy.
+def takes(y: Tensor | Array) -> bool:
+    """Whether a step from the state y, an array after one in NumPy, may go through NumPy.
 
     It may not where more than numbers is wanted of it (gradients in either direction, transforms of
     torch.func) or where torch's operations are watched or replaced (dispatch modes, compilers).
     """
+    if type(y) is Tensor:
+        small = y.is_cpu and y.dim() > 0 and y.numel() <= MOST_ENTRIES and not y.requires_grad
+    else:
+        small = type(y) is np.ndarray
     return (
-        type(y) is Tensor
-        and y.is_cpu
-        and y.dim() > 0
-        and y.numel() <= MOST_ENTRIES
-        and not y.requires_grad
+        small
         and not in_transform()
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0

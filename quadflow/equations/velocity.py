@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import VelocityError, nearest
 from ..host import read_on_host
-from .ownership import Outputs, Untouched, version
+from .array_velocity import ArrayVelocity
+from .ownership import Outputs, Untouched
 from .probing import find_mode
-from .small_states import NeedsTensors, silence, takes, tensor_of
-
-Array = np.ndarray
 
 Time = float | Tensor
 """A time: a float, or a tensor that broadcasts against the state (one time a sample)."""
@@ -220,44 +217,38 @@ class Velocity:
         self.window: tuple[float, float] | None = None
         self.outputs = Outputs()
         self._own = self.outputs.own
-        self._guard = Untouched("func")
-        self._detailed = isinstance(func, DetailedVelocity)
+        self.guard = Untouched("func")
+        self.detailed = isinstance(func, DetailedVelocity)
         # other outputs are copied anyway, when they are joined or cast
-        self._keeps = not (layout.joined or self._detailed or layout.dtype is not layout.func_dtype)
+        self._keeps = not (layout.joined or self.detailed or layout.dtype is not layout.func_dtype)
         # for several nodes together, where no detail is kept
         self._plain = func if callable(func) else lambda t, y: func.evaluate(t, y)[0]
         self._column = (-1, *(1,) * layout.rank)  # of several times
-        self._numbers = np.float64 if layout.time_dtype is torch.float64 else np.float32
-        self._same = layout.kind is Tensor and layout.dtype is layout.func_dtype
-        # what func returned in the step that goes through NumPy; and what is yet to be returned
-        # once more, as that step is done again in tensors
-        self._made: list[Tensor | Array] = []
-        self._repeats: list[Tensor] = []
-        self._has_numbers = not self._detailed
-        self._dtype = layout.dtype
-        # arithmetic in NumPy is silent, func is called as if there were none
-        self.silently, self._outside = silence()
+        # yet to be returned once more, see `ArrayVelocity.attempt`
+        self.repeats: list[Tensor] = []
+        simple = layout.kind is Tensor and layout.dtype is layout.func_dtype
+        self.arrays = ArrayVelocity(self, self._plain, simple)
 
     def __call__(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
         """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
-        if self._repeats:
-            return self._repeats.pop(0), None
+        if self.repeats:
+            return self.repeats.pop(0), None
         layout = self.layout
         self.nfe += 1
         self.calls += 1
         seen = layout.seen(y)
-        mark = self._guard.before(seen)
+        mark = self.guard.before(seen)
         if isinstance(t, Tensor):
             t = self.layout.against_parts(t)
-        if self._detailed:
+        if self.detailed:
             value, detail = self.func.evaluate(t, layout.split(seen))
         else:
             time = self._time(t)
             value, detail = self.func(time, layout.split(seen)), None
             if self._keeps and isinstance(value, Tensor):
                 value = self._own(value, seen, getrefcount(value))
-        self._guard.after(seen, mark)
-        return self._checked(value, y, 0), detail
+        self.guard.after(seen, mark)
+        return self.checked(value, y, 0), detail
 
     def _time(self, t: Time) -> Tensor:
         """A time as func sees it, which may do with it as it likes."""
@@ -268,92 +259,6 @@ class Velocity:
             t = min(max(t, self.window[0]), self.window[1])
         # a fill on the device, where a copy from the host would synchronise
         return torch.full((), t, dtype=layout.time_dtype, device=layout.device)
-
-    # -- small states, see `small_states` ------------------------------------------------------
-
-    def takes_numbers(self, y: Tensor) -> bool:
-        """Whether a step from the state y may go through NumPy."""
-        return self._has_numbers and takes(y)
-
-    def begin_numbers(self) -> None:
-        """A step in NumPy begins."""
-        self._made.clear()
-
-    def give_up_numbers(self) -> None:
-        """It ended with `NeedsTensors`: what func returned in it will be returned once more."""
-        self._repeats, self._made = [tensor_of(value) for value in self._made], []
-        self._has_numbers = False
-
-    def of_array(self, t: float, y: Array, held: bool = False) -> Array:
-        """`__call__` of a state in an array; the velocity has memory of its own.
-
-        held: as in `of_held`.
-
-        Raises:
-            NeedsTensors: the velocity carries more than numbers.
-        """
-        self.nfe += 1
-        self.calls += 1
-        if self.window is not None:
-            t = min(max(t, self.window[0]), self.window[1])
-        time = torch.from_numpy(np.array(t, self._numbers))
-        state = torch.from_numpy(y.copy() if held else y)
-        if self._guard.first or not self._same:
-            return self._number(self._outside(self._of_tensors, time, state), y)
-        value = self._outside(self._plain, time, state)
-        try:
-            written = state._version
-        except RuntimeError:  # not counted in inference mode
-            written = 0
-        if written:
-            self._guard.refuse()
-        return self._number(value, y, 0)
-
-    def _of_tensors(self, time: Tensor, state: Tensor) -> Tensor:
-        """A velocity that the caller copies."""
-        seen = self.layout.seen(state)
-        mark = self._guard.before(seen)
-        value = self._plain(time, self.layout.split(seen))
-        self._guard.after(seen, mark)
-        return self._checked(value, state, 0)
-
-    def nodes_of_arrays(self, times: Array, states: Array) -> Array:
-        """`nodes` of states (n, *shape) and times (n,) in arrays, likewise: (n, *shape)."""
-        if self.window is not None:
-            times = times.clip(*self.window)
-        times = times.astype(self._numbers, copy=False)
-        together = torch.from_numpy(states)
-        if self.mode == "auto":
-            self.mode = self._outside(find_mode, self, torch.from_numpy(times), together)
-        self.nfe += len(states)
-        if self.mode != "broadcast" or self._guard.first or not self._same:
-            self.calls += len(states) if self.mode == "loop" else 1
-            when = torch.from_numpy(times)
-            value = self._outside(self.evaluate_nodes, self.mode, when, together)
-            return self._number(value, states)
-        self.calls += 1
-        when = torch.from_numpy(times.reshape(self._column))
-        value = self._outside(self._plain, when, together)
-        if version(together):
-            self._guard.refuse()
-        return self._number(value, states, 1)
-
-    def _number(self, value: Any, y: Array, leading: int | None = None) -> Array:
-        """The numbers of a velocity at y, which func may write over in its next call. leading: see
-        `_checked`; None of what has been checked."""
-        if type(value) is Tensor and value.dtype is self._dtype and not value.requires_grad:
-            try:
-                numbers = value.numpy()
-                if numbers.shape == y.shape:
-                    own = numbers.copy()
-                    self._made.append(own)
-                    return own
-            except (RuntimeError, TypeError):  # not in memory as NumPy knows it
-                pass
-        if leading is not None:
-            value = self._checked(value, torch.from_numpy(y), leading)
-        self._made.append(value.clone())
-        raise NeedsTensors
 
     def enter(self, window: tuple[float, float]) -> None:
         """Evaluate func inside this window of times alone, whose ends are breaks of it: behind
@@ -368,8 +273,8 @@ class Velocity:
     def nodes(self, times: Tensor, states: Tensor) -> Tensor:
         """Velocities (n, *shape) at n nodes: states (n, *shape), times (n,) float64, or with a
         time for every sample (n, B, 1, …, 1)."""
-        if self._repeats:
-            return self._repeats.pop(0)
+        if self.repeats:
+            return self.repeats.pop(0)
         times = self.layout.against_parts(times).to(self.layout.time_dtype)
         if self.window is not None:
             times = times.clamp(*self.window)
@@ -382,9 +287,9 @@ class Velocity:
     def evaluate_nodes(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         """`nodes` in a given mode, uncounted; times in the dtype that func sees."""
         seen, times = self.layout.seen(states), times.clone()
-        mark = self._guard.before(seen)
+        mark = self.guard.before(seen)
         value = self._each(times, seen) if mode == "loop" else self._together(mode, times, seen)
-        self._guard.after(seen, mark)
+        self.guard.after(seen, mark)
         return value
 
     def _each(self, times: Tensor, states: Tensor) -> Tensor:
@@ -396,7 +301,7 @@ class Velocity:
         value = self._plain(t, self.layout.split(y))
         if self._keeps and isinstance(value, Tensor):
             value = self._own(value, y, getrefcount(value))
-        return self._checked(value, y, 0)
+        return self.checked(value, y, 0)
 
     def _together(self, mode: str, times: Tensor, states: Tensor) -> Tensor:
         """Several nodes in one call; states as func sees them."""
@@ -409,9 +314,9 @@ class Velocity:
             value = self._plain(times, layout.split(states, 1))
         if self._keeps and isinstance(value, Tensor):
             value = self._own(value, states, getrefcount(value))
-        return self._checked(value, states, 1)
+        return self.checked(value, states, 1)
 
-    def _checked(self, value: Any, y: Tensor, leading: int) -> Tensor:
+    def checked(self, value: Any, y: Tensor, leading: int) -> Tensor:
         layout = self.layout
         if (  # the common case, kept lean
             layout.kind is Tensor

@@ -21,7 +21,7 @@ from ..plans.interpolants import Anchor
 from ..plans.method import Method
 from ..plans.segment import Segment
 from ..plans.stages import StagesMethod
-from ..plans.step import SamplesStep, State, Stepper, StepResult, Unfinished
+from ..plans.step import Behind, SamplesStep, State, Stepper, StepResult, Unfinished
 from ..plans.sweeps import SweepsMethod
 from .steps import (
     NEAR,
@@ -185,7 +185,7 @@ class PerSampleSteps(Steps):
             Status.NON_FINITE,
             lambda i: f"func is not finite at the start, t={self.t[i]:.9g}",
         )
-        self.state = replace(state, anchor=start)
+        self.state = replace(state, known=start)
         check_samples(self.stepper.velocity, self.t, self.t_end, state.y, self.tolerance.strictest)
         if self.limits.initial_step is not None:
             size = np.full(len(self.t), self.limits.initial_step)
@@ -230,7 +230,6 @@ class PerSampleSteps(Steps):
         if self._size is None:
             self._begin()
         assert self._size is not None
-        self._share()
         while True:
             self.active &= self.t != self.t_end
             self._check(self._size)
@@ -380,24 +379,20 @@ class PerSampleSteps(Steps):
         last = self._last(result, state, mask) if good.any() else state.last
         return State(t, y, anchor, last=last)
 
-    def _last(self, result: StepResult, state: State, mask: Tensor) -> Segment | None:
+    def _last(self, result: StepResult, state: State, mask: Tensor) -> Behind | None:
         """The interval that led each sample to where it is now."""
         new, old = result.state.last, state.last
         if new is None:
             return None
-        assert isinstance(new.velocities, Tensor)
         if old is None:  # what the guess was made of
             assert result.start is not None
             velocities = result.start.v.expand_as(new.velocities)
-            old = Segment(state.t, state.t, state.y, velocities, new.weights)
-        assert isinstance(old.velocities, Tensor)
+            old = Behind(state.t, state.t, velocities)
         t0, t1 = (
             torch.where(mask, torch.as_tensor(a), torch.as_tensor(b))
             for a, b in ((new.t0, old.t0), (new.t1, old.t1))
         )
-        velocities = torch.where(mask, new.velocities, old.velocities)
-        # nothing but velocities is extrapolated
-        return Segment(t0, t1, state.y, velocities, new.weights)  # type: ignore[arg-type]
+        return Behind(t0, t1, torch.where(mask, new.velocities, old.velocities))
 
     def _finish(self) -> Ended:
         good = (Status.SUCCESS, Status.EVENT)

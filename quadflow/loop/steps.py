@@ -7,8 +7,8 @@ import enum
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ def endless(t: float) -> str:
 
 def restarted(state: State) -> State:
     """The state without the velocities of earlier intervals."""
-    return State(state.t, state.y)
+    return State(state.t, state.numbers)
 
 
 class Ended(StopIteration):
@@ -125,7 +125,6 @@ class Steps(Iterator[StepResult]):
         self.status, self.message = Status.SUCCESS, ""
         self.stopped = False
         self.wants_dense: Callable[[Any, Any], Any] | None = None
-        self._result: StepResult | None = None
         self.statuses: list[Status] | None = None
         self.messages: list[str] | None = None
 
@@ -136,13 +135,7 @@ class Steps(Iterator[StepResult]):
 
     def _take(self, result: StepResult) -> None:
         self.accepted += 1
-        self._result, self.state = result, result.state
-
-    def _share(self) -> None:
-        """Dense output of the last step may have evaluated f at its end meanwhile."""
-        if self._result is not None:
-            self.state = self._result.state
-            self._result = None
+        self.state = result.state
 
     def stop(self, t: Any) -> None:
         """End the solve within the last step, at time t: a terminal event lies there."""
@@ -200,7 +193,6 @@ class FixedSteps(Steps):
                 "terminal event was found: raise max_steps or step_size, or give t an end",
             )
         t1, self._upcoming = self._upcoming, next(self._points, None)
-        self._share()
         state = self.state
         if self._restart and self._landings:
             state = restarted(state) if self.accepted else state
@@ -221,22 +213,6 @@ class FixedSteps(Steps):
         if self._landings and t1 == self._landings[0].t:
             self._restart = self._landings.pop(0).restart
         return result
-
-
-class _Trial(NamedTuple):
-    """A trial of an adaptive step.
-
-    ratio: of its error and the tolerance. judged: the same before further sweeps, by which the next
-    size is chosen. order: of the error. errors: the ratio of every order, where the method chooses
-    between some.
-    """
-
-    result: StepResult
-    ratio: float
-    judged: float
-    order: int
-    errors: dict[int, float]
-    accepted: bool
 
 
 class AdaptiveSteps(Steps):
@@ -301,7 +277,7 @@ class AdaptiveSteps(Steps):
         start = stepper.start(state)
         if read_on_host(~start.v.detach().isfinite().all()):
             raise self._end(Status.NON_FINITE, f"func is not finite at the start, t={state.t:.9g}")
-        self.state = replace(state, anchor=start)
+        state.known = start
         if limits.initial_step is not None:
             size = limits.initial_step
         else:
@@ -311,6 +287,7 @@ class AdaptiveSteps(Steps):
         if self._rounding.amplifies(state.t):
             self._rounding.measure(state.t, state.y, self._size, self._sign)
             self._rounding.read(read_on_host(torch.stack([*self._rounding.pending])))
+            self._rounding.tell()
             stepper.corrects = self._rounding.corrects
 
     def _first_size(self, start: Anchor) -> float:
@@ -319,7 +296,7 @@ class AdaptiveSteps(Steps):
 
     def _first_of_arrays(self, start: Anchor) -> float:
         y0, v0 = array_of(start.y), array_of(start.v)
-        return self._first_step(self.stepper.velocity.of_array, y0, v0)
+        return self._first_step(self.stepper.velocity.arrays.at, y0, v0)
 
     def _first_step(self, velocity: Callable[[Any, Any], Any], y0: Any, v0: Any) -> float:
         t0 = self.state.t
@@ -345,37 +322,33 @@ class AdaptiveSteps(Steps):
             raise Ended
         if self._size is None:
             self._begin()
-        self._share()
         if not self._entered:
             self._enter()
         failures = 0
         while True:
             t1, size, lands = self._aim()
-            trial = self._trial(t1, size)
-            if trial.accepted:
+            result, ratio, judged, order, errors = self._trial(t1, size)
+            if ratio <= 1:
                 break
             failures += 1
-            self._refuse(trial, t1, size, failures)
-        result = trial.result
-        if result.orders is not None:
-            assert self._orders is not None
-            order, factor = self._orders.accept(result.orders.weights, trial.errors)
-            result.state = result.state.at_order(order)
+            self._refuse(result, ratio, order, errors, t1, failures)
+        if result.orders is None:
+            factor = self._controller.accept(judged, order)
         else:
-            factor = self._controller.accept(trial.judged, trial.order)
+            assert self._orders is not None
+            result.state.order, factor = self._orders.accept(result.orders.weights, errors)
         self._unforeseen_before = self._unforeseen
         self._take(result)
-        if self._monitor.accept(result, self._landings[-1].t) and self._monitor.on_stiff == "warn":
-            warnings.warn(self._monitor.message, StiffnessWarning, stacklevel=4)
+        monitor = self._monitor
+        if monitor.accept(result, self._landings[-1].t) and monitor.on_stiff == "warn":
+            warnings.warn(monitor.message, StiffnessWarning, stacklevel=4)
         planned = size * factor
         if not lands:  # a step shortened to land says nothing of f
-            planned = self._lookout.bound(
-                result.state.t, size, planned, trial.ratio, result.error_order
-            )
+            planned = self._lookout.bound(t1, size, planned, ratio, result.error_order)
         # where the least step was good enough, the next one is no shorter
-        planned = self.limits.bound(max(planned, 16 * math.ulp(self.state.t)))
-        # a step shortened to land says little about the steps after it
+        planned = self.limits.bound(max(planned, 16 * math.ulp(t1)))
         assert self._size is not None
+        # a step shortened to land says little about the steps after it
         self._size = max(planned, self._size) if lands and len(self._landings) > 1 else planned
         if lands:
             self._pass_landing()
@@ -383,119 +356,137 @@ class AdaptiveSteps(Steps):
 
     def _aim(self) -> tuple[float, float, bool]:
         """The end of the next trial, its size, and whether it is the next landing."""
-        assert self._size is not None
-        self._check(self.limits)
-        state, t_next = self.state, self._landings[0].t
-        size, left = self._size, abs(t_next - state.t)
+        size, state, t_next = self._size, self.state, self._landings[0].t
+        assert size is not None
+        self._check(size)
+        left = abs(t_next - state.t)
         # land exactly, and leave no sliver for a last step
-        lands = size >= left or (size >= 0.99 * left and left <= self.limits.max_step)
-        t1 = t_next if lands else state.t + self._sign * size
+        if size >= left or (size >= 0.99 * left and left <= self.limits.max_step):
+            t1, lands = t_next, True
+        else:
+            t1, lands = state.t + self._sign * size, False
         if math.isinf(t1):
             raise self._end(Status.NON_FINITE, endless(state.t))
         return t1, abs(t1 - state.t), lands
 
-    def _trial(self, t1: float, size: float) -> _Trial:
-        """A trial of the step to t1, with the sweeps that it wants, and what its error says."""
-        state, stepper = self.state, self.stepper
+    def _trial(
+        self, t1: float, size: float
+    ) -> tuple[StepResult, float, float, int, dict[int, float]]:
+        """A trial of the step to t1, with the sweeps that it wants; the ratio of its error and the
+        tolerance, which is accepted up to 1; the same before further sweeps, by which the next size
+        is chosen; the error's order; and the ratio of every order, where the method chooses between
+        some."""
+        state, stepper, monitor = self.state, self.stepper, self._monitor
         if self.hooks.trial is not None:
             self.hooks.trial(state.t, state.y, t1 - state.t)
-        self._monitor.expect(size, abs(self._landings[-1].t - state.t))
+        monitor.expect(size, abs(self._landings[-1].t - state.t))
         result = stepper.step(state, t1)
         order = result.error_order
         assert order is not None
-        ratio, errors = self._ratios(result)
+        ratio, errors = self._ratios(result, size)
         judged, before = ratio, None
-        while result.refine is not None and worth_a_sweep(ratio, before, result.sweeps_left):
+        while (
+            ratio > 1
+            and result.refine is not None
+            and worth_a_sweep(ratio, before, result.sweeps_left)
+        ):
             self.refined += 1  # a trial of its own
             before, result = ratio, result.refine()
-            ratio, errors = self._ratios(result)
+            ratio, errors = self._ratios(result, size)
         # steps are chosen such that the least sweeps suffice, of which those of a first
         # interval, from a constant guess, say nothing
         if state.last is None:
             judged = ratio
-        self._rounding.tell()
         if self._rounding.due(state.t, size):
             self._rounding.measure(state.t, state.y, size, self._sign)
         if ratio <= 1 and not self._dense_ratio <= 1:
             assert isinstance(stepper.method, StagesMethod)
             ratio, order = self._dense_ratio, stepper.method.tableau.dense_order
-        accepted = ratio <= 1
-        if accepted and self._monitor.wants_sweep(result) and result.refine is not None:
+        if ratio <= 1 and result.refine is not None and monitor.wants_sweep(result):
             self.refined += 1
             swept = result.refine()
-            if self._ratios(swept)[0] <= 1:
+            if self._ratios(swept, size)[0] <= 1:
                 result = swept
-        return _Trial(result, ratio, judged, order, errors, accepted)
+        return result, ratio, judged, order, errors
 
-    def _refuse(self, trial: _Trial, t1: float, size: float, failures: int) -> None:
-        """Choose the next trial after one whose error was too large, the last of some in a row."""
-        state, result = self.state, trial.result
-        if not math.isfinite(trial.ratio):
+    def _refuse(
+        self, result: StepResult, ratio: float, order: int, errors: dict[int, float], t1: float,
+        failures: int,
+    ) -> None:  # fmt: skip
+        """Choose the next trial after one whose error was too large, the last of some in a row;
+        arguments as `_trial` gives them."""
+        state = self.state
+        if not math.isfinite(ratio):
             self._not_finite_at = t1
         self.rejected += 1
         if self.hooks.reject is not None:
             self.hooks.reject(state.t, state.y, t1 - state.t)
-        self.state = replace(state, anchor=state.anchor or result.start)
-        if result.orders is not None:
-            assert self._orders is not None
-            order, factor = self._orders.reject(result.orders.weights, trial.errors, failures)
-            self.state = self.state.at_order(order)
+        state.known = state.known or result.begun
+        if result.orders is None:
+            factor = self._controller.reject(ratio, order)
         else:
-            factor = self._controller.reject(trial.ratio, trial.order)
-        self._size = size * factor
+            assert self._orders is not None
+            state.order, factor = self._orders.reject(result.orders.weights, errors, failures)
+        assert self._size is not None
+        self._size = abs(t1 - state.t) * factor
 
     def _pass_landing(self) -> None:
         """The last step has landed."""
         passed = self._landings.pop(0)
         if passed.restart:
-            self.state, self._result = restarted(self.state), None
+            self.state = restarted(self.state)
             self._lookout.restart(self.state.t)
             if self._orders is not None:
                 self._size = None  # at order 1 again, and with as short a step as at first
         # not before the next step: dense output may yet evaluate func within this one
         self._entered = False
 
-    def _ratios(self, result: StepResult) -> tuple[float, dict[int, float]]:
+    def _ratios(self, result: StepResult, size: float) -> tuple[float, dict[int, float]]:
         """The error over the tolerance; and that of every order, where the method chooses between
-        some. The one host synchronisation of a trial."""
-        t0, t1 = result.previous.t, result.state.t
-        leaps = abs(t1 - t0) >= ABOUT * self._lookout.longest_leap
-        others = [*self._monitor.quantities(result), *self._rounding.pending]
+        some. The one host synchronisation of a trial, of this size."""
+        leaps = size >= ABOUT * self._lookout.longest_leap
+        others = self._monitor.quantities(result) if self._monitor.due else []
+        others += self._rounding.pending
         dense = (
             result.make_misses is not None
             and self.wants_dense is not None
-            and self.wants_dense(t0, t1)
+            and self.wants_dense(result.previous.t, result.state.t)
         )
         self._dense_ratio = 0.0
         if dense:
             others.append(result.dense_ratio(self.tolerance))
-        if result.arrays is not None:
-            numbers = self.stepper.velocity.silently(result.numbers, self.tolerance, leaps)
+        if isinstance(result.state.numbers, np.ndarray):
+            arrays = self.stepper.velocity.arrays
+            numbers = arrays.run(result.numbers, self.tolerance, leaps)
+            if others:
+                numbers += read_on_host(torch.stack(others))
         else:
             if leaps:
                 others.insert(0, result.moved_ratio(self.tolerance))
-            numbers, others = _read_on_host(result.ratios(self.tolerance), others), []
-        orders = (0,) if result.orders is None else result.orders.weights.orders
-        errors, numbers = dict(zip(orders, numbers, strict=False)), numbers[len(orders) :]
-        if leaps:
-            self._lookout.moved, *numbers = numbers
-        if others:
-            numbers = read_on_host(torch.stack(others))
-        if numbers:
+            numbers = _read_on_host(result.ratios(self.tolerance), others)
+        count = 1 if result.orders is None else len(result.orders.weights.orders)
+        if len(numbers) > count:
+            told = numbers[count:]
+            if leaps:
+                self._lookout.moved, *told = told
             if dense:
-                *numbers, self._dense_ratio = numbers
-            self._monitor.read(self._rounding.read(numbers))
-            self.stepper.corrects = self._rounding.corrects
+                *told, self._dense_ratio = told
+            if told:
+                self._monitor.read(self._rounding.read(told))
+                self._rounding.tell()
+                self.stepper.corrects = self._rounding.corrects
         if result.orders is None:
-            return errors[0], {}
+            return numbers[0], {}
         weights = result.orders.weights
+        errors = dict(zip(weights.orders, numbers, strict=False))
         self._unforeseen, breaks = weights.unforeseen(errors)
         if breaks and self._unforeseen > max(1.0, SUDDEN * self._unforeseen_before):
             errors[weights.order] = max(errors[weights.order], self._unforeseen)
         return errors[weights.order], errors
 
-    def _check(self, limits: Limits) -> None:
-        size, t = self._size or 0.0, self.state.t
+    def _check(self, size: float) -> None:
+        """Raise what ends the solve before a trial of this size."""
+        limits, t = self.limits, self.state.t
         stiff = self._monitor.message
         if stiff and self._monitor.on_stiff == "stop":
             raise self._end(Status.STIFF, stiff)

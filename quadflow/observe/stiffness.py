@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..control.control import Tolerance
+from ..equations.small_states import tensor_of
 from ..plans.adams import VariableOrderMethod, adams_limit
 from ..plans.method import Method
 from ..plans.step import StepResult
@@ -47,6 +48,7 @@ class StiffnessMonitor:
     of the span is too short for stiffness to matter (`FEW_TIMES`).
 
     Attributes:
+        due: whether an estimate is due in this trial.
         message: what to tell the user, once the problem is found to be stiff.
         stiff_at: the time then.
     """
@@ -57,26 +59,26 @@ class StiffnessMonitor:
         self.stiff_at: float | None = None
         self._adams = isinstance(method, VariableOrderMethod)
         self._margins = method.stiff_margins
-        self._since, self._suspect, self._due = 0, False, False
+        self._since, self._suspect, self.due = 0, False, False
         self._numbers: Sequence[float] = ()
         self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
 
     def expect(self, size: float, left: float) -> None:
         """A trial step of this size comes next, with `left` of the span before it."""
-        self._due = False
+        self.due, self._numbers = False, ()
         if self.on_stiff == "ignore" or self.message:
             return
         if self._since + 1 < EVERY and not self._suspect:
             return
         limit = self.method.stability_limit
-        self._due = limit is not None and left * limit >= FEW_TIMES * size
+        self.due = limit is not None and left * limit >= FEW_TIMES * size
 
     def wants_sweep(self, result: StepResult) -> bool:
         """Whether an accepted step is to be swept once more, so that f is seen twice at the same
         nodes: where an estimate is due that nothing else can give.
         """
         return (
-            self._due
+            self.due
             and self._since + 1 >= EVERY
             and result.lipschitz_pair is None
             and result.refine is not None
@@ -84,10 +86,10 @@ class StiffnessMonitor:
 
     def quantities(self, result: StepResult) -> list[Tensor]:
         """0-dimensional numbers to be read: h·L and, where the method has `stiff_margins`, the like
-        of the solution itself, that many times. Empty where no estimate is due or there is nothing
-        to compare."""
+        of the solution itself, that many times; asked for where an estimate is due. Empty where
+        there is nothing to compare."""
         self._numbers = ()
-        if not self._due or result.lipschitz_pair is None:
+        if result.lipschitz_pair is None:
             return []
         before, after = result.previous.y, result.state.y
         h = abs(result.state.t - result.previous.t)
@@ -113,7 +115,7 @@ class StiffnessMonitor:
         """How much the velocity changes over an interval, this one or the last."""
         if self._adams:
             assert result.start is not None
-            return result.start.v - result.previous.history[-1].v
+            return result.start.v - tensor_of(result.previous.history[-1].v)
         if result.state.anchor is not None and result.start is not None:
             return result.state.anchor.v - result.start.v
         nodes = result.segment().velocities

@@ -101,34 +101,6 @@ class ColumnSums(StageSums):
         return [self._sum(row - count) * self._h for row in range(count)]
 
 
-class ArraySums:
-    """The same in NumPy, of a state (numel,). velocities: (stages, numel); 0 before they are known,
-    so that every sum is over all of them.
-
-    table: see `stage_table`.
-    """
-
-    def __init__(self, table: Array, y0: Array, h: float) -> None:
-        self._scaled, self._y0, self._known = table * h, y0, 0
-        self.velocities = np.zeros((table.shape[1], y0.size), y0.dtype)
-
-    def add(self, v: Array) -> None:
-        self.velocities[self._known] = v
-
-    def after(self, v: Array) -> Array:
-        velocities, known = self.velocities, self._known
-        velocities[known] = v
-        self._known = known = known + 1
-        moved: Array = self._scaled[known].dot(velocities)
-        moved += self._y0
-        return moved
-
-    def errors(self) -> Array:
-        velocities = self.velocities
-        found: Array = self._scaled[len(velocities) + 1 :].dot(velocities)
-        return found
-
-
 def stage_columns(tableau: Tableau, like: Tensor) -> list[Tensor]:
     """Column i: the weights of stage velocity i in every later sum, which are the states of the
     later stages, then the end where that is no stage, then the error estimates.
@@ -168,6 +140,31 @@ def stages(
     else:
         y1 = sums.after(v)
     return y1, combined(sums.errors()) if tableau.errors else None
+
+
+def array_stages(
+    tableau: Tableau, f: Callable[[float, Array, bool], Array], t0: float, t1: float, y0: Array,
+    v0: Array, real: Any,
+) -> tuple[Array, Array | None, Array]:  # fmt: skip
+    """`stages` in NumPy, of a state (numel,) of the real dtype `real`: the state at t1, the error's
+    estimate, and the velocities (stages, numel)."""
+    h = t1 - t0
+    scaled = stage_table(tableau, y0.dtype) * np.array(h, real)
+    c, s = tableau.numbers[0], len(tableau.a)
+    # 0 before they are known, so that every sum is over all of them
+    velocities = np.zeros((s, y0.size), y0.dtype)
+    velocities[0] = v0
+    held = s - 1 if tableau.first_same_as_last else s
+    y1 = y0
+    for i in range(1, s):
+        y1 = scaled[i].dot(velocities)
+        y1 += y0
+        velocities[i] = f(t1 if c[i] == 1.0 else t0 + c[i] * h, y1, i == held)
+    if held == s:
+        y1 = scaled[s].dot(velocities)
+        y1 += y0
+    error = combined(scaled[s + 1 :].dot(velocities)) if tableau.errors else None
+    return y1, error, velocities
 
 
 def combined(parts: Any) -> Any:
@@ -328,10 +325,18 @@ def guessed(
     return guess, guess
 
 
+def node_times(rule: RuleTensors, t0: Any, h: Any) -> Any:
+    """The times of the rule's nodes, float64: (n,), or (n, B, 1, …, 1) with one for each sample."""
+    nodes = rule.nodes
+    if isinstance(h, Tensor) and h.dim():
+        nodes = nodes.reshape(-1, *(1,) * h.dim())
+    return nodes * h + t0
+
+
 def sweep(
     rule: RuleTensors,
     f: Evaluate,
-    t0: Any,
+    times: Any,
     h: Any,
     y0: Any,
     v0: Any,
@@ -341,7 +346,8 @@ def sweep(
     """Node velocities (n, numel) at the states that the given ones lead to, and the one at the
     start where the rule has it.
 
-    A node at the start has the start's velocity in every sweep: with v0 it is not evaluated.
+    times: see `node_times`. A node at the start has the start's velocity in every sweep: with v0 it
+    is not evaluated.
     seen: of all nodes, where the rounding of their times is to be undone.
     """
     first = 1 if v0 is not None and rule.has_left else 0
@@ -350,12 +356,9 @@ def sweep(
     if seen is not None:
         new = _at_seen_times(rule, f, seen, h, y0, v0 if first else None, values)
         return new, new[0].reshape(y0.shape) if rule.has_left else v0
-    nodes = rule.nodes[first:] if first else rule.nodes
-    if isinstance(h, Tensor) and h.dim():  # one for each sample
-        nodes = nodes.reshape(-1, *(1,) * h.dim())
-    times = nodes * h + t0
     matrix = rule.matrix[first:] if first else rule.matrix
-    new = f(times, integrated(matrix, y0, values, h)).reshape(len(nodes), -1)
+    times = times[first:] if first else times
+    new = f(times, integrated(matrix, y0, values, h)).reshape(len(matrix), -1)
     if v0 is not None and first:
         return _joined(v0, new), v0
     return new, new[0].reshape(y0.shape) if rule.has_left else v0
@@ -391,7 +394,7 @@ def _at_seen_times(
 def sweeps(
     rule: RuleTensors,
     f: Evaluate,
-    t0: Any,
+    times: Any,
     h: Any,
     y0: Any,
     v0: Any,
@@ -405,7 +408,7 @@ def sweeps(
     earlier: Any = None
     for done in range(count):
         earlier, previous = previous if done else None, values
-        values, v0 = sweep(rule, f, t0, h, y0, v0, previous, seen)
+        values, v0 = sweep(rule, f, times, h, y0, v0, previous, seen)
     return values, previous, earlier, v0
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ..rules.tableau import Tableau
 from . import arithmetic
 from .adams import VariableOrderMethod
 from .anchors import AnchorsMethod
-from .arithmetic import ArraySums, ColumnSums, RuleTensors, StageSums, Swept
+from .arithmetic import ColumnSums, RuleTensors, StageSums, Swept
 from .interpolants import Anchor, Interval
 from .method import Method
 from .seen_times import SeenTimes, derivative_matrix, seen_by_samples, seen_numbers
@@ -61,35 +61,48 @@ RUNGE_KUTTA_STARTS = 4
 class State:
     """Where a solve stands between two intervals.
 
-    anchor: the velocity at (t, y) where it is known already (reused end anchors, first same as
-    last). history: earlier anchors, oldest first. last: the interval that led here. order: that of
-    the next interval where it varies. other_end: another evaluation of f at t, at a state nearby,
-    that an adaptive solve made on its way here (a predicted end). t may be a tensor that broadcasts
-    against y: a time for every sample. unfinished: see `Unfinished`; samples that have no interval
-    behind them have f at their start as `last`, at all nodes.
+    numbers: the state y; an array after a step that went through NumPy, as are then the numbers of
+    all anchors. known: the velocity at (t, y) where it is known already (reused end anchors, first
+    same as last). history: earlier anchors, oldest first. last: the interval that led here. order:
+    that of the next interval where it varies. other_end: another evaluation of f at t, at a state
+    nearby, that an adaptive solve made on its way here (a predicted end). t may be a tensor that
+    broadcasts against y: a time for every sample. unfinished: see `Unfinished`; samples that have
+    no interval behind them have f at their start as `last`, at all nodes.
     """
 
     t: float
-    y: Tensor
-    anchor: Anchor | None = None
+    numbers: Any
+    known: Anchor | None = None
     history: tuple[Anchor, ...] = ()
-    last: Segment | None = None
+    last: Behind | None = None
     order: int = 1
     unfinished: Unfinished | None = None
     other_end: Callable[[], Anchor] | None = None
 
-    def at_order(self, order: int) -> State:
-        """The same with another order of the next interval."""
-        return State(
-            self.t,
-            self.y,
-            self.anchor,
-            self.history,
-            self.last,
-            order,
-            self.unfinished,
-            self.other_end,
-        )
+    @property
+    def y(self) -> Tensor:
+        """The state as a tensor."""
+        found: Tensor = tensor_of(self.numbers)
+        return found
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """`known` in tensors."""
+        return None if self.known is None else _in_tensors(self.known)
+
+
+def _in_tensors(anchor: Anchor) -> Anchor:
+    """The anchor, of tensors."""
+    v = tensor_of(anchor.v)
+    return anchor if v is anchor.v else Anchor(anchor.t, tensor_of(anchor.y), v, anchor.detail)
+
+
+class Behind(NamedTuple):
+    """The interval behind a state. velocities: at its nodes, (n, *shape), in either kind."""
+
+    t0: Any
+    t1: Any
+    velocities: Any
 
 
 class NotContracting(RuntimeError):
@@ -135,7 +148,7 @@ class StepResult:
 
     state: at its end. previous: at its start. estimate: see `error`, in an array where the step
     went through NumPy. error_order: an integer, or one a sample.
-    make_segment: see `segment`. start: the anchor at the start, where the plan evaluated one: a
+    make_segment: see `segment`. begun: the anchor at the start, where the plan evaluated one: a
     rejected step need not evaluate it again. orders: the errors of several orders, where the method
     chooses between them. samples: of steps that every sample has for itself. refine: called with no
     arguments, the same interval with one sweep more (a call of f); None where the method has none.
@@ -145,15 +158,14 @@ class StepResult:
     of f there;
     None where there are none. See `stiffness`. ratio: of error and tolerance, where a compiled step
     brings it instead of the error. make_misses: see `dense_ratio`; None where dense output is made
-    of what the error estimate has judged. arrays: the states at start and end, of a step that went
-    through NumPy.
+    of what the error estimate has judged.
     """
 
     state: State
     estimate: Any
     error_order: Any
     make_segment: Callable[[StepResult], Segment]
-    start: Anchor | None
+    begun: Anchor | None
     previous: State
     orders: OrderErrors | None = None
     samples: SamplesStep | None = None
@@ -163,7 +175,6 @@ class StepResult:
     lipschitz_pair: Callable[[], tuple[Tensor, Tensor]] | None = None
     ratio: Tensor | None = None
     make_misses: Callable[[StepResult], list[Tensor]] | None = None
-    arrays: tuple[np.ndarray, np.ndarray] | None = None
     _segment: Segment | None = None
 
     @property
@@ -171,6 +182,11 @@ class StepResult:
         """Estimate of the local error, of the state's shape, O(h^error_order); None without one."""
         found: Tensor | None = tensor_of(self.estimate)
         return found
+
+    @property
+    def start(self) -> Anchor | None:
+        """`begun` in tensors."""
+        return None if self.begun is None else _in_tensors(self.begun)
 
     def ratios(self, tolerance: Tolerance) -> Tensor:
         """Norm of the error over the tolerance, 0-dimensional; or that of every order, (k,)."""
@@ -188,8 +204,7 @@ class StepResult:
 
     def numbers(self, tolerance: Tolerance, moved: bool) -> list[float]:
         """`ratios` of a step that went through NumPy, and `moved_ratio` if asked for."""
-        assert self.arrays is not None
-        y0, y1 = self.arrays
+        y0, y1 = array_of(self.previous.numbers), self.state.numbers
         errors = [self.estimate] if self.orders is None else [*self.orders.errors]
         if not moved:
             return tolerance.numbers(errors, y0, y1)
@@ -233,45 +248,33 @@ class Stepper:
     _derivatives: dict[Any, Tensor] = field(default_factory=dict)
     _weights: WeightFunction | None = None
     _rows: tuple[Any, np.ndarray] = (None, np.empty((0, 0)))
-    _kept: tuple[Any, Any, Any, Any] = (None, None, None, None)
 
-    def start(self, state: State, *, in_numpy: bool = False) -> Anchor:
+    def start(self, state: State) -> Anchor:
         """The anchor at the start of an interval: known already, or one evaluation."""
-        if state.anchor is not None:
-            return state.anchor
-        if in_numpy:
-            known = self.velocity.of_array(state.t, self._array(state.y), held=True)
-            return Anchor(state.t, state.y, self._tensor(known))
+        known = state.anchor
+        if known is not None:
+            return known
         v, detail = self.velocity.of_held(state.t, state.y)
         return Anchor(state.t, state.y, v, detail)
 
-    def _tensor(self, x: Any) -> Any:
-        """`tensor_of`, whose array will be wanted again in the next step."""
-        if not isinstance(x, np.ndarray):
-            return x
-        tensor = torch.from_numpy(x)
-        self._kept = (*self._kept[2:], tensor, x)
-        return tensor
-
-    def _array(self, x: Tensor) -> np.ndarray:
-        """`array_of`, of a tensor that `_tensor` has made just now or another."""
-        kept = self._kept
-        return kept[1] if x is kept[0] else kept[3] if x is kept[2] else array_of(x)
+    def _start_in_numpy(self, state: State) -> Anchor:
+        """The same with an array for its velocity, if it is not known."""
+        if state.known is not None:
+            return state.known
+        v: Any = self.velocity.arrays.at(state.t, array_of(state.numbers), held=True)
+        return Anchor(state.t, state.numbers, v)
 
     def either(
         self, state: State, t1: Any, in_arrays: Callable[..., T], in_tensors: Callable[..., T],
         *arguments: Any,
     ) -> T:  # fmt: skip
         """A step from the state to t1 by the one function or the other; see `small_states`."""
-        velocity = self.velocity
-        one_time = not (isinstance(t1, Tensor) or isinstance(state.t, Tensor))
-        if one_time and velocity.takes_numbers(state.y):
-            velocity.begin_numbers()
+        arrays = self.velocity.arrays
+        if not isinstance(t1, Tensor) and arrays.takes(state.numbers):
             try:
-                found: T = velocity.silently(in_arrays, *arguments)
-                return found
+                return arrays.attempt(in_arrays, *arguments)
             except NeedsTensors:
-                velocity.give_up_numbers()
+                pass
         return in_tensors(*arguments)
 
     def step(self, state: State, t1: float, *, is_last: bool = False) -> StepResult:
@@ -301,10 +304,10 @@ class Stepper:
     def _anchors(self, method: AnchorsMethod, state: State, t1: float, is_last: bool) -> StepResult:
         interpolant, rule = method.interpolant, method.rule
         start = self.start(state)
-        known = _spaced((*state.history, start), t1)[-interpolant.anchors :]
+        known = _spaced((*map(_in_tensors, state.history), start), t1)[-interpolant.anchors :]
         if method.startup == "dopri5" and len(known) < interpolant.anchors:
             result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
-            result.state = State(t1, result.state.y, result.state.anchor, known)
+            result.state.history = known
             return result
         t0, y0 = state.t, state.y
         h: Any = t1 - t0
@@ -344,9 +347,9 @@ class Stepper:
         """A step that is too short for order 1, by Runge-Kutta."""
         start = self.start(state)
         known = _looked_back_on(method, state, start)
-        result = self._stages(DOPRI5, State(state.t, state.y, start), t1)
+        result = self._stages(DOPRI5, State(state.t, state.numbers, start), t1)
         order = min(len(known), RUNGE_KUTTA_STARTS)
-        result.state = replace(result.state, history=known, order=order)
+        result.state.history, result.state.order = known, order
         result.lipschitz_pair = None  # of stages, which limits of variable order say nothing of
         return result
 
@@ -359,7 +362,7 @@ class Stepper:
         y0, h = state.y, t1 - state.t
         recent = known[: -len(weights.positions) - 1 : -1]
         table = torch.tensor(weights.table).to(y0.device, y0.dtype, non_blocking=True)
-        rows = torch.stack([a.v for a in recent]).reshape(len(recent), -1)
+        rows = torch.stack([tensor_of(a.v) for a in recent]).reshape(len(recent), -1)
         predicted = arithmetic.predicted(table, y0, rows, h)
         v1, _ = self.velocity.of_held(t1, predicted)
         rows = torch.cat((v1.reshape(1, -1), rows))
@@ -369,32 +372,29 @@ class Stepper:
     def _adams_of_arrays(
         self, method: VariableOrderMethod, state: State, t1: float
     ) -> StepResult:  # fmt: skip
-        start = self.start(state, in_numpy=True)
+        start = self._start_in_numpy(state)
         known = _looked_back_on(method, state, start)
         weights = _weights_to(t1, method, state, known)
-        y0, h = self._array(state.y), t1 - state.t
+        y0, velocity = array_of(state.numbers), self.velocity.arrays
+        h = np.array(t1 - state.t, velocity.real)
         table = weights.table.astype(y0.dtype, copy=False)
         rows = self._velocity_rows(state.history, known)[: 1 + len(weights.positions)]
         predicted = arithmetic.predicted(table, y0, rows[1:], h)
-        v1 = self.velocity.of_array(t1, predicted, held=True)
+        v1 = velocity.at(t1, predicted, held=True)
         rows[0] = v1.reshape(-1)
         y1, errors = arithmetic.corrected(table, y0, rows, h)
-        result = self._adams_result(
-            state, start, known, weights, predicted, v1, t1, self._tensor(y1), errors
-        )
-        result.arrays = y0, y1
-        return result
+        return self._adams_result(state, start, known, weights, predicted, v1, t1, y1, errors)
 
     def _adams_result(
         self, state: State, start: Anchor, known: tuple[Anchor, ...], weights: IntervalWeights,
-        predicted: Any, v1: Any, t1: float, y1: Tensor, errors: Any,
+        predicted: Any, v1: Any, t1: float, y1: Any, errors: Any,
     ) -> StepResult:  # fmt: skip
         k = weights.order
 
         def segment(_: StepResult) -> Segment:
             nodes = [1.0, *weights.positions[:k].tolist()]
-            own = [tensor_of(v1), *(a.v for a in known[: -k - 1 : -1])]
-            return Segment(state.t, t1, state.y, own, lagrange_weights(nodes), y1)
+            own = [tensor_of(v) for v in (v1, *(a.v for a in known[: -k - 1 : -1]))]
+            return Segment(state.t, t1, state.y, own, lagrange_weights(nodes), tensor_of(y1))
 
         other = self._other_end(lambda: Anchor(t1, tensor_of(predicted), tensor_of(v1)))
         return StepResult(
@@ -405,7 +405,7 @@ class Stepper:
     def _velocity_rows(self, history: tuple[Anchor, ...], known: tuple[Anchor, ...]) -> np.ndarray:
         """Velocities of anchors, newest first, below a row that is free: (1 + known, numel). Those
         of the step before are found again, where `history` is what it knew."""
-        own, (before, rows) = self._array(known[-1].v).reshape(-1), self._rows
+        own, (before, rows) = array_of(known[-1].v).reshape(-1), self._rows
         fresh = np.empty((1 + len(known), own.size), own.dtype)
         fresh[1] = own
         if before is history and history:
@@ -432,14 +432,13 @@ class Stepper:
     def _sweeps(self, method: SweepsMethod, state: State, t1: float) -> StepResult:
         rule, h, last = method.rule, t1 - state.t, state.last
         usual, at_first = self._efforts(method)
-        order, known = method.error_order, state.anchor
+        order, known = method.error_order, state.known
         from_, old = "constant", None
         if (
             method.guess == "extrapolated"
             and last is not None
             and h / (last.t1 - last.t0) <= FARTHEST
         ):
-            assert isinstance(last.velocities, Tensor)
             from_, old = "extrapolated", last.velocities
             # without an anchor the first sweep evaluates the start with the other nodes
             known = known if rule.has_left else None
@@ -457,12 +456,9 @@ class Stepper:
     ) -> StepResult:  # fmt: skip
         """The result of sweeps that are done, of which `further` more may follow. A method, for
         nested functions that call each other would live until garbage is collected."""
-        t0, y0, h = state.t, state.y, t1 - state.t
-        anchor = known
+        t0, h, numbers, anchor = state.t, t1 - state.t, state.numbers, known
         if anchor is None and done.v0 is not None:
-            anchor = Anchor(t0, y0, tensor_of(done.v0))
-        y1, values = self._tensor(done.y1), self._tensor(done.values)
-        arrays = (self._array(y0), done.y1) if isinstance(done.y1, np.ndarray) else None
+            anchor = Anchor(t0, numbers, done.v0)
 
         def refine() -> StepResult:
             more = self._swept(
@@ -471,9 +467,9 @@ class Stepper:
             return self._swept_result(method, state, t1, known, order, more, further - 1)
 
         def reached() -> Anchor:  # where the last sweep evaluated f at the end
-            matrix = self._rule_tensors(method, y0).matrix
-            moved = matrix[-1] @ tensor_of(done.previous) * h
-            return Anchor(t1, y0 + moved.reshape(y0.shape), values[-1])
+            y0 = tensor_of(numbers)
+            moved = self._rule_tensors(method, y0).matrix[-1] @ tensor_of(done.previous) * h
+            return Anchor(t1, y0 + moved.reshape(y0.shape), tensor_of(done.values)[-1])
 
         other = self._other_end(reached) if method.rule.has_right else None
         lipschitz_pair = _between_ends(state, anchor)
@@ -481,16 +477,18 @@ class Stepper:
 
             def lipschitz_pair() -> tuple[Tensor, Tensor]:
                 previous = tensor_of(done.previous)
-                matrix = self._rule_tensors(method, y0).matrix
+                matrix = self._rule_tensors(method, tensor_of(numbers)).matrix
                 moved = matrix @ (previous - tensor_of(done.earlier)) * h
-                return moved, values.reshape(len(previous), -1) - previous
+                return moved, tensor_of(done.values).reshape(len(previous), -1) - previous
 
-        segment = Segment(t0, t1, y0, values, self._dense(method))
+        def segment(_: StepResult) -> Segment:
+            return Segment(t0, t1, tensor_of(numbers), tensor_of(done.values), self._dense(method))
+
         return StepResult(
-            State(t1, y1, last=segment, other_end=other),
-            done.error, order, lambda _: segment, anchor, state,
+            State(t1, done.y1, last=Behind(t0, t1, done.values), other_end=other),
+            done.error, order, segment, anchor, state,
             refine=refine if further > 0 else None, sweeps_left=further,
-            lipschitz_pair=lipschitz_pair, ratio=done.ratio, arrays=arrays,
+            lipschitz_pair=lipschitz_pair, ratio=done.ratio,
         )  # fmt: skip
 
     def _swept(
@@ -540,8 +538,9 @@ class Stepper:
             values, previous, v0 = self._until_converged(rule, t0, h, y0, v0, start, count)
         else:
             values, previous, earlier, v0 = arithmetic.sweeps(
-                rule, velocity.nodes, t0, h, y0, v0, start, count, seen
-            )
+                rule, velocity.nodes, arithmetic.node_times(rule, t0, h), h, y0, v0, start, count,
+                seen,
+            )  # fmt: skip
         y1, error = arithmetic.swept(rule, h, y0, values, previous, guess)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
 
@@ -549,17 +548,20 @@ class Stepper:
         self, method: SweepsMethod, state: State, t1: float, from_: str, v0: Any, old: Any,
         guess: Any, count: int,
     ) -> Swept:  # fmt: skip
-        t0, last, velocity = state.t, state.last, self.velocity
-        h, width = t1 - t0, 1.0 if last is None else last.t1 - last.t0
-        y0 = self._array(state.y)
+        t0, last, velocity = state.t, state.last, self.velocity.arrays
+        h: Any = t1 - t0
+        width = 1.0 if last is None else last.t1 - last.t0
+        y0 = array_of(state.numbers)
         v0 = None if v0 is None else array_of(v0)
-        old = None if old is None else self._array(old)
+        old = None if old is None else array_of(old)
         rule = arithmetic.rule_arrays(method.rule, y0.dtype, method.error_order is not None)
         if from_ == "constant" and v0 is None:
-            v0 = velocity.of_array(t0, y0, held=True)
+            v0 = velocity.at(t0, y0, held=True)
+        times = arithmetic.node_times(rule, np.array(t0), np.array(h))
+        h = np.array(h, velocity.real)
         start, guess = arithmetic.guessed(from_, rule, h, width, v0, old, guess)
         values, previous, earlier, v0 = arithmetic.sweeps(
-            rule, velocity.nodes_of_arrays, t0, h, y0, v0, start, count
+            rule, velocity.nodes, times, h, y0, v0, start, count
         )
         y1, error = arithmetic.swept(rule, h, y0, values, previous, guess)
         return Swept(y1, values.reshape(-1, *y0.shape), error, guess, v0, previous, earlier)
@@ -632,8 +634,9 @@ class Stepper:
             if self.velocity.layout.time_dtype is not torch.float64:
                 v0 = None  # evaluated beside the start as well
         wanted = np.where(waiting.active, np.where(waiting.again, 1, begun), 0)
+        f, times = self.velocity.nodes, arithmetic.node_times(tensors, t0, h)
         for left in range(int(wanted.max()), 0, -1):
-            new, v0 = arithmetic.sweep(tensors, self.velocity.nodes, t0, h, y0, v0, values, seen)
+            new, v0 = arithmetic.sweep(tensors, f, times, h, y0, v0, values, seen)
             late = waiting.active & (wanted < left)
             if late.any():  # all end with the same sweep
                 new = torch.where(_columns(late, y0), values, new)
@@ -641,10 +644,11 @@ class Stepper:
         if v0 is not None and anchor is None:
             anchor = Anchor(t0, y0, v0)
         y1, error = arithmetic.swept(tensors, h, y0, values, previous, extrapolated, first)
-        segment = Segment(t0, t1, y0, values.reshape(n, *shape), self._dense(method))
+        velocities = values.reshape(n, *shape)
+        segment = Segment(t0, t1, y0, velocities, self._dense(method))
         return StepResult(
-            State(t1, y1, last=segment), error, order, lambda _: segment, anchor, state,
-            sweeps_left=further, swept=values,
+            State(t1, y1, last=Behind(t0, t1, velocities)), error, order, lambda _: segment,
+            anchor, state, sweeps_left=further, swept=values,
         )  # fmt: skip
 
     def _rule_tensors(self, method: SweepsMethod, y0: Tensor) -> RuleTensors:
@@ -672,9 +676,10 @@ class Stepper:
         values = previous = guess
         eps = torch.finfo(self.velocity.layout.func_dtype).eps  # func knows its states no better
         change = least = math.inf
+        times = arithmetic.node_times(rule, t0, h)
         for count in range(1, most + 1):
             previous = values
-            values, v0 = arithmetic.sweep(rule, self.velocity.nodes, t0, h, y0, v0, previous)
+            values, v0 = arithmetic.sweep(rule, self.velocity.nodes, times, h, y0, v0, previous)
             before, change = change, _rounding_units(values - previous, h, y0, eps)
             if _converged(change, before, least, count == most, t0, h):
                 break
@@ -686,7 +691,7 @@ class Stepper:
     def _stages(self, tableau: Tableau, state: State, t1: float) -> StepResult:
         compiled: CompiledTrial | None = None
         if self.compiled is not None:
-            compiled = self.compiled.stages(tableau, state.anchor is not None)
+            compiled = self.compiled.stages(tableau, state.known is not None)
         if compiled is not None and compiled.known:
             return self._staged(tableau, state, t1, *_compiled_stages(compiled, state, t1))
         if compiled is None:
@@ -713,27 +718,25 @@ class Stepper:
         return self._staged(tableau, state, t1, start, y1, sums.velocities, error, detail)
 
     def _stages_of_arrays(self, tableau: Tableau, state: State, t1: float) -> StepResult:
-        h, y0, f = t1 - state.t, self._array(state.y), self.velocity.of_array
-        start = self.start(state, in_numpy=True)
-        v0, shape, flat = self._array(start.v), y0.shape, y0
+        velocity, y0 = self.velocity.arrays, array_of(state.numbers)
+        start = self._start_in_numpy(state)
+        f, flat, v0, shape = velocity.at, y0, array_of(start.v), y0.shape
         if y0.ndim > 1:
             flat, v0 = y0.reshape(-1), v0.reshape(-1)
 
             def f(t: float, y: np.ndarray, held: bool = False) -> np.ndarray:
-                return self.velocity.of_array(t, y.reshape(shape), held).reshape(-1)
+                return velocity.at(t, y.reshape(shape), held).reshape(-1)
 
-        sums = ArraySums(arithmetic.stage_table(tableau, y0.dtype), flat, h)
-        y1, error = arithmetic.stages(tableau, f, state.t, t1, h, v0, sums)
-        velocities = sums.velocities
+        y1, error, velocities = arithmetic.array_stages(
+            tableau, f, state.t, t1, flat, v0, velocity.real
+        )
         if y0.ndim > 1:
             y1, velocities = y1.reshape(shape), velocities.reshape(-1, *shape)
             error = None if error is None else error.reshape(shape)
-        result = self._staged(tableau, state, t1, start, self._tensor(y1), velocities, error, None)
-        result.arrays = y0, y1
-        return result
+        return self._staged(tableau, state, t1, start, y1, velocities, error, None)
 
     def _staged(
-        self, tableau: Tableau, state: State, t1: Any, start: Anchor, y1: Tensor, velocities: Any,
+        self, tableau: Tableau, state: State, t1: Any, start: Anchor, y1: Any, velocities: Any,
         error: Any, detail: Any, ratio: Tensor | None = None,
     ) -> StepResult:  # fmt: skip
         """The result of stages that are done; velocities: as of `Stages`."""
@@ -741,10 +744,10 @@ class Stepper:
         end: Anchor | None = None
         other: Callable[[], Anchor] | None = None
         if tableau.first_same_as_last:
-            end = Anchor(t1, y1, self._tensor(velocities[-1]), detail)
+            end = Anchor(t1, y1, velocities[-1], detail)
         elif tableau.c[-1] == 1.0:
             # nothing but what it needs: states that held their steps would hold all steps before
-            h, y0 = t1 - state.t, state.y
+            h, y0 = t1 - state.t, state.numbers
             other = self._other_end(lambda: _last_stage(tableau, y0, t1, h, velocities))
         pair = _between_ends(state, start) if tableau.probe is None else stages.lipschitz_pair
         return StepResult(
@@ -754,10 +757,10 @@ class Stepper:
         )  # fmt: skip
 
 
-def _last_stage(tableau: Tableau, y0: Tensor, t1: Any, h: Any, velocities: Any) -> Anchor:
+def _last_stage(tableau: Tableau, y0: Any, t1: Any, h: Any, velocities: Any) -> Anchor:
     """The last stage's evaluation, of a method that makes it at the end of the step."""
     *earlier, last = tensor_of(velocities)
-    return Anchor(t1, add_scaled(y0, combine(tableau.a[-1], earlier), h), last)
+    return Anchor(t1, add_scaled(tensor_of(y0), combine(tableau.a[-1], earlier), h), last)
 
 
 @dataclass(slots=True)
@@ -792,7 +795,7 @@ class Stages:
             known = list(self._stages())
             if not self.tableau.first_same_as_last:
                 anchor = self.stepper.start(result.state)  # shared with the next interval
-                result.state = replace(result.state, anchor=anchor)
+                result.state.known = anchor
                 known.append(anchor.v)
             for node, row in self.tableau.extra:
                 inner = add_scaled(y0, combine(row, known), h)
@@ -854,8 +857,8 @@ def _between_ends(state: State, start: Anchor | None) -> Callable[[], tuple[Tens
         return None
 
     def lipschitz_pair() -> tuple[Tensor, Tensor]:
-        other_end = make()
-        return start.y - other_end.y, start.v - other_end.v
+        here, there = _in_tensors(start), make()
+        return here.y - there.y, here.v - there.v
 
     return lipschitz_pair
 
@@ -871,11 +874,9 @@ def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
     return (*earlier, start)
 
 
-def _rows(segment: Segment) -> tuple[Any, Tensor]:
+def _rows(last: Behind) -> tuple[Any, Tensor]:
     """Its size, and its velocities, one row a node."""
-    assert isinstance(segment.velocities, Tensor)
-    velocities = segment.velocities.reshape(len(segment.velocities), -1)
-    return segment.t1 - segment.t0, velocities
+    return last.t1 - last.t0, last.velocities.reshape(len(last.velocities), -1)
 
 
 def _columns(which: np.ndarray, y: Tensor) -> Tensor:

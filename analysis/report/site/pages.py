@@ -11,7 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ...images.equal_time import equal_time_table
+from ...images.flops import flops_table
 from ...images.judged import judgement, overhead_table, round_trip_table
+from ...images.roughness import seen_orders
 from ..demo import error_table, order_table
 from ..marked_blocks import fill
 from ..tables import columns
@@ -27,6 +30,12 @@ def _printed(text: str) -> str:
     return f"```text\n{text.strip()}\n```"
 
 
+def _judged(folder: Path, name: str) -> dict[str, Any]:
+    """A record of the judge, empty where that part has not been run."""
+    path = folder / f"{name}.json"
+    return _read(path) if path.exists() else {}
+
+
 def judged_blocks(folder: Path) -> dict[str, str]:
     """The generated pieces of docs/judged.md and docs/training.md, by marker name."""
     texts: dict[str, str] = {}
@@ -36,6 +45,14 @@ def judged_blocks(folder: Path) -> dict[str, str]:
         against = tables.pop("against")
         texts |= {f"{name}-{kind}": _printed(text) for kind, text in tables.items()}
         texts[f"{name}-against"] = against
+    for name, entry in _judged(folder, "equal-time").items():
+        for method, rows in entry["result"].items():
+            texts[f"{name}-times-{method}"] = _printed(equal_time_table(rows, method))
+    if flops := _judged(folder, "flops"):
+        texts["flops"] = _printed(flops_table(flops))
+    if rough := _judged(folder, "roughness"):
+        studies = {name: entry["result"] for name, entry in rough.items()}
+        texts["roughness-orders"] = _printed(seen_orders(studies))
     editing, sources = _read(folder / "editing.json"), _read(folder / "sources.json")
     compared = columns(f"RMSE of BA-solver over {sources['images']} images", sources["rmse"])
     return texts | {

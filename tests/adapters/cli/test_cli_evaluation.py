@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,13 @@ from quadflow.adapters.cli.main import main
 from quadflow.analysis.images.distribution import frechet_distance
 from quadflow.analysis.images.evaluation import (
     TUNING_SEED,
-    Evaluation,
     JudgedBackbone,
-    Score,
+    Terms,
     add_budget,
     draw,
     evaluate,
-    evaluation_length,
-    psnr,
-    table,
 )
+from quadflow.analysis.images.scores import Evaluation, Score, psnr, table
 
 TOY = Toy(gap=0.0)
 SHAPE = (SMALL.in_channels, 4, 4)
@@ -51,7 +49,7 @@ NET = random_sidenet(1, dtype=torch.float32)
 SUBJECT = JudgedBackbone(NamedBackbone("toy", MODEL, SHAPE, CLASSES), NET)
 BARE = JudgedBackbone(SUBJECT.backbone, None)
 QUICK = {"methods": ("euler", "pec2"), "nfes": (2, 3), "euler_nfes": (5,), "images": 5,
-         "tuning_images": 2, "reference_steps": 64, "shifts": (0.5, 1.0, 2.0)}  # fmt: skip
+         "tuning_images": 2, "reference_steps": 256, "shifts": (0.5, 1.0, 2.0)}  # fmt: skip
 
 
 def eight(images: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ def eight(images: Tensor) -> Tensor:
 
 def test_errors_are_those_to_the_closed_form() -> None:
     """Without a solver's help: the toy's flow is known."""
-    result = evaluate(BARE, **QUICK)
+    result = evaluate(BARE, Terms(**QUICK))
     noise, labels = initial_noise(0, 5, SHAPE), torch.arange(5) % CLASSES
     wanted = TOY.flow(noise, 0.0, labels)
     assert result.reference_rmse < 1e-5
@@ -78,29 +76,32 @@ def test_errors_are_those_to_the_closed_form() -> None:
     for row in result.rows:
         assert row.rmse == pytest.approx(error(row, row.shift, noise, labels), rel=1e-3)
         tried = {s: error(row, s, other, other_labels) for s in QUICK["shifts"]}
-        assert row.shift == (min(tried, key=tried.__getitem__) if row.tuned else 1)
+        assert row.shift == (min(tried, key=tried.__getitem__) if row.grid == "best" else 1)
         assert 10 ** (-row.psnr / 20) * result.data_range == pytest.approx(row.rmse)
 
 
 def test_shifts_are_chosen_on_other_noises_than_are_judged() -> None:
     calls = Calls(MODEL)
     watched = JudgedBackbone(NamedBackbone("toy", calls, SHAPE, CLASSES), None)
-    evaluate(watched, seed=4, **QUICK)
+    evaluate(watched, Terms(seed=4, **QUICK))
     tuning = [x for x, t, _ in calls if len(x) == 2 and float(t[0]) == 1]
     judged = [x for x, t, _ in calls if len(x) == 5 and float(t[0]) == 1]
-    assert len(tuning) >= 2 * 2 * 3 and len(judged) >= len(evaluate(BARE, seed=4, **QUICK).rows) - 4
+    assert (
+        len(tuning) >= 2 * 2 * 3
+        and len(judged) >= len(evaluate(BARE, Terms(seed=4, **QUICK)).rows) - 4
+    )
     assert all(torch.equal(x, initial_noise(TUNING_SEED + 4, 2, SHAPE)) for x in tuning)
     assert all(torch.equal(x, initial_noise(4, 5, SHAPE)) for x in judged)
 
 
-def finished(path: Path) -> list[tuple[str, int, bool]]:
+def finished(path: Path) -> list[tuple[str, int, str]]:
     """The rows of a file of strict JSON: no NaN, no Infinity."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     result = json.loads(path.read_text(), parse_constant=refuse)
-    return [(r["method"], r["nfe"], r["tuned"]) for r in result["rows"]]
+    return [(r["method"], r["nfe"], r["grid"]) for r in result["rows"]]
 
 
 @pytest.mark.parametrize("shifts", [(0.5, 1.0, 2.0), (1.0, 1e-3), (1.0,)])
@@ -108,8 +109,8 @@ def test_wherever_it_is_interrupted_the_file_has_what_is_finished(
     shifts: tuple[float, ...], tmp_path: Path
 ) -> None:
     """Shift 1e-3 is never the best one: then the tuned row is a copy of the uniform one."""
-    arguments = QUICK | {"shifts": shifts}
-    whole = [(r.method, r.nfe, r.tuned) for r in evaluate(BARE, **arguments).rows]
+    arguments = QUICK | {"shifts": shifts, "reference_steps": 4}
+    whole = [(r.method, r.nfe, r.grid) for r in evaluate(BARE, Terms(**arguments)).rows]
     before = 1 + (len(shifts) > 1)  # ticks of the references
     for last in range(1, before + len(whole) + 1):
         out, ticks = tmp_path / f"{last}.json", []
@@ -120,7 +121,7 @@ def test_wherever_it_is_interrupted_the_file_has_what_is_finished(
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            evaluate(BARE, out=out, progress=stop, **arguments)
+            evaluate(BARE, Terms(**arguments), out=out, progress=stop)
         rows = max(0, last - before)
         assert out.exists() == (rows > 0)
         assert rows == 0 or finished(out) == whole[:rows]
@@ -131,19 +132,17 @@ def test_wherever_it_is_interrupted_the_file_has_what_is_finished(
 @pytest.mark.parametrize("shifts", [(), (1.0,), (0.5, 1.0)])
 def test_progress_is_as_long_as_announced(shifts: tuple[float, ...], with_features: bool) -> None:
     ticks: list[int] = []
+    terms = Terms(**(QUICK | {"shifts": shifts, "floor_seeds": 2}))
     evaluate(
-        BARE, features=eight if with_features else None, floor_seeds=2,
-        progress=lambda: ticks.append(1), **(QUICK | {"shifts": shifts}),
-    )  # fmt: skip
-    assert len(ticks) == evaluation_length(
-        ("euler", "pec2"), (2, 3), (5,), shifts, 2, features=with_features
+        BARE, terms, features=eight if with_features else None, progress=lambda: ticks.append(1)
     )
+    assert len(ticks) == terms.length(features=with_features)
 
 
 def test_features(tmp_path: Path) -> None:
     """A sampler as good as the converged solve is at distance 0 of it, and holds its manifold."""
     arguments = QUICK | {"methods": ("euler", "ab4"), "nfes": (2, 400), "shifts": ()}
-    result = evaluate(BARE, features=eight, npz=tmp_path, **arguments)
+    result = evaluate(BARE, Terms(**arguments), features=eight, npz=tmp_path)
     noise, labels = initial_noise(0, 5, SHAPE), torch.arange(5) % CLASSES
     target = eight(TOY.flow(noise, 0.0, labels).clamp(-1, 1))
     assert frechet_distance(target, target) == pytest.approx(0, abs=1e-12)
@@ -171,9 +170,17 @@ def test_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("subject", "arguments", "message"),
     [
-        (SUBJECT, {"images": 1}, "images must be >= 2, got 1"),
-        (SUBJECT, {"images": 3, "features": eight}, "images must be >= 4 with features, got 3"),
-        (SUBJECT, {"features": eight, "floor_seeds": 1}, "floor_seeds must be >= 2, got 1"),
+        (SUBJECT, {"images": 1}, "images must be an integer >= 2, got 1"),
+        (
+            SUBJECT,
+            {"images": 3, "features": eight},
+            "images must be an integer >= 4 with features, got 3",
+        ),
+        (
+            SUBJECT,
+            {"features": eight, "floor_seeds": 1},
+            "floor_seeds must be an integer >= 2, got 1",
+        ),
         (SUBJECT, {"reference_steps": 0}, "reference_steps must be an integer >= 4, got 0"),
         (SUBJECT, {"reference_steps": -2}, "reference_steps must be an integer >= 4, got -2"),
     ],
@@ -182,25 +189,26 @@ def test_refused_before_any_work(subject: JudgedBackbone, arguments: dict, messa
     calls = Calls(MODEL)
     watched = JudgedBackbone(NamedBackbone("toy", calls, SHAPE, CLASSES), subject.sidenet)
     with pytest.raises(ValueError, match=message):
-        evaluate(watched, **(QUICK | arguments))
+        features = arguments.pop("features", None)
+        evaluate(watched, Terms(**(QUICK | arguments)), features=features)
     assert not calls
 
 
 @pytest.mark.parametrize("method", ["bianchor", "single-anchor"])
 def test_methods_that_need_a_sidenet(method: str) -> None:
     with pytest.raises(ValueError, match="needs sidenet="):
-        evaluate(BARE, **(QUICK | {"methods": (method,)}))
+        evaluate(BARE, Terms(**(QUICK | {"methods": (method,)})))
     with pytest.raises(ValueError, match="needs a SideNet"):
-        add_budget(BARE, Evaluation("toy", 1.0, 2, 0, 0.0, 0, 1.0), (2,))
+        add_budget(BARE, Evaluation("toy", 1.0, 2, 1, 0, {}, 0.0, 0, 1.0), (2,))
 
 
 def test_the_fewest_reference_steps_are_enough_to_tune() -> None:
-    rows = evaluate(BARE, **(QUICK | {"reference_steps": 4})).rows
-    assert sum(r.tuned for r in rows) == 4
+    rows = evaluate(BARE, Terms(**(QUICK | {"reference_steps": 4}))).rows
+    assert sum(r.grid == "best" for r in rows) == 4
 
 
 def test_the_budget_is_guided_as_the_evaluation_was() -> None:
-    result = evaluate(SUBJECT, guidance=Guidance(2.0, CLASSES), **(QUICK | {"shifts": ()}))
+    result = evaluate(SUBJECT, Terms(guidance=Guidance(2.0, CLASSES), **(QUICK | {"shifts": ()})))
     ticks: list[int] = []
     add_budget(SUBJECT, result, (2, 3), lambda: ticks.append(1))
     assert result.budget is not None and len(ticks) == 2
@@ -222,21 +230,21 @@ def test_psnr() -> None:
     assert psnr(0.0, 2.0) == math.inf
 
 
-def row(method: str, nfe: int, rmse: float, tuned: bool = False) -> dict:
-    return {"method": method, "nfe": nfe, "tuned": tuned, "rmse": rmse}
+def row(method: str, nfe: int, rmse: float, grid: str = "uniform") -> dict:
+    return {"method": method, "nfe": nfe, "grid": grid, "rmse": rmse}
 
 
 def test_the_best_of_every_column_is_starred() -> None:
     rows = [row("euler", 3, 0.5), row("euler", 5, 0.25), row("pec2", 3, 0.125),
             row("pec2", 5, 0.25), row("euler", 50, 0.01),
-            row("euler", 3, 0.0625, True), row("pec2", 3, 0.75, True)]  # fmt: skip
+            row("euler", 3, 0.0625, "best"), row("pec2", 3, 0.75, "best")]  # fmt: skip
     result = {"backbone": "toy", "guidance": 1.0, "rows": rows}
-    lines = table(result, tuned=False).splitlines()
+    lines = table(result, "uniform").splitlines()
     assert lines[0] == "toy: rmse to the converged solve, no guidance, the uniform grid"
     assert lines[1].split() == ["method", "NFE", "3", "NFE", "5"]  # the long run stands alone
     assert lines[2].split() == ["euler", "0.5000", "0.2500*"]
     assert lines[3].split() == ["pec2", "0.1250*", "0.2500*"]  # both are the best
-    lines = table(result | {"guidance": 2.5}, tuned=True).splitlines()
+    lines = table(result | {"guidance": 2.5}, "best").splitlines()
     assert "guidance 2.5 (a pair is one evaluation), its own best shift" in lines[0]
     assert [line.split() for line in lines[2:]] == [["euler", "0.0625*"], ["pec2", "0.7500"]]
 
@@ -244,12 +252,12 @@ def test_the_best_of_every_column_is_starred() -> None:
 @pytest.mark.parametrize("nfes", [(2, 3), (2, 50), (50,)])
 def test_pictures_of_any_budgets(nfes: tuple[int, ...], tmp_path: Path) -> None:
     """Also of budgets that the default long runs of Euler have, where there are no others."""
-    pictures: dict = {}
-    result = evaluate(BARE, pictures=pictures, **(QUICK | {"nfes": nfes, "euler_nfes": ()}))
-    draw(tmp_path / "x.png", result, pictures)
+    terms = Terms(**(QUICK | {"nfes": nfes, "euler_nfes": ()}))
+    result = evaluate(BARE, terms)
+    draw(tmp_path / "x.png", BARE, terms, result)
     assert Image.open(tmp_path / "x.png").size[0] > 100
     with pytest.raises(ValueError, match="no samples to draw"):
-        draw(tmp_path / "y.png", result, {"converged": pictures["converged"]})
+        draw(tmp_path / "y.png", BARE, replace(terms, nfes=(4,)), result)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -263,12 +271,12 @@ SHORT = [*TINY, "--uniform-only"]
 def test_the_command(tmp_path: Path, capsys) -> None:
     out = tmp_path / "e.json"
     assert main([*SHORT, "--out", str(out)]) == 0
-    assert finished(out) == [("euler", 2, False), ("pec2", 2, False)]
+    assert finished(out) == [("euler", 2, "uniform"), ("pec2", 2, "uniform")]
     result = json.loads(out.read_text())
     assert (result["backbone"], result["images"], result["guidance"]) == ("fashion-unet", 2, 1)
-    assert result["reference_nfe"] == 4 * (2 + 4)
+    assert result["reference_nfe"] == (4 + 10) + (3 + 10)
     printed = capsys.readouterr().out
-    assert table(result, tuned=False) in printed and printed.endswith(f"-> {out}\n")
+    assert table(result, "uniform") in printed and printed.endswith(f"-> {out}\n")
     assert "best shift" not in printed
     assert [p.name for p in tmp_path.iterdir()] == ["e.json"]
 
@@ -277,13 +285,13 @@ def test_the_command_tunes_guides_and_draws(tmp_path: Path, capsys) -> None:
     out, png = tmp_path / "e.json", tmp_path / "e.png"
     arguments = ["--guidance", "2", "--seed", "3", "--pictures", str(png), "--out", str(out)]
     assert main([*TINY, *arguments, "--euler", "3"]) == 0
-    assert finished(out) == [("euler", 2, False), ("euler", 2, True), ("pec2", 2, False),
-                             ("pec2", 2, True), ("euler", 3, False)]  # fmt: skip
+    assert finished(out) == [("euler", 2, "uniform"), ("euler", 2, "best"), ("pec2", 2, "uniform"),
+                             ("pec2", 2, "best"), ("euler", 3, "uniform")]  # fmt: skip
     result = json.loads(out.read_text())
     assert (result["guidance"], result["seed"]) == (2, 3)
     assert all(r["rows"] == r["nfe"] * 2 * 2 for r in result["rows"])
     printed = capsys.readouterr().out
-    assert table(result, tuned=True) in printed and table(result, tuned=False) in printed
+    assert table(result, "best") in printed and table(result, "uniform") in printed
     assert Image.open(png).size[0] > 100
 
 
@@ -292,7 +300,7 @@ def test_the_command_on_a_backbone_without_classes(tmp_path: Path, capsys) -> No
     out = tmp_path / "e.json"
     arguments = ["--backbone", "galaxygrad:hsc-32", "--methods", "bianchor,unipc", "--budget"]
     assert main([*SHORT, *arguments, "--nfe", "2,11", "--out", str(out)]) == 0
-    assert finished(out) == [(m, n, False) for m in ("bianchor", "unipc") for n in (2, 11)]
+    assert finished(out) == [(m, n, "uniform") for m in ("bianchor", "unipc") for n in (2, 11)]
     result = json.loads(out.read_text())
     assert list(result["budget"]["error budget"]) == ["2"] == list(result["budget"]["ablation"])
     assert "bianchor" in capsys.readouterr().out
@@ -308,7 +316,7 @@ OWN = ["--backbone", str(shipped("mnist_sit.safetensors"))]
             ["--methods", "euler,eulr"],
             "--methods 'eulr' is unknown: did you mean 'euler'",
         ),
-        (["--images", "1"], "images must be >= 2, got 1"),
+        (["--images", "1"], "images must be an integer >= 2, got 1"),
         (["--reference-steps", "0"], "reference_steps must be an integer >= 4, got 0"),
         (["--reference-steps", "-1"], "reference_steps must be an integer >= 4, got -1"),
         (["--guidance", "-1"], "scale must be finite and >= 0, got -1.0"),
@@ -351,7 +359,7 @@ def test_budgets_that_are_none(text: str, capsys) -> None:
 def test_features_of_ones_own(tmp_path: Path, capsys) -> None:
     out = tmp_path / "e.json"
     common = ["evaluate", "--images", "4", "--nfe", "2", "--methods", "euler", "--euler", "",
-              "--uniform-only", "--reference-steps", "2", "--out", str(out)]  # fmt: skip
+              "--uniform-only", "--reference-steps", "4", "--out", str(out)]  # fmt: skip
     assert main([*common, "--features", "test_cli_evaluation:eight"]) == 0
     result = json.loads(out.read_text())
     assert result["features"] == "test_cli_evaluation:eight"

@@ -47,7 +47,7 @@ MIRRORED = reversed_time(MODEL)
 
 
 def end(guidance: Guidance, labels: Tensor | None = LABELS) -> Tensor:
-    return tight_solve(FlowField(MODEL, "repa", labels, guidance), NOISE)
+    return tight_solve(FlowField(MODEL, "repa", labels, guidance), NOISE, 1024)
 
 
 def carried(velocity, x: Tensor, t: float, h: float) -> Tensor:
@@ -218,7 +218,7 @@ def test_a_backbone_without_classes_has_a_budget() -> None:
         return TOY.velocity(x, t, None)
 
     net = random_sidenet(1, replace(SMALL, num_classes=0))
-    reference = tight_solve(FlowField(unlabelled, "repa"), NOISE)
+    reference = tight_solve(FlowField(unlabelled, "repa"), NOISE, 1024)
     budget = error_budget(
         unlabelled, net, NOISE, None, reference, intervals=N, guidance=Guidance()
     )  # fmt: skip
