@@ -72,7 +72,7 @@ class Tapped(nn.Module):
             found = checkpoint(self._call, *args, use_reentrant=False, **kwargs)
         else:
             found = self._call(*args, **kwargs)
-        velocity, *seen = found  # type: ignore[misc]
+        velocity, *seen = found
         self.seen += seen
         return velocity
 
@@ -129,7 +129,7 @@ def find_features(
         wanted = [
             (name, m)
             for name, m in model.named_modules()
-            if name and m._parameters and not _rest(m)
+            if name and m._parameters and next(m.children(), None) is None
         ]
     calls: list[tuple[str, torch.Size]] = []
     with torch.no_grad(), _watched(wanted, lambda name, x: calls.append((name, x.shape))):
@@ -147,11 +147,6 @@ def find_features(
     if module is not None:
         raise ValueError(f"features={module!r}: the model does not call this module")
     return None
-
-
-def _rest(module: nn.Module) -> bool:
-    """Whether it has modules inside."""
-    return next(module.children(), None) is not None
 
 
 def _layout(name: str, found: tuple[int, ...], state: tuple[int, ...]) -> FeatureLayout | None:

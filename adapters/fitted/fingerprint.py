@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -56,7 +57,7 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
 
 
-def _measure(parameters: dict[str, Tensor]) -> BackboneFingerprint:
+def _measure(parameters: Mapping[str, Tensor]) -> BackboneFingerprint:
     total = hashlib.blake2b(digest_size=10)
     for name, p in parameters.items():
         total.update(f"{name} {tuple(p.shape)}\n".encode())

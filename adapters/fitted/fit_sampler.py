@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import check_choice, integer_from
-from ..flow.field import Convention, FlowField, Guidance, resolve_convention
+from ..flow.field import Convention, Guidance, resolve_convention
+from ..sampling.sample import own_time
 from ..training.fit import FitConfig, Recording, Writers, fit, make_accelerator
 from .calibrate import Calibrated, calibrate, rms, sample_flow
 from .features import FeatureLayout, find_features
@@ -358,7 +359,7 @@ def _judged(
         flow = task.flow(rows, budget.scale)
         made = sample_flow(
             flow, task.noise(rows), method=start.name, nfe=start.nfe,
-            grid=_own_times(flow, start.sigmas),
+            grid=[own_time(flow.resolved, s) for s in start.sigmas],
         )  # fmt: skip
         rival = rms(made - budget.pairs.ends(rows))
         worse = chosen[budget.key] >= budget.classical.error or reported[budget.key] >= rival
@@ -380,10 +381,3 @@ def _judged(
         learned, layout, convention, backbone_fingerprint(task.model), frozenset(classical),
         task.dtype, {"plans": plans},
     )  # fmt: skip
-
-
-def _own_times(flow: FlowField, sigmas: Sequence[float]) -> list[float]:
-    path = flow.resolved
-    times = [path.data_t + path.direction * s for s in sigmas]
-    times[0], times[-1] = path.noise_t, path.data_t
-    return times

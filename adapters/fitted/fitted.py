@@ -16,6 +16,7 @@ from ...plans.anchors import adams
 from ...storage import whole_file
 from ..backbones.checkpoints import CheckpointError, load_into, read_weights
 from ..flow.field import FlowField
+from ..sampling.sample import own_time
 from ..sampling.samplers import Plan
 from .features import FeatureLayout
 from .fingerprint import BackboneFingerprint, backbone_fingerprint
@@ -50,7 +51,8 @@ class FittedSampler:
     @property
     def starts(self) -> list[PlanStart]:
         """The classical methods that the plans start as, by budget and guidance scale."""
-        return [p.start for p in self.learned.plans.values()]  # type: ignore[union-attr,misc]
+        plans = self.learned.plans.values()
+        return [plan.start for plan in plans if isinstance(plan, LearnedPlan)]
 
     @property
     def budgets(self) -> list[tuple[int, float]]:
@@ -75,9 +77,7 @@ class FittedSampler:
         plan = self.learned.plan(nfe, scale)
         if plan_key(nfe, scale) not in self.classical:
             return learned_plan(self.learned, flow, nfe, self.features)
-        path = flow.resolved
-        times = [path.data_t + path.direction * s for s in plan.start.sigmas]
-        times[0], times[-1] = path.noise_t, path.data_t
+        times = [own_time(flow.resolved, sigma) for sigma in plan.start.sigmas]
         return Plan(classical_method(plan.start), nfe, times)
 
     def _check(self, flow: FlowField) -> None:

@@ -46,9 +46,9 @@ class LearnedInterpolant(Interpolant):
     In a prediction over h with the anchors t_0 > t_1 > … so far it adds to the mean velocity, in
     form "ordered", Σ_q c_q h^q v[t_0 … t_q] over the divided differences of order q >= k (k+1 in a
     correction), and the network's field times Π_{j<k} (t + h - t_j), over a unit of length fixed
-    for the plan; in a correction times h more. Whatever is learned, these are O(h^k) and O(h^(k+1)):
-    the order of the method stays. In form "free" the additions are Σ_j c_j v_j and the field times
-    h + h_before, in a correction h: no order is claimed.
+    for the plan; in a correction times h more. Whatever is learned, these are O(h^k) and
+    O(h^(k+1)): the order of the method stays. In form "free" the additions are Σ_j c_j v_j and
+    the field times h + h_before, in a correction h: no order is claimed.
 
     numbers: the plan's. fields: the network, None without. anchors: all there are.
     """

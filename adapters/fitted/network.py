@@ -145,7 +145,7 @@ class Residual(nn.Module):
         return F.pixel_unshuffle(x, self.config.fold) if self.config.fold > 1 else x
 
     def _features(self, features: Sequence[Tensor], like: Tensor) -> list[Tensor]:
-        """The features of every half (zeros for one that was not evaluated), laid over the state."""
+        """The features of every half, zeros for one that was not evaluated."""
         layout = self.config.features
         assert layout is not None
         found = []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...plans.interpolants import Anchor
 from ..flow.field import FlowField
+from ..sampling.sample import own_time
 from ..sampling.samplers import Plan
 from .features import FeatureLayout
 from .field import LearnedField
@@ -39,7 +40,7 @@ class Learned(nn.Module):
         """
         key = plan_key(nfe, scale)
         if key not in self.plans:
-            starts = [p.start for p in self.plans.values()]  # type: ignore[union-attr]
+            starts = [p.start for p in self.plans.values() if isinstance(p, LearnedPlan)]
             known = ", ".join(f"nfe={s.nfe} at guidance {s.scale:g}" for s in starts)
             raise ValueError(
                 f"nfe={nfe} at guidance {scale:g} was not fitted; this sampler has {known}"
@@ -65,21 +66,16 @@ def learned_plan(
     """
     plan = learned.plan(nfe, flow.guidance.scale)
     numbers = plan.numbers() if training else plan.numbers().as_floats()
-    network = (
-        learned.network if any(p.requires_grad or not training for p in (plan.gains,)) else None
-    )
+    network, path = learned.network, flow.resolved
     module = None if network is None or features is None else features.module
     field = LearnedField(flow, numbers, module, checkpointed=training)
-    path = flow.resolved
     times: Any
     if training:
-        times = path.data_t + path.direction * numbers.sigmas
-        times = torch.cat(
-            (times.new_tensor([path.noise_t]), times[1:-1], times.new_tensor([path.data_t]))
-        )
+        inner = path.data_t + path.direction * numbers.sigmas[1:-1]
+        ends = inner.new_tensor([path.noise_t, path.data_t])
+        times = torch.cat((ends[:1], inner, ends[1:]))
     else:
-        times = [path.data_t + path.direction * s for s in numbers.sigmas]
-        times[0], times[-1] = path.noise_t, path.data_t
+        times = [own_time(path, sigma) for sigma in numbers.sigmas]
     fields = None if network is None else fields_of(network, flow, numbers)
     return Plan(learned_method(numbers, fields), nfe, times, field)  # type: ignore[arg-type]
 
@@ -95,7 +91,7 @@ def fields_of(network: Residual, flow: FlowField, numbers: PlanNumbers) -> Field
         i = detail.index
         change = torch.zeros_like(x)
         if before is not None:
-            span = anchor.t - before.t
+            span: Any = anchor.t - before.t
             if isinstance(span, Tensor):
                 span = span.to(x.dtype)
             change = (anchor.v - before.v) / span

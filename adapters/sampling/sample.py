@@ -122,7 +122,7 @@ def time_grid(
     if not all(0 <= s <= 1 for s in sigmas) or sigmas[0] == sigmas[1]:
         raise ValueError(f"sigmas must be two different numbers in [0, 1], got {sigmas}")
     path = resolve_convention(convention)
-    start, end = (_own_time(path, s) for s in sigmas)
+    start, end = (own_time(path, s) for s in sigmas)
     # on a uniform grid of the model's own time, so that shift 1 is that grid to the last bit
     times = np.linspace(start, end, intervals + 1)
     if shift == 1:
@@ -134,8 +134,8 @@ def time_grid(
     return times
 
 
-def _own_time(path: Convention, sigma: float) -> float:
-    # the ends exactly
+def own_time(path: Convention, sigma: float) -> float:
+    """The model's own time at a noise fraction, the ends exactly."""
     return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
 
 
