@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 FORMS = (
     "MODULE:NAME or FILE.py:NAME, a Method of fixed steps or a plan of one's own (field, nfe, "
-    "sidenet) -> (Method, number of intervals); or a file that `quadflow fit` wrote"
+    "sidenet) -> (Method, number of intervals); a file that `quadflow fit` wrote, or fitted, the "
+    "one that comes with the backbone"
 )
 """How a sampler is said to be more than a name."""
+
+SHIPPED = "fitted"
+"""Stands for the fitted sampler that comes with a backbone."""
 
 FITTED = ".safetensors"
 """How the file of a fitted sampler ends."""
@@ -30,8 +34,9 @@ def sampler_name(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: neither.
     """
-    if text not in SAMPLERS and ":" not in text and not text.endswith(FITTED):
-        raise argparse.ArgumentTypeError(f"{text!r} is unknown: {nearest(text, SAMPLERS)}")
+    known = (*SAMPLERS, SHIPPED)
+    if text not in known and ":" not in text and not text.endswith(FITTED):
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown: {nearest(text, known)}")
     return text
 
 
@@ -44,6 +49,10 @@ def read_sampler(text: str, option: str) -> str | Sampler | qf.Method:
     """
     if text in SAMPLERS:
         return text
+    if text == SHIPPED:
+        from ..fitted.shipped import of_backbone
+
+        return of_backbone
     if text.endswith(FITTED):
         from ..fitted.fitted import FittedSampler
 
