@@ -6,6 +6,8 @@ with exported(__name__):
     from .backbones.pretrained import load_backbone as load_backbone
     from .backbones.pretrained import load_sidenet as load_sidenet
     from .backbones.pretrained import load_unet as load_unet
+    from .fitted.fit_sampler import fit_sampler as fit_sampler
+    from .fitted.fitted import FittedSampler as FittedSampler
     from .flow.data_prediction import DataPredictionInterpolant as DataPredictionInterpolant
     from .flow.field import CONVENTIONS as CONVENTIONS
     from .flow.field import Convention as Convention

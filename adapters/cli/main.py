@@ -16,6 +16,7 @@ from .own import place_in_own, told
 COMMANDS = {
     "demo": "measured orders and few-evaluation images, in minutes",
     "sample": "images from the shipped model, or from your own",
+    "fit": "fit a sampler to a backbone, in minutes",
     "train": "train a backbone or a SideNet",
     "evaluate": "every sampler at every budget, against the converged solve from the same noises",
     "edit": "images of one class turned into another, by inversion and regeneration",

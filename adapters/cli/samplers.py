@@ -16,30 +16,47 @@ if TYPE_CHECKING:
 
 FORMS = (
     "MODULE:NAME or FILE.py:NAME, a Method of fixed steps or a plan of one's own (field, nfe, "
-    "sidenet) -> (Method, number of intervals)"
+    "sidenet) -> (Method, number of intervals); a file that `quadflow fit` wrote, or fitted, the "
+    "one that comes with the backbone"
 )
 """How a sampler is said to be more than a name."""
 
+SHIPPED = "fitted"
+"""Stands for the fitted sampler that comes with a backbone."""
+
+FITTED = ".safetensors"
+"""How the file of a fitted sampler ends."""
+
 
 def sampler_name(text: str) -> str:
-    """A name in `SAMPLERS`, or MODULE:NAME, which `read_sampler` finds.
+    """A name in `SAMPLERS`, a file or MODULE:NAME, which `read_sampler` finds.
 
     Raises:
         argparse.ArgumentTypeError: neither.
     """
-    if text not in SAMPLERS and ":" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is unknown: {nearest(text, SAMPLERS)}")
+    known = (*SAMPLERS, SHIPPED)
+    if text not in known and ":" not in text and not text.endswith(FITTED):
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown: {nearest(text, known)}")
     return text
 
 
 def read_sampler(text: str, option: str) -> str | Sampler | qf.Method:
-    """What `sample` takes as its method: a name in `SAMPLERS`, or the object of MODULE:NAME.
+    """What `sample` takes as its method: a name in `SAMPLERS`, the fitted sampler in a file, or
+    the object of MODULE:NAME.
 
     Raises:
-        ValueError: no such module or name; an object that is no sampler.
+        ValueError: no such file, module or name; an object that is no sampler.
     """
     if text in SAMPLERS:
         return text
+    if text == SHIPPED:
+        from ..fitted.shipped import of_backbone
+
+        return of_backbone
+    if text.endswith(FITTED):
+        from ..fitted.fitted import FittedSampler
+
+        return FittedSampler.load(text)
     found = load_own(text, option)
     if isinstance(found, qf.Tableau):
         found = qf.stages(found)

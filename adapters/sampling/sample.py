@@ -16,7 +16,7 @@ from ...plans.method import Method
 from ...solution import Statistics
 from ...solve import solve
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention
-from .samplers import SAMPLERS, Sampler
+from .samplers import SAMPLERS, Plan, Sampler
 
 
 def check_state(x: Tensor, name: str) -> None:
@@ -60,7 +60,12 @@ class Samples:
 
 
 def initial_noise(
-    seed: int, count: int, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32
+    seed: int,
+    count: int,
+    shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    first: int = 0,
 ) -> Tensor:
     """Standard normal noise (count, *shape), drawn sample by sample.
 
@@ -71,14 +76,16 @@ def initial_noise(
         count: number of samples, >= 1.
         shape: of one sample, such as (channels, height, width).
         dtype: a floating one.
+        first: i of the first sample, >= 0.
 
     Raises:
-        ValueError: seed or count out of range.
+        ValueError: seed, count or first out of range.
     """
     integer_from(0, seed, "seed")
     integer_from(1, count, "count")
+    integer_from(0, first, "first")
     rows = []
-    for i in range(count):
+    for i in range(first, first + count):
         words = np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
         rows.append(torch.randn(shape, generator=generator, dtype=dtype))
@@ -115,7 +122,7 @@ def time_grid(
     if not all(0 <= s <= 1 for s in sigmas) or sigmas[0] == sigmas[1]:
         raise ValueError(f"sigmas must be two different numbers in [0, 1], got {sigmas}")
     path = resolve_convention(convention)
-    start, end = (_own_time(path, s) for s in sigmas)
+    start, end = (own_time(path, s) for s in sigmas)
     # on a uniform grid of the model's own time, so that shift 1 is that grid to the last bit
     times = np.linspace(start, end, intervals + 1)
     if shift == 1:
@@ -127,15 +134,15 @@ def time_grid(
     return times
 
 
-def _own_time(path: Convention, sigma: float) -> float:
-    # the ends exactly
+def own_time(path: Convention, sigma: float) -> float:
+    """The model's own time at a noise fraction, the ends exactly."""
     return {1.0: path.noise_t, 0.0: path.data_t}.get(sigma, path.data_t + path.direction * sigma)
 
 
-def _planned(answer: Any) -> tuple[Method, int]:
-    """What a plan gave, checked."""
-    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], Method):
-        return answer
+def _planned(answer: Any) -> Plan:
+    """What a sampler gave, checked."""
+    if isinstance(answer, tuple) and len(answer) in (2, 4) and isinstance(answer[0], Method):
+        return Plan(*answer)
     raise TypeError(f"method, a plan, must give (Method, number of intervals), gave {answer!r}")
 
 
@@ -200,9 +207,10 @@ def sample(
         labels: (B,) int64, or None.
         sigmas: noise fractions σ in [0, 1] where the way begins and ends; other ones than noise to
             data sample from a state between, or go back (see `editing.invert`).
-        method: one of `SAMPLERS`; a plan such as `bianchor_plan(simpson())`, a function
-            (field, nfe, sidenet) -> (Method, number of intervals); or a Method that takes fixed
-            steps, on as many intervals as cost nfe evaluations.
+        method: one of `SAMPLERS`; a sampler such as `bianchor_plan(simpson())` or what
+            `fit_sampler` gives, a function (field, nfe, sidenet) -> (Method, number of intervals)
+            or a `Plan`; or a Method that takes fixed steps, on as many intervals as cost nfe
+            evaluations.
         nfe: evaluations of the model, >= 1; a guided pair is one.
         sidenet: for "bianchor" and "single-anchor".
         guidance, convention, extras, null_extras: see `FlowField`.
@@ -228,17 +236,47 @@ def sample(
         null_extras=null_extras or {},
     )  # fmt: skip
     sampler = SAMPLERS[method] if isinstance(method, str) else as_sampler(method)
-    plan, intervals = _planned(sampler(flow, nfe, sidenet))
-    times: Any = time_grid(intervals, flow.resolved, shift=shift, sigmas=sigmas)
+    plan = _planned(sampler(flow, nfe, sidenet))
+    times: Any = plan.times
+    if times is None:
+        times = time_grid(plan.intervals, flow.resolved, shift=shift, sigmas=sigmas)
+    elif grid is not None or shift != 1 or tuple(sigmas) != (1.0, 0.0):
+        raise ValueError(
+            f"{plan.method.name} has times of its own, from noise to data: leave out grid, shift "
+            "and sigmas"
+        )
     ends = (float(times[0]), float(times[-1]))
     if grid is not None:
         if shift != 1:
             raise ValueError(f"give grid or shift={shift}, not both")
-        name = method if isinstance(method, str) else plan.name
-        times = _grid(grid, noise, intervals, f"{name} with nfe={nfe}")
+        name = method if isinstance(method, str) else plan.method.name
+        times = _grid(grid, noise, plan.intervals, f"{name} with nfe={nfe}")
     with torch.no_grad():
-        # a network is no function of several times at once, and finding that out would cost calls
-        solution = solve(
-            flow, noise, ends, method=plan, grid=times, callback=callback, node_evaluation="loop"
-        )
-    return Samples(solution.y[-1], solution.stats, flow.rows)
+        whole = plan._replace(times=times, field=plan.field or flow)
+        return run_plan(whole, noise, ends, callback)
+
+
+def run_plan(
+    plan: Plan,
+    noise: Tensor,
+    ends: tuple[float, float],
+    callback: Callable[[float, Tensor], None] | None = None,
+) -> Samples:
+    """Integrate along a plan that has its times and its field, with gradients where wanted.
+
+    plan: see `Plan`; times (N+1,), or (N+1, ...) that broadcast against the state, then with their
+    gradient. noise: (B, ...), the state at ends[0]. ends: the first and the last time. callback:
+    see `sample`.
+
+    Raises:
+        ValueError: times that do not run from the one end to the other.
+        SolveError: the samples are not finite.
+    """
+    field = plan.field
+    assert field is not None
+    # a network is no function of several times at once, and finding that out would cost calls
+    solution = solve(
+        field, noise, ends, method=plan.method, grid=plan.times, callback=callback,
+        node_evaluation="loop",
+    )  # fmt: skip
+    return Samples(solution.y[-1], solution.stats, field.rows)

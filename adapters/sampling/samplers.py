@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # finds its names when a sampler is made, so that the names of the samplers cost no torch
 import quadflow as qf
@@ -13,8 +13,23 @@ if TYPE_CHECKING:
 
     from ..flow.field import FlowField
 
-Sampler = Callable[["FlowField", int, "nn.Module | None"], "tuple[qf.Method, int]"]
-"""(field, nfe, sidenet) -> the method and the number of intervals that cost exactly nfe."""
+
+class Plan(NamedTuple):
+    """A way from noise to data that costs exactly as many evaluations as were asked for.
+
+    method: takes fixed steps. intervals: how many. times: (intervals + 1,) in the model's own time,
+    where the plan has times of its own; field: what is integrated, where that is more than the flow
+    field that the plan was made for.
+    """
+
+    method: qf.Method
+    intervals: int
+    times: Any = None
+    field: FlowField | None = None
+
+
+Sampler = Callable[["FlowField", int, "nn.Module | None"], "Plan | tuple[qf.Method, int]"]
+"""(field, nfe, sidenet) -> a `Plan`, or the method and the number of intervals alone."""
 
 
 def _euler(field: FlowField, nfe: int, sidenet: nn.Module | None) -> tuple[qf.Method, int]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,16 +91,25 @@ class Recording:
             raise ValueError("resume needs the state file of the training, got state=None")
 
 
+class Look(NamedTuple):
+    """What a look at a network in training found: words for the progress bar, and whether the
+    training is to end here."""
+
+    text: str
+    enough: bool = False
+
+
 @dataclass
 class Writers:
     """Functions that `fit` calls with the EMA module, on the main process only.
 
     checkpoint(ema) every `checkpoint_every` steps and at the end; samples(ema, step) every
-    `samples_every` steps and at the end.
+    `samples_every` steps and at the end, before the checkpoint: what it returns may end the
+    training.
     """
 
     checkpoint: Callable[[nn.Module], None] | None = None
-    samples: Callable[[nn.Module, int], None] | None = None
+    samples: Callable[[nn.Module, int], Look | None] | None = None
 
 
 @dataclass
@@ -111,6 +120,7 @@ class _Progress:
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)  # since the last line of the log
     logged_at: float = 0.0
+    ended: bool = False  # a look found that it is enough
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
@@ -174,6 +184,7 @@ class _Training:
     parameters: list[nn.Parameter]
     optimiser: Any
     at: _Progress = field(default_factory=_Progress)
+    seen: str = ""
 
     @property
     def path(self) -> Path | None:
@@ -242,6 +253,31 @@ class _Training:
             for average, parameter in pairs:
                 average.lerp_(parameter, 1 - decay)
         return mean, norm
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left to do."""
+        return self.at.ended or self.at.step >= self.config.steps
+
+    def due(self, every: int) -> bool:
+        """Whether something that is done every so many steps, and at the end, is done now."""
+        return self.at.step % every == 0 or self.done
+
+    def look(self) -> None:
+        """Let `Writers.samples` look, whose word that it is enough ends all processes."""
+        if self.writers.samples is None and self.accelerator.num_processes == 1:
+            return
+        enough = False
+        if self.accelerator.is_main_process and self.writers.samples is not None:
+            seen = self.writers.samples(self.ema, self.at.step)
+            if seen is not None:
+                self.seen, enough = seen.text, seen.enough
+        word = torch.tensor([float(enough)], device=self.accelerator.device)
+        self.at.ended = bool(self.accelerator.reduce(word, reduction="sum") > 0)
+
+    def words(self, loss: float) -> str:
+        """What the progress bar says."""
+        return ", ".join(filter(None, (f"loss {loss:.4g}", self.seen)))
 
     def log_line(self, norm: float) -> dict[str, Any]:
         """What has happened since the last line of the log, of which nothing is kept."""
@@ -321,30 +357,28 @@ def fit(
     log = LossLog(log_path, header, at.step)
     module.train()
     started = time.perf_counter() - at.seconds
-    if at.step >= config.steps and main:
+    if training.done and main:
         training.save()  # killed after the last step: what it leaves is made good
     with contextlib.ExitStack() as stack:
         bar = None
         if main:
             bar = stack.enter_context(progress(total=config.steps, description=description))
             bar.update(at.step)
-        while at.step < config.steps:
+        while not training.done:
             mean, norm = training.step(loss, rows)
             at.step += 1
             at.seconds = time.perf_counter() - started
             at.losses.append(mean)
-            end = at.step == config.steps
-            if at.step % recording.log_every == 0 or end:
+            if training.due(recording.log_every):
                 line = training.log_line(norm)
                 log.write(line)
                 if bar is not None:
-                    bar.set_postfix(loss=f"{line['loss']:.4g}")
-            if bar is None:
-                continue
-            bar.update(1)
-            if writers.samples is not None and (at.step % recording.samples_every == 0 or end):
-                writers.samples(training.ema, at.step)
-            if at.step % recording.checkpoint_every == 0 or end:
+                    bar.set_postfix_str(training.words(line["loss"]))
+            if bar is not None:
+                bar.update(1)
+            if training.due(recording.samples_every):
+                training.look()
+            if main and training.due(recording.checkpoint_every):
                 training.save()
     accelerator.wait_for_everyone()
     return training.ema

@@ -99,7 +99,7 @@ def refuse_to_lose(path: Path) -> None:
     if path.exists():
         state = read_state(path)
         step, steps = state["step"], state["fingerprint"]["steps"]
-        if step < steps:
+        if step < steps and not state["progress"]["ended"]:
             raise ValueError(
                 f"{path} holds an unfinished training (step {step} of {steps}): go on with it by "
                 "resume (--resume), or start anew by overwrite (--overwrite)"

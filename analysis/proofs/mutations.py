@@ -57,8 +57,9 @@ FORMULAS = {
         (step, "Stepper._anchors"),
         (
             arithmetic,
-            "stages StageSums.after StageSums.errors ColumnSums.after ColumnSums.errors array_stages "
-            "combined sweep sweeps product guessed integrated swept extrapolated _embedded",
+            "stages StageSums.after StageSums.errors ColumnSums.after ColumnSums.errors "
+            "array_stages combined sweep sweeps product guessed integrated swept extrapolated "
+            "_embedded",
         ),
         (dense, "combine add_scaled"),
     ),

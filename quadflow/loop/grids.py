@@ -46,7 +46,8 @@ def per_sample_grid(
             f"grid has shape {tuple(grid.shape)}; it must be (N+1, ...) with N >= 1 and rows that "
             f"broadcast against the state {tuple(shape)}"
         )
-    times = grid.detach().to(torch.float64)
+    grid = grid.to(torch.float64)  # with its gradient: where the steps end may be learned
+    times = grid.detach()
     # the one look at its numbers, before the first step
     good = torch.stack(
         [
@@ -61,9 +62,8 @@ def per_sample_grid(
         raise ValueError(f"every sample's grid must run from t[0]={ends[0]} to t[-1]={ends[1]}")
     if not good[2]:
         raise ValueError("every sample's grid must be strictly monotone from t[0] to t[-1]")
-    times = times.to(layout.device)
     # the steps take a tensor wherever they take a float
-    return [*times[1:-1].unbind(0), ends[1]]  # type: ignore[list-item]
+    return [*grid.to(layout.device)[1:-1].unbind(0), ends[1]]  # type: ignore[list-item]
 
 
 def fixed_grid(

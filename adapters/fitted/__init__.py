@@ -1,0 +1,1 @@
+"""Samplers fitted to a backbone: a classical multistep method plus learned parts."""

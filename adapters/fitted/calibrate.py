@@ -1,0 +1,105 @@
+"""The best classical method of a budget on a backbone: method and grid, measured on some noises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...solution import SolveError
+from ..flow.field import FlowField
+from ..sampling.sample import sample, time_grid
+from .plan import PlanStart
+
+STARTS = ((2, False), (3, False), (2, True), (3, True))
+"""Anchors k and whether there is a correction: ab2, ab3, pec2, pec3."""
+
+RATIO = 1.25
+"""Between neighbouring shifts of a grid."""
+
+WIDEST = 30.0
+"""No shift is tried beyond this, or below one over it."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A classical method with its grid. start: see `PlanStart`. shift: of its grid. error: its RMSE
+    to the converged ends, in units of the state."""
+
+    start: PlanStart
+    shift: float
+    error: float
+
+
+def grid_of(nfe: int, shift: float) -> tuple[float, ...]:
+    """Noise fractions of a grid, from 1 to 0: (nfe + 1,); see `time_grid`."""
+    return tuple(float(s) for s in time_grid(nfe, shift=shift))
+
+
+def best_shift(error: Callable[[float], float]) -> tuple[float, float]:
+    """The shift of least error, and that error: from 1 on in steps of `RATIO`, downhill.
+
+    It walks both ways until the error has grown twice in a row, so the best is never at the edge of
+    what was tried, but at `WIDEST`.
+    """
+    found = {0: error(1.0)}
+    for sign in (1, -1):
+        at, worse, best = sign, 0, found[0]
+        while worse < 2 and RATIO ** abs(at) <= WIDEST:
+            found[at] = error(RATIO**at)
+            worse = worse + 1 if not found[at] < best else 0
+            best = min(best, found[at])
+            at += sign
+    index = min(found, key=lambda i: found[i])
+    return RATIO**index, found[index]
+
+
+def calibrate(
+    flow: Callable[[], FlowField],
+    noise: Tensor,
+    ends: Tensor,
+    nfe: int,
+    *,
+    form: str,
+    starts: Sequence[tuple[int, bool]] = STARTS,
+) -> list[Calibrated]:
+    """Every classical method of this budget on its own best shift, the best one first.
+
+    Args:
+        flow: makes the flow field anew. noise, ends: (B, ...), and where the flow takes them.
+        nfe: evaluations. form: of the starts that are returned. starts: see `STARTS`; those with
+            more anchors than the budget are left out.
+    """
+    results = []
+    for k, corrected in starts:
+        if k > max(1, nfe - 1) and (k, corrected) != (2, False):
+            continue
+        name = f"{'pec' if corrected else 'ab'}{k}"
+        scale = flow().guidance.scale
+
+        def error(shift: float, name: str = name) -> float:
+            try:
+                return rms(sample_flow(flow(), noise, method=name, nfe=nfe, shift=shift) - ends)
+            except SolveError:  # some guided fields blow up under correctors at few evaluations
+                return float("inf")
+
+        shift, least = best_shift(error)
+        start = PlanStart(nfe, k, corrected, grid_of(nfe, shift), scale, form)
+        results.append(Calibrated(start, shift, least))
+    return sorted(results, key=lambda c: c.error)
+
+
+def sample_flow(flow: FlowField, noise: Tensor, **options: Any) -> Tensor:
+    """What `sample` makes of a flow field's model, labels and guidance: (B, ...)."""
+    return sample(
+        flow.model, noise, flow.labels, guidance=flow.guidance, convention=flow.convention,
+        extras=flow.extras, null_extras=flow.null_extras, **options,
+    ).x  # fmt: skip
+
+
+def rms(x: Tensor) -> float:
+    """Root mean square over all entries; inf where some are not finite."""
+    value = float(x.double().square().mean().sqrt())
+    return value if value < float("inf") else float("inf")

@@ -1,0 +1,88 @@
+"""`quadflow fit`: a model of one's own to a file that `quadflow sample` and Python take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from quadflow.adapters import FittedSampler, initial_noise, sample
+from quadflow.adapters.cli.main import main
+
+MODEL = """
+import torch
+
+
+class Swirl(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.hidden, self.output = torch.nn.Linear(3, 24), torch.nn.Linear(24, 2)
+
+    def forward(self, x, t):
+        return 2 * self.output(torch.sin(2 * self.hidden(torch.cat((x, t[:, None]), 1)))) + x
+
+
+def swirl():
+    return Swirl().eval()
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MODEL, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_model_of_ones_own(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "fit --backbone mine.py:swirl --shape 2 --nfe 4 --updates 40 --pairs 64 --steps 48"
+    command = [*words.split(), "--folder", "work"]
+    assert main([*command, "--out", "swirl.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert "features: the input of output" in said
+    assert "40 updates, 64 pairs a guidance scale" in said
+    figures = json.loads(Path("swirl.json").read_text(encoding="utf-8"))
+    (plan,) = figures["plans"]
+    assert plan["fitted"] < plan["classical"]
+    assert Path("swirl.png").stat().st_size > 10_000
+    # the same numbers give the same file, from the pairs that are there
+    first = Path("swirl.safetensors").read_bytes()
+    again = FittedSampler.load("swirl.safetensors")
+    assert again.figures["effort"]["updates"] == 40
+    assert main([*command, "--out", "again.safetensors"]) == 0
+    second = FittedSampler.load("again.safetensors")
+    for name, value in again.learned.state_dict().items():
+        assert torch.equal(value, second.learned.state_dict()[name]), name
+    assert len(first) == Path("again.safetensors").stat().st_size
+    import mine  # type: ignore[import-not-found]
+
+    out = sample(mine.swirl(), initial_noise(0, 5, (2,)), method=again, nfe=4)
+    assert out.stats.nfe == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--backbone", "mine.py:swirl"], "does not say its shape: give --shape"),
+        (["--backbone", "mine.py:nothing", "--shape", "2"], "has no 'nothing'"),
+        (["--out", "sampler.pt"], "must end in .safetensors"),
+        (["--shape", "3,8,8"], "the states of fashion-unet are"),
+        (["--minutes", "0", "--backbone", "mine.py:swirl", "--shape", "2"], "minutes=0.0"),
+        (["--parts", "grid", "--backbone", "mine.py:swirl", "--shape", "2"], "'grid'"),
+    ],
+)
+def test_refusals(
+    own: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["fit", *words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert message in told[-1]
+    assert sorted(p.name for p in own.iterdir() if not p.name.startswith("_")) == ["mine.py"]
+
+
+def test_files_of_samplers(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "--method", "nowhere.safetensors"]) == 2
+    assert "no weight file at nowhere.safetensors" in capsys.readouterr().err
