@@ -254,12 +254,12 @@ def _references() -> dict[str, Any]:
 
 
 def stored_start(problem: str) -> Tensor:
-    """The initial state (d,), float64, of a problem for which `references.json` holds one."""
+    """The initial state (d,), float64, of a problem for which the file of references holds one."""
     return vector(*_references()[problem]["start"])
 
 
 def stored_end(problem: str) -> Tensor | None:
-    """The state (d,) at the end of a span that `references.json` holds, with its source.
+    """The state (d,) at the end of a span that the file of references holds, with its source.
 
     Args:
         problem: its key there, "NAME" or "NAME:KEY=VALUE:KEY=VALUE".
