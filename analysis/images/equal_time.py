@@ -44,7 +44,7 @@ def equal_time(
     """
     own, others = as_rival(method), [as_rival(rival) for rival in rivals]
     rows = []
-    for nfe in terms.nfes:
+    for nfe in filter(own.has, terms.nfes):
         first = _seconds(subject, terms, {r: nfe for r in (own, *others)}, batch, repeats)
         fits = {r: max(1, int(nfe * first[own.name] / first[r.name])) for r in others}
         seconds = _seconds(subject, terms, {own: nfe} | fits, batch, repeats)

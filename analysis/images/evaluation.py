@@ -126,7 +126,7 @@ class Terms:
         """Every row to be made: rival, NFE, grid."""
         found = []
         for rival in self.rivals:
-            for nfe in self.nfes:
+            for nfe in filter(rival.has, self.nfes):
                 own = ["uniform"] * self.uniform + ["best"] * self.tuned
                 own += ["calibrated"] * (nfe in self.calibrated)
                 found += [(rival, nfe, grid) for grid in own]

@@ -23,7 +23,7 @@ class Rival:
     of which the best for each NFE is chosen on the selection noises, together with the grid; empty
     where there is nothing to tune. own_grid: it brings its times, so that no grid is chosen for it.
     mark: what tells it from another of its name, such as the hash of its file; rows of another mark
-    are made anew when an evaluation goes on.
+    are made anew when an evaluation goes on. budgets: the NFE that it has, None for any.
     """
 
     name: str
@@ -31,6 +31,11 @@ class Rival:
     settings: Mapping[float, Runnable] = field(default_factory=dict)
     own_grid: bool = False
     mark: str = ""
+    budgets: Sequence[int] | None = None
+
+    def has(self, nfe: int) -> bool:
+        """Whether it can be run with so many evaluations."""
+        return self.budgets is None or nfe in self.budgets
 
     def at(self, setting: float | None) -> Runnable:
         """The sampler at a value of its parameter; None for the one that has none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -146,6 +147,14 @@ def rows_on(result: Mapping[str, Any], grid: str) -> list[dict[str, Any]]:
     return [r | {"rmse": error, "frechet": None} for r, error in tried if error is not None]
 
 
+def _figure(row: Mapping[str, Any] | None, key: str) -> float:
+    """A figure of a row: nan where the method has no such row, inf where it exploded."""
+    if row is None:
+        return math.nan
+    value = row[key]
+    return math.inf if value is None else float(value)
+
+
 def table(result: Mapping[str, Any], grid: str, key: str = "rmse") -> str:
     """One figure of an `Evaluation` (as a dict) by method and NFE, as text; the best of a column is
     starred."""
@@ -153,10 +162,9 @@ def table(result: Mapping[str, Any], grid: str, key: str = "rmse") -> str:
     cells = {(r["method"], r["nfe"]): r for r in rows}
     methods = list(dict.fromkeys(r["method"] for r in rows))
     # the long runs of Euler stand alone
-    nfes = [n for n in sorted({r["nfe"] for r in rows}) if all((m, n) in cells for m in methods)]
-    figures = {
-        m: {n: math.inf if (x := cells[m, n][key]) is None else x for n in nfes} for m in methods
-    }
+    shared = Counter(nfe for _, nfe in cells)
+    nfes = [nfe for nfe in sorted(shared) if shared[nfe] > 1 or len(methods) == 1]
+    figures = {m: {n: _figure(cells.get((m, n)), key) for n in nfes} for m in methods}
     title = (
         f"{result['backbone']}: {key} to the converged solve, {guided(result['guidance'])}, "
         f"{GRIDS[grid]}"

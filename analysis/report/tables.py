@@ -27,9 +27,11 @@ def starred(rows: Rows, wide: int) -> list[str]:
     """Header and lines of a table of methods, the least figure of every column starred."""
     wide = max(wide, *(len(name) + 1 for name in rows), 0)
     lines = [_header("method", rows, wide)]
-    best = {n: min(row[n] for row in rows.values()) for n in _nfes(rows)}
+    known = {n: [row[n] for row in rows.values() if row[n] == row[n]] for n in _nfes(rows)}
+    best = {n: min(figures, default=0.0) for n, figures in known.items()}
     for method, row in rows.items():
-        cells = "".join(f"{row[n]:>9.4f}{'*' if row[n] == best[n] else ' '}" for n in best)
+        figures = {n: f"{x:.4f}" if (x := row[n]) == x else "-" for n in best}
+        cells = "".join(f"{figures[n]:>9}{'*' if row[n] == best[n] else ' '}" for n in best)
         lines.append(f"{method:<{wide}}{cells}".rstrip())
     return lines
 

@@ -19,6 +19,9 @@ from typing import Any
 from ....adapters import Guidance
 from ....adapters.backbones.registry import load_named, load_named_sidenet
 from ....adapters.data.images import save_png, tile
+from ....adapters.fitted.fitted import FittedSampler
+from ....adapters.fitted.shipped import shipped_fitted
+from ....adapters.training.state import digest
 from ....extras import progress
 from ....storage import read_json_object, write_json
 from ...benchmarks.sidenet_overhead import overhead
@@ -231,6 +234,30 @@ NFES_OF_TRIPS = (3, 5, 7, 10, 20)
 PARTS = ("references", "tables", "times", "flops", "roughness", "editing")
 
 
+def fitted_rivals(name: str) -> list[Rival]:
+    """The shipped fitted sampler of a table's backbone, at the guidance scale of the table."""
+    key, scale = RUNS[name]
+    try:
+        fitted = shipped_fitted(load_named(key).model)
+    except ValueError:
+        return []
+    budgets = [nfe for nfe, own in fitted.budgets if own == scale]
+    mark = digest(fitted.learned.state_dict())
+    return [Rival("fitted", fitted, own_grid=True, mark=mark, budgets=budgets)] if budgets else []
+
+
+def fitted_grids(names: Sequence[str]) -> dict[str, dict[int, list[float]]]:
+    """The times that the fitted samplers found: the calibrated grids of the other rivals."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for name in names:
+        scale = RUNS[name][1]
+        for rival in fitted_rivals(name):
+            fitted = rival.sampler
+            assert isinstance(fitted, FittedSampler)
+            found[name] = {nfe: fitted.sigmas(nfe, scale) for nfe in rival.budgets or ()}
+    return found
+
+
 def read_grids(path: str | Path) -> dict[str, dict[int, list[float]]]:
     """Calibrated grids of a JSON file {table: {NFE: times}}.
 
@@ -252,7 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     add("--table", action="append", choices=tuple(RUNS), help="this table alone; may be repeated")
-    add("--grids", help="JSON {table: {NFE: times}}: calibrated grids, on which all are judged too")
+    add("--grids", help="JSON {table: {NFE: times}}: calibrated grids, on which all are judged "
+        "too; default: those of the shipped fitted samplers")  # fmt: skip
     add("--sets", type=int, default=1, help="sets of noises, for a spread (%(default)s)")
     add("--quick", action="store_true", help="a try: few images and methods, coarse references")
     add("--out", default=str(FIGURES), help="folder of the results (%(default)s)")
@@ -264,7 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     judge = Judge(
         chosen.table or tuple(RUNS), replace(scale, terms=replace(scale.terms, sets=chosen.sets)),
         Path(chosen.out), Path(chosen.references),
-        read_grids(chosen.grids) if chosen.grids else None,
+        read_grids(chosen.grids) if chosen.grids else fitted_grids(chosen.table or tuple(RUNS)),
+        more=fitted_rivals,
     )  # fmt: skip
     judge.out.mkdir(parents=True, exist_ok=True)
     for part in chosen.parts or PARTS:
