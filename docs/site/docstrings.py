@@ -134,6 +134,9 @@ class Docstrings(griffe.Extension):
             if member.is_function:
                 _as_called(member)
         meant = {path: found for path in shown if (found := _shadowed(pkg, path)) is not None}
+        for path in shown:  # while the way to what they stand for goes through modules
+            if (member := pkg[path.split(".")[1:]]).is_alias:
+                _ = member.final_target
         for path, found in meant.items():
             *folders, name = path.split(".")[1:]
             owner = pkg[folders] if folders else pkg
