@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ NFES = (3, 5, 7, 10, 20)
 EULER_NFES = (50, 100, 200)
 BUDGET_IMAGES = 16
 PICTURED = 10
-FLOOR_STEPS = 40
+FLOOR_STEPS = 24
 TUNING_SEED = 1_000_000
 """Seeds of selection noises begin here; those of judged noises lie below."""
 
@@ -76,6 +77,8 @@ class Terms:
             `best_choice`; the best one is judged. Fewer than two: none is.
         calibrated: NFE -> times (NFE + 1,) from noise to data, in the model's own time; every
             method is judged on it besides, where its NFE has one.
+        few: rows on calibrated grids and the long Euler runs are judged on the first so many images
+            of a set alone, >= 2, and without features; None: as all others.
         reference_steps: of the converged solve, >= 4, see `tight_solve`.
         floor_seeds: converged sets of other seeds, >= 2, which the Fréchet distance's floor is
             measured between (with the first set's).
@@ -95,6 +98,7 @@ class Terms:
     shifts: Sequence[float] = SHIFTS
     calibrated: Mapping[int, Sequence[float]] = field(default_factory=dict)
     tuning_images: int = 8
+    few: int | None = None
     reference_steps: int = STEPS
     floor_seeds: int = 3
 
@@ -102,6 +106,8 @@ class Terms:
         integer_from(2, self.images, "images")
         integer_from(1, self.sets, "sets")
         integer_from(1, self.tuning_images, "tuning_images")
+        if self.few is not None:
+            integer_from(2, self.few, "few")
         integer_from(4, self.reference_steps, "reference_steps")
         names = [rival.name for rival in self.rivals]
         if twice := sorted({n for n in names if names.count(n) > 1}):
@@ -117,6 +123,11 @@ class Terms:
         """The methods, as rivals."""
         return [as_rival(method) for method in self.methods]
 
+    def times_of(self, nfe: int) -> tuple[float, ...] | None:
+        """The calibrated grid of an NFE, if there is one."""
+        times = self.calibrated.get(nfe)
+        return None if times is None else tuple(map(float, times))
+
     @property
     def tuned(self) -> bool:
         """Whether best grids are looked for."""
@@ -124,23 +135,23 @@ class Terms:
 
     def jobs(self) -> list[tuple[Rival, int, str]]:
         """Every row to be made: rival, NFE, grid."""
-        found = []
-        for rival in self.rivals:
-            for nfe in filter(rival.has, self.nfes):
-                own = ["uniform"] * self.uniform + ["best"] * self.tuned
-                own += ["calibrated"] * (nfe in self.calibrated)
-                found += [(rival, nfe, grid) for grid in own]
-        return found + [(as_rival("euler"), nfe, "uniform") for nfe in self.euler_nfes]
+        pairs = [(rival, nfe) for rival in self.rivals for nfe in filter(rival.has, self.nfes)]
+        shifted = ["uniform"] * self.uniform + ["best"] * self.tuned
+        return [
+            *((rival, nfe, grid) for rival, nfe in pairs for grid in shifted),
+            *((rival, nfe, "calibrated") for rival, nfe in pairs if nfe in self.calibrated),
+            *((as_rival("euler"), nfe, "uniform") for nfe in self.euler_nfes),
+        ]
 
     def length(self, *, features: bool) -> int:
         """How often `evaluate` calls its progress."""
         return self.sets + self.tuned + self.floor_seeds * features + len(self.jobs())
 
     def settings(self, subject: JudgedBackbone, features: str | None) -> dict[str, Any]:
-        """All that a row depends on, ready for JSON."""
+        """All that every row depends on, ready for JSON."""
         own = {
             name: getattr(self, name)
-            for name in ("images", "seed", "sets", "tuning_images", "reference_steps")
+            for name in ("images", "seed", "sets", "tuning_images", "few", "reference_steps")
         }
         known = hasattr(subject.backbone.model, "state_dict")
         return own | {
@@ -148,7 +159,6 @@ class Terms:
             "sidenet": None if subject.sidenet is None else fingerprint(subject.sidenet),
             "guidance": repr(self.guidance),
             "shifts": list(self.shifts),
-            "calibrated": {str(n): [float(t) for t in ts] for n, ts in self.calibrated.items()},
             "features": features,
         }
 
@@ -161,6 +171,13 @@ class _Set:
     labels: Tensor | None
     reference: Tensor
     target: Tensor | None
+
+    def first(self, count: int | None) -> _Set:
+        """The first so many of them, without features; all of them for None."""
+        if count is None:
+            return self
+        labels = None if self.labels is None else self.labels[:count]
+        return _Set(self.noise[:count], labels, self.reference[:count], None)
 
 
 def evaluate(
@@ -216,7 +233,11 @@ def evaluate(
         result.take_over(out)
     judge = _Judge(work, sets, selection, floor, result, npz)
     marks = {rival.name: rival.mark for rival in terms.rivals}
-    result.rows = [r for r in result.rows if r.mark == marks.get(r.method, "")]
+    result.rows = [
+        r for r in result.rows
+        if r.mark == marks.get(r.method, "")
+        and (r.times is None or r.times == terms.times_of(r.nfe))
+    ]  # fmt: skip
     done = {row.key for row in result.rows}
     for rival, budget, grid in terms.jobs():
         if (rival.name, budget, grid) not in done:
@@ -374,32 +395,38 @@ class _Judge:
         self, rival: Rival, nfe: int, grid: str, shift: float | None, setting: float | None,
         times: Sequence[float] | None = None,
     ) -> Score:  # fmt: skip
-        scored = (rival.name, nfe, grid, shift, setting)
+        terms = self.work.terms
+        spare = grid == "calibrated" or nfe in terms.euler_nfes
+        sets = [s.first(terms.few if spare else None) for s in self.sets]
+        row = partial(
+            Score, rival.name, nfe, grid, shift, setting, mark=rival.mark,
+            times=None if times is None else tuple(map(float, times)),
+            images=len(sets[0].noise) if len(sets[0].noise) < terms.images else None,
+        )  # fmt: skip
         try:
-            runs = [self.work.run(rival, nfe, s, shift, setting, times) for s in self.sets]
+            runs = [self.work.run(rival, nfe, s, shift, setting, times) for s in sets]
         except SolveError:
             runs = []
-        errors = tuple(rmse(run.x, s.reference) for run, s in zip(runs, self.sets, strict=False))
+        errors = tuple(rmse(run.x, s.reference) for run, s in zip(runs, sets, strict=False))
         whole = math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else math.inf
         if not math.isfinite(whole):  # it exploded
-            lost = (math.inf,) * len(self.sets)
-            return Score(*scored, math.inf, lost, -math.inf, 0.0, 0.0, 0, mark=rival.mark)
+            return row(math.inf, (math.inf,) * len(sets), -math.inf, 0.0, 0.0, 0)
         if self.npz is not None:
             shown = self.work.subject.to_images(runs[0].x)
             save_adm_npz(self.npz / f"{self.result.backbone}-{rival.name}-{nfe}-{grid}.npz", shown)
         seconds = sum(run.seconds for run in runs)
-        return Score(
-            *scored, whole, errors, psnr(whole, self.result.data_range), seconds / len(runs),
+        return row(
+            whole, errors, psnr(whole, self.result.data_range), seconds / len(runs),
             sum(run.sidenet_seconds for run in runs) / seconds, runs[0].rows,
-            mark=rival.mark, **self._by_features(runs),
+            **self._by_features(runs, sets),
         )  # fmt: skip
 
-    def _by_features(self, runs: Sequence[Sampling]) -> dict[str, Any]:
+    def _by_features(self, runs: Sequence[Sampling], sets: Sequence[_Set]) -> dict[str, Any]:
         """Fréchet distance, precision and recall of images to the converged ones."""
-        if self.floor is None:
+        if self.floor is None or sets[0].target is None:
             return {}
         distances, pairs = [], []
-        for run, over in zip(runs, self.sets, strict=True):
+        for run, over in zip(runs, sets, strict=True):
             own = self.work.extracted(run.x)
             assert own is not None and over.target is not None
             distances.append(paired_distance(own, over.target, self.floor).value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..report.tables import columns
 from .evaluation import EULER_NFES
-from .scores import table
+from .scores import few_images, table
 
 
 def judgement(result: Mapping[str, Any]) -> dict[str, str]:
@@ -16,7 +16,8 @@ def judgement(result: Mapping[str, Any]) -> dict[str, str]:
     grids = {r["grid"] for r in result["rows"] if r["nfe"] not in EULER_NFES}
     euler = {r["nfe"]: r for r in result["rows"] if r["method"] == "euler"}
     long = ", ".join(f"{euler[n]['rmse']:.4f} at {n}" for n in EULER_NFES if n in euler)
-    tables = {"uniform": f"{table(result, 'uniform')}\nEuler: {long}"}
+    few = few_images(euler[n] for n in EULER_NFES if n in euler)
+    tables = {"uniform": f"{table(result, 'uniform')}\nEuler{few}: {long}"}
     tables |= {"tuned": table(result, "best")} if "best" in grids else {}
     tables |= {"calibrated": table(result, "calibrated")} if "calibrated" in grids else {}
     if floor := result["floor"]:

@@ -42,9 +42,7 @@ class Rival:
         return self.sampler if setting is None else self.settings[setting]
 
 
-CAB = Rival(
-    "cab", cab_plan(ADAMS), {t: cab_plan(t) for t in (-0.1, 0.1, 0.2, 0.3, ADAMS, 0.55, 0.7)}
-)
+CAB = Rival("cab", cab_plan(ADAMS), {t: cab_plan(t) for t in (-0.1, 0.1, 0.25, ADAMS, 0.6)})
 """Adams-Bashforth 2 with a tuned constant θ, see `CorrectedAdams`."""
 
 

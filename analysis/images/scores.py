@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class Score:
     rows: samples that the network was evaluated on, in one set. frechet, precision, recall: means
     over the sets, frechet_std: deviation between sets; None without features, or for one set.
     tried: shift -> RMSE on the selection noises, where the shift was chosen; edge: the best shift
-    was the last one tried. mark: the rival's.
+    was the last one tried. mark: the rival's. times: of the calibrated grid. images: the first so
+    many of a set, if the row is measured on them alone.
     """
 
     method: str
@@ -56,6 +57,8 @@ class Score:
     tried: dict[str, float] | None = None
     edge: bool = False
     mark: str = ""
+    times: tuple[float, ...] | None = None
+    images: int | None = None
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -110,6 +113,8 @@ class Evaluation:
         for row in kept["rows"]:
             row = {k: v for k, v in row.items() if k in names}
             row["rmse_sets"] = tuple(math.inf if x is None else x for x in row["rmse_sets"])
+            if row.get("times") is not None:
+                row["times"] = tuple(row["times"])
             row["rmse"] = math.inf if row["rmse"] is None else row["rmse"]
             if row["psnr"] is None:
                 row["psnr"] = math.inf if row["rmse"] == 0 else -math.inf
@@ -155,6 +160,12 @@ def _figure(row: Mapping[str, Any] | None, key: str) -> float:
     return math.inf if value is None else float(value)
 
 
+def few_images(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What a title says of rows that are measured on fewer images than others."""
+    counts = {r.get("images") for r in rows} - {None}
+    return f", the first {min(counts)} images" if counts else ""
+
+
 def table(result: Mapping[str, Any], grid: str, key: str = "rmse") -> str:
     """One figure of an `Evaluation` (as a dict) by method and NFE, as text; the best of a column is
     starred."""
@@ -167,6 +178,6 @@ def table(result: Mapping[str, Any], grid: str, key: str = "rmse") -> str:
     figures = {m: {n: _figure(cells.get((m, n)), key) for n in nfes} for m in methods}
     title = (
         f"{result['backbone']}: {key} to the converged solve, {guided(result['guidance'])}, "
-        f"{GRIDS[grid]}"
+        f"{GRIDS[grid]}{few_images(rows)}"
     )
     return "\n".join([title, *starred(figures, 15)])

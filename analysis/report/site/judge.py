@@ -70,8 +70,11 @@ class Scale:
 
 
 FULL = Scale(
-    Terms(images=512, tuning_images=64, uniform=False, reference_steps=512, floor_seeds=2), True,
-    (3, 5, 7, 10), 32, {},
+    Terms(
+        images=512, few=128, tuning_images=32, uniform=False, reference_steps=192, floor_seeds=2,
+        nfes=(3, 5, 7, 10), euler_nfes=(50, 100),
+    ),
+    True, (3, 5, 7, 10), 32, {},
 )  # fmt: skip
 QUICK = Scale(
     Terms(

@@ -151,9 +151,40 @@ def test_every_method_is_judged_on_the_calibrated_grid() -> None:
     assert "the calibrated grid" in table(result.to_dict(), "calibrated")
 
 
+def test_other_calibrated_times_renew_their_rows_alone(tmp_path: Path) -> None:
+    first, other = ({4: tuple(time_grid(4, shift=s))} for s in (1.3, 1.6))
+    terms, out = Terms(**(QUICK | {"calibrated": first, "methods": ("ab2",)})), tmp_path / "x.json"
+    before = {r.grid: r for r in evaluate(SUBJECT, terms, out=out).rows}
+    calls = Calls(BACKBONE.model)
+    watched = replace(SUBJECT, backbone=replace(BACKBONE, model=_Watched(calls)))
+    renewed = replace(terms, calibrated=other)
+    after = {r.grid: r for r in evaluate(watched, renewed, out=out, resume=True).rows}
+    assert after["best"] == before["best"] and after["uniform"] == before["uniform"]
+    assert after["calibrated"].times == other[4] != before["calibrated"].times
+    assert after["calibrated"].rmse != before["calibrated"].rmse
+
+
+def test_spare_rows_are_judged_on_the_first_images(tmp_path: Path) -> None:
+    times = {4: tuple(time_grid(4, shift=1.3))}
+    terms = Terms(**(QUICK | {"calibrated": times, "euler_nfes": (6,), "few": 2}))
+    result = evaluate(SUBJECT, terms)
+    noise, labels = SUBJECT.noise_and_labels(0, 2)
+    truth = converged(FlowField(BACKBONE.model, "repa", labels), noise, 16).x
+    spare = [r for r in result.rows if r.images is not None]
+    assert {(r.method, r.grid) for r in spare} == {
+        ("ab2", "calibrated"), ("cab", "calibrated"), ("euler", "uniform")
+    }  # fmt: skip
+    euler = sample(BACKBONE.model, noise, labels, method="euler", nfe=6).x
+    assert spare[-1].rmse == pytest.approx(rmse(euler, truth), rel=1e-9)
+    assert {r.images for r in spare} == {2} and spare[-1].rows == 2 * 6
+    assert "the first 2 images" in table(result.to_dict(), "calibrated")
+    assert "the first" not in table(result.to_dict(), "best")
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
+        ({"few": 1}, "few must be an integer >= 2, got 1"),
         ({"calibrated": {4: (1.0, 0.5, 0.0)}}, r"calibrated\[4\] must be 5 different times"),
         ({"calibrated": {2: (1.0, 0.5, 0.5)}}, r"calibrated\[2\] must be 3 different times"),
         ({"methods": ("ab2", "ab2")}, "methods has 'ab2' twice"),
