@@ -77,6 +77,9 @@ class Solution:
             with batch_dims=1.
         t_events, y_events: for every event its times (k,) and the states there, see `events` of
             `solve`; with batch_dims=1 a list of B such for every event. Empty without events.
+        t_reached, y_reached: how far the steps came, whatever times were requested: the end of the
+            last accepted one (or the terminal event), and the state there, like y0. A float; with
+            batch_dims=1 a time for every sample, as func gets it.
         statuses, messages: with batch_dims=1 how each sample ended; None otherwise.
 
     Calling the solution, sol(t), evaluates its dense output (solve with dense_output=True): t is a
@@ -97,6 +100,8 @@ class Solution:
     y_events: list[Any]
     _layout: StateLayout
     _segments: Any
+    t_reached: Any = None
+    y_reached: Any = None
     statuses: list[Status] | None = None
     messages: list[str] | None = None
 

@@ -17,7 +17,7 @@ from .arguments import Arguments, on_state
 from .assembly import assembly_of_samples, compiled_trials, event_tracker, shared_assembly
 from .control.control import Norm, StepController, rms_norm
 from .equations.clock import Clock
-from .equations.velocity import StateLayout, Velocity
+from .equations.velocity import Velocity
 from .host import read_on_host
 from .loop.per_sample import PerSampleCollector
 from .loop.steps import Ended, Status, Steps
@@ -26,7 +26,7 @@ from .observe.events.tracker import EventTracker
 from .observe.progress import ProgressBar
 from .plans.method import Method
 from .plans.segment import Segment
-from .plans.step import StepResult
+from .plans.step import State, StepResult
 from .solution import Solution, SolveError, Statistics
 
 
@@ -167,73 +167,109 @@ def solve(
     steps.wants_dense = collector.wants_dense if tracker is None else lambda t0, t1: True
     steps.stepper.compiled = compiled_trials(given, parts)
     bar = ProgressBar(times[0], times[-1]) if progress else None
-    return _finish(
-        steps, collector, tracker, callback, given.layout, parts.velocity, given.chosen.name,
-        given.began, throw, bar,
-    )  # fmt: skip
-
-
-def _finish(
-    steps: Steps,
-    collector: _Collector | PerSampleCollector,
-    tracker: EventTracker | None,
-    callback: Callable[[Any, Any], None] | None,
-    layout: StateLayout,
-    velocity: Velocity,
-    name: str,
-    began: float,
-    throw: bool,
-    bar: Any,
-) -> Solution:
-    """The loop over the steps, and the solution of what they reached."""
-    told = None if callback is None else on_state(callback, "callback", layout)
-    with bar or contextlib.nullcontext():
-        while True:
-            try:
-                result = next(steps)
-            except Ended:
-                break
-            stop = None if tracker is None else tracker.step(result)
-            collector.take(result, stop)
-            if stop is not None:
-                steps.stop(stop.t)
-            if bar is not None:
-                bar.take(result, steps)
-            if told is not None:
-                at, y = result.state.t, result.state.y
-                if stop is not None and stop.y is not None:
-                    at, y = stop.t, stop.y
-                told(at, y)
-            if steps.stopped:
-                break
-    status, message = steps.status, steps.message
-    if status in (Status.SUCCESS, Status.EVENT):
-        bad = collector.check_finite()
-        if bad is not None:
-            status, message = Status.NON_FINITE, bad
-        elif status is Status.SUCCESS:
-            message = steps.message or f"reached t={collector.reached_times[-1]}"
-    solution = Solution(
-        t=collector.t,
-        y=layout.split(collector.y, 1),
-        stats=Statistics(
-            name, velocity.nfe, velocity.calls, velocity.probe_nfe, steps.accepted,
-            steps.rejected, steps.refined, time.perf_counter() - began, velocity.mode,
-            steps.stiff_at,
-        ),
-        status=status,
-        message=message,
-        steps=list(collector.steps),
-        t_events=[] if tracker is None else tracker.t_events,
-        y_events=[] if tracker is None else tracker.y_events,
-        _layout=layout,
-        _segments=collector.segments,
-        statuses=steps.statuses,
-        messages=steps.messages,
-    )  # fmt: skip
+    run = _Run(steps, collector, tracker, given, parts.velocity)
+    try:
+        run.to_the_end(callback, bar)
+    except BaseException as error:  # what func, a callback or Ctrl-C raised, with what was reached
+        run.attach(error)
+        raise
+    solution = run.solution(*run.ending())
     if throw and not solution.success:
-        raise SolveError(message, solution)
+        raise SolveError(solution.message, solution)
     return solution
+
+
+class _Run:
+    """One solve: the loop over its steps, and what they reached, at the end or before."""
+
+    def __init__(
+        self, steps: Steps, collector: _Collector | PerSampleCollector,
+        tracker: EventTracker | None, given: Arguments, velocity: Velocity,
+    ) -> None:  # fmt: skip
+        self.steps, self.collector, self.tracker = steps, collector, tracker
+        self.given, self.velocity = given, velocity
+        self.stop: Stop | None = None
+
+    def to_the_end(self, callback: Callable[[Any, Any], None] | None, bar: Any) -> None:
+        """Take all steps."""
+        steps, collector, tracker = self.steps, self.collector, self.tracker
+        told = None if callback is None else on_state(callback, "callback", self.given.layout)
+        with bar or contextlib.nullcontext():
+            while True:
+                try:
+                    result = next(steps)
+                except Ended:
+                    break
+                stop = self.stop = None if tracker is None else tracker.step(result)
+                collector.take(result, stop)
+                if stop is not None:
+                    steps.stop(stop.t)
+                if bar is not None:
+                    bar.take(result, steps)
+                if told is not None:
+                    told(*where_it_stands(steps.state, stop))
+                if steps.stopped:
+                    break
+
+    def ending(self) -> tuple[Status, str]:
+        """How the solve ended, once all steps are taken."""
+        steps, collector = self.steps, self.collector
+        status, message = steps.status, steps.message
+        if status in (Status.SUCCESS, Status.EVENT):
+            bad = collector.check_finite()
+            if bad is not None:
+                return Status.NON_FINITE, bad
+            if status is Status.SUCCESS:
+                message = steps.message or f"reached t={collector.reached_times[-1]}"
+        return status, message
+
+    def solution(self, status: Status, message: str) -> Solution:
+        """What was reached."""
+        steps, collector, velocity, layout = (
+            self.steps, self.collector, self.velocity, self.given.layout
+        )  # fmt: skip
+        t, y = collector.reached(steps.state, self.stop)
+        return Solution(
+            t=collector.t,
+            y=layout.split(collector.y, 1),
+            stats=Statistics(
+                self.given.chosen.name, velocity.nfe, velocity.calls, velocity.probe_nfe,
+                steps.accepted, steps.rejected, steps.refined,
+                time.perf_counter() - self.given.began, velocity.mode, steps.stiff_at,
+            ),
+            status=status,
+            message=message,
+            steps=list(collector.steps),
+            t_events=[] if self.tracker is None else self.tracker.t_events,
+            y_events=[] if self.tracker is None else self.tracker.y_events,
+            t_reached=t,
+            y_reached=layout.split(y),
+            _layout=layout,
+            _segments=collector.segments,
+            statuses=steps.statuses,
+            messages=steps.messages,
+        )  # fmt: skip
+
+    def attach(self, error: BaseException) -> None:
+        """Put the solution so far on an exception that ends the solve."""
+        # nothing that goes wrong here may hide the error itself
+        with contextlib.suppress(Exception):
+            if isinstance(error, SolveError):
+                return
+            if getattr(error, "_quadflow_since", -math.inf) >= self.given.began:
+                return  # it has the solution of a solve within func
+            self.collector.truncate()
+            self.steps.interrupt(f"{type(error).__name__} ended the solve")
+            partial = self.solution(self.steps.status, self.steps.message)
+            error._quadflow_since = self.given.began  # type: ignore[attr-defined]
+            error.solution = partial  # type: ignore[attr-defined]
+
+
+def where_it_stands(state: State, stop: Stop | None) -> tuple[Any, Tensor]:
+    """Time and state after the last accepted step, or at the event that ended the solve."""
+    if stop is not None and stop.y is not None:
+        return stop.t, stop.y
+    return state.t, state.y
 
 
 class _Collector:
@@ -324,6 +360,13 @@ class _Collector:
         if not self.record and len(self.steps) > 1:
             self.steps.pop()
         self.steps.append(reached)
+
+    reached = staticmethod(where_it_stands)
+
+    def truncate(self) -> None:
+        """Forget what belongs to a step that was interrupted while it was kept."""
+        if self.segments is not None:
+            del self.segments[len(self.steps) - 1 :]
 
     def check_finite(self) -> str | None:
         """What is not finite, if anything."""

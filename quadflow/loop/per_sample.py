@@ -169,6 +169,14 @@ class PerSampleSteps(Steps):
             self.messages[sample] = f"a terminal event ended the solve at t={t[sample]:.9g}"
         self.active &= ~ended
 
+    def interrupt(self, message: str) -> None:
+        """Note that an exception ended the solve for all that were still going."""
+        for sample in np.flatnonzero(self.active & (self.t != self.t_end)).tolist():
+            self.statuses[sample] = Status.INTERRUPTED
+            self.messages[sample] = f"sample {sample}: {message}"
+        self.accepted, self.rejected = int(self.counts.sum()), int(self.rejects.sum())
+        super().interrupt(message)
+
     def _fail(self, which: Array, status: Status, why: Callable[[int], str]) -> None:
         for sample in np.flatnonzero(which & self.active).tolist():
             self.statuses[sample] = status
@@ -431,8 +439,20 @@ class PerSampleCollector:
         self._next = np.ones(times.shape[1], int)
         self.segments: list[tuple[Segment, Array, Array]] | None = [] if dense else None
         self._t = times[0].copy()
+        self._stopped: tuple[Array, Tensor] | None = None  # times, NaN without an event, and states
 
     steps: tuple[()] = ()
+
+    def reached(self, state: State, stop: Stop | None) -> tuple[Any, Tensor]:
+        """How far every sample came, (B,) float64, and its state there."""
+        if self._stopped is None:
+            return torch.tensor(self._t), state.y
+        t, y = self._stopped
+        ended = torch.tensor(~np.isnan(t)).to(y.device).reshape(-1, *(1,) * (y.dim() - 1))
+        return torch.tensor(np.where(np.isnan(t), self._t, t)), torch.where(ended, y, state.y)
+
+    def truncate(self) -> None:
+        """Nothing: a step that was interrupted while it was kept leaves nothing half."""
 
     def wants_dense(self, t0: Array, t1: Array) -> Array:
         """The samples whose steps between these times (B,) would be looked at inside: bool (B,)."""
@@ -485,7 +505,14 @@ class PerSampleCollector:
             index = torch.tensor(self._next[rows]).to(device), torch.tensor(rows).to(device)
             self.states = self.states.index_put(index, values[index[1]])
             self._next[due] += 1
-        self._t = t
+        if ended is not None and not np.isnan(ended.t).all():
+            segment = segment or result.segment()
+            when = torch.tensor(np.where(np.isnan(ended.t), t, ended.t)).to(device).reshape(column)
+            times, states = self._stopped or (np.full(len(t), np.nan), result.state.y)
+            now = torch.tensor(~np.isnan(ended.t)).to(device).reshape(column)
+            states = torch.where(now, segment(when), states)
+            self._stopped = np.where(np.isnan(ended.t), times, ended.t), states
+        self._t = t.copy()
 
 
 def dense_states(segments: Sequence[tuple[Segment, Array, Array]], times: Array) -> Tensor:

@@ -41,6 +41,7 @@ class Status(enum.Enum):
     MAX_STEPS = "step cap"
     NOT_CONTRACTING = "sweeps do not contract"
     STIFF = "stiff"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass
@@ -141,6 +142,10 @@ class Steps(Iterator[StepResult]):
         """End the solve within the last step, at time t: a terminal event lies there."""
         self.stopped = True
         self._end(Status.EVENT, f"a terminal event ended the solve at t={t:.9g}")
+
+    def interrupt(self, message: str) -> None:
+        """Note that an exception ended the solve."""
+        self._end(Status.INTERRUPTED, message)
 
     def _end(self, status: Status, message: str) -> Ended:
         self.status, self.message = status, message
