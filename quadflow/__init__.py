@@ -60,5 +60,9 @@ with exported(__name__):
     from .torchdiffeq_api.odeint import odeint_dense as odeint_dense
     from .torchdiffeq_api.odeint_adjoint import odeint_adjoint as odeint_adjoint
     from .torchdiffeq_api.odeint_event import odeint_event as odeint_event
+    from .trust.check import check as check
+    from .trust.found import Check as Check
+    from .trust.found import CheckedRun as CheckedRun
+    from .trust.found import Jump as Jump
 
 __version__ = "0.1.0"

@@ -162,7 +162,7 @@ def _figure(row: Mapping[str, Any] | None, key: str) -> float:
 
 def few_images(rows: Iterable[Mapping[str, Any]]) -> str:
     """What a title says of rows that are measured on fewer images than others."""
-    counts = {r.get("images") for r in rows} - {None}
+    counts = [count for r in rows if (count := r.get("images")) is not None]
     return f", the first {min(counts)} images" if counts else ""
 
 

@@ -24,6 +24,7 @@ ROOMS = (
     "gradients",
     "compiled",
     "torchdiffeq_api",
+    "trust",
 )
 """The core's rooms: each may import those before it."""
 
@@ -34,6 +35,8 @@ UPWARD = {
     "quadflow.gradients.adjoint": {"quadflow.solution"},
     # torchdiffeq's functions are solves
     "quadflow.torchdiffeq_api": {"quadflow.solve", "quadflow.solution"},
+    # a check solves
+    "quadflow.trust": {"quadflow.solve", "quadflow.solution"},
 }
 """What is imported from a later room, or from the files that put the rooms together."""
 
