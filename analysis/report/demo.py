@@ -42,14 +42,17 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]
         out: folder, made if it does not exist.
         seed: of the noises.
         quick: two problems' worth of steps and ten images instead of all.
+
+    Raises:
+        ValueError: the fitted sampler of the U-Net is not there.
     """
     began = time.perf_counter()
     require("matplotlib", "analysis")  # before a minute of work that would end without a picture
-    out.mkdir(parents=True, exist_ok=True)
     model, sidenet = load_unet(), load_sidenet()
     count = 10 if quick else 20
     scales = (2.0,) if quick else (1.0, 2.0)
     fitted = {scale: shipped_rival(model, scale) for scale in scales}
+    out.mkdir(parents=True, exist_ok=True)
     names = ("driven",) if quick else tuple(STEPS)
     total = sum(len(s) for name in names for s in STEPS[name].values())
     total += len(scales) * (1 + len(METHODS) * len(NFES))
