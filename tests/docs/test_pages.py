@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+from quadflow.adapters.backbones.pretrained import shipped
 from quadflow.adapters.cli import main
 from quadflow.analysis.report.site import pages
 
@@ -109,6 +110,8 @@ def test_guides_have_code() -> None:
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All python blocks of a page, one after the other; one that begins with a comment that names
     a file is that file as well, for the page's commands."""
+    if page.stem == "sampling" and not shipped("fashion_fitted.safetensors").exists():
+        pytest.skip("the shipped fitted sampler is not there yet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     library = importlib.import_module("quadflow.analysis.problems.problem")
