@@ -8,6 +8,7 @@ with exported(__name__):
     from .backbones.pretrained import load_unet as load_unet
     from .fitted.fit_sampler import fit_sampler as fit_sampler
     from .fitted.fitted import FittedSampler as FittedSampler
+    from .fitted.shipped import shipped_fitted as shipped_fitted
     from .flow.data_prediction import DataPredictionInterpolant as DataPredictionInterpolant
     from .flow.field import CONVENTIONS as CONVENTIONS
     from .flow.field import Convention as Convention

@@ -14,7 +14,7 @@ from ...extras import MissingExtraError
 from .own import place_in_own, told
 
 COMMANDS = {
-    "demo": "measured orders and few-evaluation images, in minutes",
+    "demo": "measured orders, and images in few evaluations with maps of their errors, in minutes",
     "sample": "images from the shipped model, or from your own",
     "fit": "fit a sampler to a backbone, in minutes",
     "train": "train a backbone or a SideNet",

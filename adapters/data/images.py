@@ -15,15 +15,44 @@ from ...storage import whole_file
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
     """Images (N, C, H, W) in [-1, 1], C = 1 or 3, as one uint8 array (rows*H, columns*W[, 3])."""
+    _check_images(images, "images")
+    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round()
+    return _side_by_side(pixels, columns).to(torch.uint8).squeeze(-1).numpy()
+
+
+def difference_tile(images: Tensor, wanted: Tensor, columns: int) -> np.ndarray:
+    """|images - wanted|, averaged over channels, laid out as `tile` does: float32 (rows*H,
+    columns*W), in units of the images.
+
+    Args:
+        images, wanted: (N, C, H, W), C = 1 or 3, of one shape. columns: images beside each other.
+
+    Raises:
+        ValueError: another shape.
+    """
+    _check_images(images, "images")
+    if wanted.shape != images.shape:
+        raise ValueError(
+            f"wanted must be of the shape of images, {tuple(images.shape)}, got "
+            f"{tuple(wanted.shape)}"
+        )
+    apart = (images.detach().float() - wanted.detach().float()).abs().mean(1, keepdim=True)
+    return _side_by_side(apart.cpu(), columns).squeeze(-1).numpy()
+
+
+def _check_images(images: Tensor, name: str) -> None:
     if images.dim() != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must be (N, 1 or 3, H, W), got shape {tuple(images.shape)}")
+        raise ValueError(f"{name} must be (N, 1 or 3, H, W), got shape {tuple(images.shape)}")
+
+
+def _side_by_side(images: Tensor, columns: int) -> Tensor:
+    """(N, C, H, W) as (rows*H, columns*W, C), zeros where there are no more."""
     n, c, h, w = images.shape
     rows = -(-n // columns)
-    padded = torch.full((rows * columns, c, h, w), -1.0)
-    padded[:n] = images.detach().float().cpu().clamp(-1, 1)
+    padded = images.new_zeros((rows * columns, c, h, w))
+    padded[:n] = images
     grid = padded.reshape(rows, columns, c, h, w).permute(0, 3, 1, 4, 2)
-    pixels = ((grid + 1) * 127.5).round().to(torch.uint8).reshape(rows * h, columns * w, c)
-    return pixels.squeeze(-1).numpy()
+    return grid.reshape(rows * h, columns * w, c)
 
 
 def save_png(path: str | Path, pixels: np.ndarray, scale: int = 1) -> None:

@@ -24,7 +24,9 @@ def _loaded() -> tuple[FittedSampler, ...]:
 
 
 def shipped_fitted(model: Any) -> FittedSampler:
-    """The shipped sampler that was fitted to this backbone.
+    """The shipped sampler that was fitted to this backbone; on the command line it is "fitted".
+
+    model: with the weights of a shipped backbone.
 
     Raises:
         ValueError: there is none.

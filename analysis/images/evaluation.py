@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...adapters import FlowField, Guidance, initial_noise, sample
 from ...adapters.backbones.registry import NamedBackbone
-from ...adapters.data.images import tile
+from ...adapters.data.images import difference_tile, tile
 from ...adapters.sampling.converged import STEPS, rmse, tight_solve
 from ...adapters.sampling.sample import default_labels
 from ...checks import integer_from
@@ -37,7 +37,7 @@ METHODS = (
 NFES = (3, 5, 7, 10, 20)
 EULER_NFES = (50, 100, 200)
 BUDGET_IMAGES = 16
-PICTURED = 10
+PICTURED = 5
 FLOOR_STEPS = 24
 TUNING_SEED = 1_000_000
 """Seeds of selection noises begin here; those of judged noises lie below."""
@@ -487,7 +487,8 @@ def add_budget(
 
 
 def draw(path: Path, subject: JudgedBackbone, terms: Terms, result: Evaluation) -> None:
-    """A picture of the first ten images of every method and budget, RMSE of the row above each.
+    """A picture of the first five images of every method and budget, with maps of their distance to
+    the converged ones.
 
     They are sampled anew, on the uniform grid, or each on its best where that was not judged.
 
@@ -504,16 +505,20 @@ def draw(path: Path, subject: JudgedBackbone, terms: Terms, result: Evaluation) 
     noise, labels = subject.noise_and_labels(result.seed, min(PICTURED, result.images))
     flow = FlowField(subject.backbone.model, subject.backbone.convention, labels, terms.guidance)
     shown = _Set(noise, labels, tight_solve(flow, noise, terms.reference_steps), None)
+    wanted = subject.to_images(shown.reference)
     tiles: dict[str, dict[int, np.ndarray]] = {}
+    apart: dict[str, dict[int, np.ndarray]] = {}
     for rival in rivals:
         for nfe in nfes:
             row = rows[rival.name, nfe]
             run = work.run(rival, nfe, shown, row.shift, row.setting)
-            tiles.setdefault(rival.name, {})[nfe] = tile(subject.to_images(run.x), 5)
+            images = subject.to_images(run.x)
+            tiles.setdefault(rival.name, {})[nfe] = tile(images, PICTURED)
+            apart.setdefault(rival.name, {})[nfe] = difference_tile(images, wanted, PICTURED)
     scale = "no guidance" if result.guidance == 1 else f"guidance {result.guidance:g}"
     sample_grid(
-        path, tiles, tile(subject.to_images(shown.reference), 5),
+        path, tiles, tile(wanted, PICTURED),
         {m: {n: rows[m, n].rmse for n in nfes} for m in tiles},
         f"{result.backbone}, {scale}, the same noises everywhere (seed {result.seed}); RMSE over "
-        f"{result.images} images to the converged solve",
+        f"{result.images} images", differences=apart,
     )  # fmt: skip

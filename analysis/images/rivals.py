@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from ...adapters.fitted.shipped import shipped_fitted
 from ...adapters.sampling.samplers import Sampler
+from ...adapters.training.state import digest
 from ...plans.method import Method
 from .cab import ADAMS, cab_plan
 
@@ -44,6 +47,18 @@ class Rival:
 
 CAB = Rival("cab", cab_plan(ADAMS), {t: cab_plan(t) for t in (-0.1, 0.1, 0.25, ADAMS, 0.6)})
 """Adams-Bashforth 2 with a tuned constant θ, see `CorrectedAdams`."""
+
+
+def shipped_rival(model: Any, scale: float) -> Rival:
+    """The shipped fitted sampler of a backbone, with the budgets of a guidance scale.
+
+    Raises:
+        ValueError: none is shipped for this backbone.
+    """
+    fitted = shipped_fitted(model)
+    budgets = [nfe for nfe, own in fitted.budgets if own == scale]
+    mark = digest(fitted.learned.state_dict())
+    return Rival("fitted", fitted, own_grid=True, mark=mark, budgets=budgets)
 
 
 def as_rival(method: str | Rival) -> Rival:

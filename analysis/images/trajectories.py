@@ -9,14 +9,16 @@ from torch import Tensor, nn
 
 from ...adapters import FlowField, Guidance, Samples, sample
 from ...adapters.sampling.converged import STEPS, Converged, converged, rmse
+from .rivals import Rival, as_rival
 
 
 @dataclass(frozen=True)
 class TrajectoryErrors:
     """How far samplers end from the converged solution, and the samples themselves.
 
-    rmse: method -> NFE -> root mean squared difference to the reference, in units of the state.
-    samples: method -> NFE -> what was sampled. reference: the converged samples.
+    rmse: method -> NFE -> root mean squared difference to the reference, in units of the state; a
+    method lacks the NFE that it cannot be run with. samples: method -> NFE -> what was sampled.
+    reference: the converged samples.
     """
 
     rmse: dict[str, dict[int, float]]
@@ -30,7 +32,7 @@ def trajectory_errors(
     noise: Tensor,
     labels: Tensor,
     *,
-    methods: Sequence[str],
+    methods: Sequence[str | Rival],
     nfes: Sequence[int],
     guidance: Guidance,
     reference_steps: int = STEPS,
@@ -43,8 +45,8 @@ def trajectory_errors(
         sidenet: trained for it.
         noise: (B, ...) float32 or float64.
         labels: (B,) int64.
-        methods: names in `SAMPLERS`.
-        nfes: numbers of evaluations, each >= 1.
+        methods: names in `SAMPLERS`, or rivals.
+        nfes: numbers of evaluations, each >= 1; a rival is run with those that it has.
         guidance: of all solves, see `Guidance`.
         reference_steps: of the converged solve, >= 4, see `tight_solve`.
         progress: called after the reference and after every method and NFE.
@@ -60,16 +62,18 @@ def trajectory_errors(
         progress()
     errors: dict[str, dict[int, float]] = {}
     samples: dict[str, dict[int, Samples]] = {}
-    for method in methods:
-        errors[method], samples[method] = {}, {}
-        for nfe in nfes:
+    for rival in map(as_rival, methods):
+        name = rival.name
+        errors[name], samples[name] = {}, {}
+        for nfe in filter(rival.has, nfes):
             result = sample(
-                model, noise, labels, method=method, nfe=nfe, sidenet=sidenet, guidance=guidance
-            )
+                model, noise, labels, method=rival.sampler, nfe=nfe, sidenet=sidenet,
+                guidance=guidance,
+            )  # fmt: skip
             if result.stats.nfe != nfe:
-                raise RuntimeError(f"{method} used {result.stats.nfe} evaluations, asked for {nfe}")
-            samples[method][nfe] = result
-            errors[method][nfe] = rmse(result.x, reference.x)
+                raise RuntimeError(f"{name} used {result.stats.nfe} evaluations, asked for {nfe}")
+            samples[name][nfe] = result
+            errors[name][nfe] = rmse(result.x, reference.x)
             if progress is not None:
                 progress()
     return TrajectoryErrors(errors, samples, reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,21 @@ import pytest
 import torch
 
 import quadflow as qf
-from quadflow.adapters import FlowField, Guidance, initial_noise, load_unet
+from quadflow.adapters import (
+    FittedSampler,
+    FlowField,
+    Guidance,
+    initial_noise,
+    load_unet,
+    time_grid,
+)
 from quadflow.adapters.cli.main import main
+from quadflow.adapters.fitted import shipped
+from quadflow.adapters.fitted.plan import LearnedPlan, PlanStart
+from quadflow.adapters.fitted.sampler import Learned, plan_key
 from quadflow.adapters.sampling.converged import converged, rmse, tight_solve
 from quadflow.analysis import TrajectoryErrors, get_problem, measured_order
+from quadflow.analysis.images import rivals
 from quadflow.analysis.report import demo
 
 
@@ -77,6 +89,13 @@ def test_the_reference_is_converged_and_knows_its_error() -> None:
     assert rmse(finer, reference.x) < reference.error < 0.02
 
 
+def untrained() -> FittedSampler:
+    """A fitted sampler of 3 and 5 evaluations at guidance 2 that has learned nothing yet."""
+    starts = [PlanStart(n, 2, True, tuple(time_grid(n).tolist()), 2.0) for n in (3, 5)]
+    plans = {plan_key(start.nfe, start.scale): LearnedPlan(start) for start in starts}
+    return FittedSampler(Learned(plans, None), None, "repa")
+
+
 def test_demo_writes_pictures_and_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,8 +107,9 @@ def test_demo_writes_pictures_and_figures(
         return genuine(*given, **how | {"reference_steps": 12})
 
     monkeypatch.setattr(demo, "trajectory_errors", coarse)
-    monkeypatch.setattr(demo, "METHODS", ("euler", "dpmpp-2m", "bianchor"))
+    monkeypatch.setattr(demo, "METHODS", ("euler", "dpmpp-2m", "pec2", "bianchor"))
     monkeypatch.setattr(demo, "NFES", (3, 5, 10))
+    monkeypatch.setattr(rivals, "shipped_fitted", lambda model: untrained())
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["convergence.png", "demo.json", "samples.png"]
@@ -99,7 +119,9 @@ def test_demo_writes_pictures_and_figures(
     for entry in figures["orders"]:
         assert abs(entry["measured_order"] - entry["promised_order"]) < 0.35
     table = figures["sampling"][0]["rmse"]
-    assert list(table) == ["euler", "dpmpp-2m", "bianchor"]
+    assert list(table) == ["euler", "dpmpp-2m", "pec2", "bianchor", "fitted"]
+    # what has learned nothing is the method it starts as, at the budgets that it has
+    assert table.pop("fitted") == {nfe: table["pec2"][nfe] for nfe in ("3", "5")}
     for method, row in table.items():
         assert row["10"] < row["5"] < row["3"], method
     printed = capsys.readouterr().out
@@ -107,3 +129,13 @@ def test_demo_writes_pictures_and_figures(
         assert f"{value:.2f}" in printed
     for row in table.values():
         assert f"{row['5']:.4f}" in printed
+    assert re.search(r"^fitted +0\.\d{4}\*? +0\.\d{4}\*? +–$", printed, re.MULTILINE)
+
+
+def test_demo_without_the_shipped_sampler_says_so_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "_loaded", lambda: ())
+    assert main(["demo", "--quick", "--out", str(tmp_path / "demo")]) == 2
+    assert "method 'fitted': none is shipped for this backbone" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

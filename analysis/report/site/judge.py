@@ -20,8 +20,6 @@ from ....adapters import Guidance
 from ....adapters.backbones.registry import load_named, load_named_sidenet
 from ....adapters.data.images import save_png, tile
 from ....adapters.fitted.fitted import FittedSampler
-from ....adapters.fitted.shipped import shipped_fitted
-from ....adapters.training.state import digest
 from ....extras import progress
 from ....storage import read_json_object, write_json
 from ...benchmarks.sidenet_overhead import overhead
@@ -30,7 +28,7 @@ from ...images.evaluation import JudgedBackbone, Terms, add_budget, draw, evalua
 from ...images.features import efficientnet_features
 from ...images.flops import flops_per_evaluation, published_size_flops
 from ...images.reference_cache import fingerprint
-from ...images.rivals import Rival, as_rival
+from ...images.rivals import Rival, as_rival, shipped_rival
 from ...images.roughness import draw_roughness, roughness
 from ...images.round_trip import edit_grid, round_trip_errors
 
@@ -241,12 +239,10 @@ def fitted_rivals(name: str) -> list[Rival]:
     """The shipped fitted sampler of a table's backbone, at the guidance scale of the table."""
     key, scale = RUNS[name]
     try:
-        fitted = shipped_fitted(load_named(key).model)
+        rival = shipped_rival(load_named(key).model, scale)
     except ValueError:
         return []
-    budgets = [nfe for nfe, own in fitted.budgets if own == scale]
-    mark = digest(fitted.learned.state_dict())
-    return [Rival("fitted", fitted, own_grid=True, mark=mark, budgets=budgets)] if budgets else []
+    return [rival] if rival.budgets else []
 
 
 def fitted_grids(names: Sequence[str]) -> dict[str, dict[int, list[float]]]:
