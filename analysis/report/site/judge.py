@@ -180,7 +180,8 @@ class Judge:
                 "backbone": fingerprint(subject.backbone.model)
             }
             self._kept("flops.json", name, settings, make)
-        self._kept("flops.json", "SiT-XL/2", {}, published_size_flops)
+        networks = {"networks": ["SideNet", "fitted"]}
+        self._kept("flops.json", "SiT-XL/2", networks, published_size_flops)
 
     def roughness(self) -> None:
         """The study of roughness in t, on the backbones of these tables, with its picture."""
