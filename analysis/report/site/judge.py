@@ -24,7 +24,7 @@ from ....adapters.fitted.shipped import shipped_fitted
 from ....adapters.training.state import digest
 from ....extras import progress
 from ....storage import read_json_object, write_json
-from ...benchmarks.sidenet_overhead import overhead
+from ...benchmarks.sampler_gpu import overhead
 from ...images.equal_time import equal_time
 from ...images.evaluation import JudgedBackbone, Terms, add_budget, draw, evaluate, prepare
 from ...images.features import efficientnet_features
