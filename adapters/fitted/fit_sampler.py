@@ -131,14 +131,9 @@ def fit_sampler(
         null_extras or {}, dtype, accelerator.device, seed,
     )  # fmt: skip
     _check_deterministic(task, guidance)
-    layout = None
     if "network" in chosen and not isinstance(network, ResidualConfig):
-        layout = find_features(model, lambda: _evaluate(task, guidance[0]), shape, features)
-        halves = 2 if any(scale != 1 for scale in guidance) else 1
-        operations = counted(lambda: _evaluate(task, 1.0, 1))
-        network = sized(shape, layout, halves, task.num_classes, operations)
-    elif isinstance(network, ResidualConfig):
-        layout = network.features
+        network = _network(task, guidance, features)
+    layout = network.features if isinstance(network, ResidualConfig) else None
     effort = _effort(task, nfe, guidance, minutes, updates, pairs, batch_size, steps, chosen)
     held = SELECTION + REPORTED
     with ExitStack() as stack, _frozen(model):
@@ -214,6 +209,14 @@ def _check_deterministic(task: Task, guidance: Sequence[float]) -> None:
             "model: two evaluations of the same states gave different velocities; a sampler can be "
             "fitted to a deterministic model alone: call model.eval(), or take its noise out"
         )
+
+
+def _network(task: Task, guidance: Sequence[float], features: str | None) -> ResidualConfig:
+    """The network's shape: fed by these features, as large as the backbone allows."""
+    layout = find_features(task.model, lambda: _evaluate(task, guidance[0]), task.shape, features)
+    halves = 2 if any(scale != 1 for scale in guidance) else 1
+    operations = counted(lambda: _evaluate(task, 1.0, 1))
+    return sized(task.shape, layout, halves, task.num_classes, operations)
 
 
 def _effort(

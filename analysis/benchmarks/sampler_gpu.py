@@ -113,15 +113,15 @@ def sampler_times(
     labels = None if labels is None else labels.to(place)
     guided = Guidance(guidance, networks.num_classes or None)
 
-    def run(name: str, sidenet: nn.Module = networks.sidenet) -> Tensor:
+    def run(name: str, sidenet: nn.Module) -> Tensor:
         return sample(
             networks.model, noise, labels, method=methods[name], nfe=nfe, sidenet=sidenet,
             guidance=guided,
         ).x  # fmt: skip
 
-    def clock(name: str) -> float:
+    def clock(name: str, sidenet: nn.Module = networks.sidenet) -> float:
         finish(noise)
-        return timed(lambda: finish(run(name)))[1]
+        return timed(lambda: finish(run(name, sidenet)))[1]
 
     times = interleaved(
         {name: name for name in methods}, repeats=repeats, seconds=float("inf"), clock=clock
@@ -132,7 +132,7 @@ def sampler_times(
         side, memory = TimedSideNet(networks.sidenet), None
         if place.type == "cuda":
             torch.cuda.reset_peak_memory_stats(place)
-        whole = timed(lambda name=name, side=side: finish(run(name, side)))[1]
+        whole = clock(name, side)
         if place.type == "cuda":
             memory = torch.cuda.max_memory_allocated(place) / 2**20
         rows.append({
@@ -177,7 +177,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """The rows of `sampler_times` for every dtype and batch size, each with its "dtype".
 
-    seconds: after which no further ones are begun; those are named on standard error.
+    seconds: after which no further ones are begun. What is left out for that, or for want of
+    memory, is named on standard error.
     """
     began, rows = time.perf_counter(), []
     networks = random_networks(config, guidance, (nfe,))
@@ -191,10 +192,14 @@ def measure(
             if time.perf_counter() - began > seconds:
                 say(f"left out, since {seconds:g} s are over: {dtype}, batch {batch}")
                 continue
-            found = sampler_times(
-                networks, methods, batch=batch, device=device, guidance=guidance, nfe=nfe,
-                repeats=repeats,
-            )  # fmt: skip
+            try:
+                found = sampler_times(
+                    networks, methods, batch=batch, device=device, guidance=guidance, nfe=nfe,
+                    repeats=repeats,
+                )  # fmt: skip
+            except torch.OutOfMemoryError:
+                say(f"left out, does not fit into memory: {dtype}, batch {batch}")
+                continue
             rows += [{"dtype": dtype, **row} for row in found]
             say(f"{dtype}, batch {batch}: done after {time.perf_counter() - began:.0f} s")
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,20 @@ def test_the_fitted_sampler_is_one_that_asks_its_network() -> None:
 def test_nothing_is_begun_when_time_is_over(capsys: pytest.CaptureFixture[str]) -> None:
     assert sampler_gpu.measure(TINY, device="cpu", repeats=1, seconds=-1) == []
     assert capsys.readouterr().err.count("left out") == 6
+
+
+def test_what_does_not_fit_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, batch: int, **__: Any) -> list[dict[str, Any]]:
+        if batch > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return [{"batch": batch}]
+
+    monkeypatch.setattr(sampler_gpu, "sampler_times", full)
+    rows = sampler_gpu.measure(TINY, device="cpu", dtypes=("float32",))
+    assert rows == [{"dtype": "float32", "batch": 1}]
+    assert capsys.readouterr().err.count("does not fit into memory: float32, batch") == 2
 
 
 def test_the_command(
