@@ -118,10 +118,7 @@ def fit_sampler(
     if minutes is not None and (updates is not None or not 0 < minutes < math.inf):
         raise ValueError(f"minutes={minutes}: give a positive number, or updates, not both")
     classes = getattr(model, "num_classes", None) if num_classes is None else num_classes
-    if isinstance(network, ResidualConfig) or network:
-        chosen = tuple(parts)
-    else:
-        chosen = tuple(part for part in parts if part != "network")
+    chosen = _chosen(parts, bool(network))
     options = guided or Guidance()
     accelerator = make_accelerator()
     if isinstance(model, nn.Module):
@@ -161,6 +158,13 @@ def fit_sampler(
         fitted.save(out)
         write_report(fitted, out)
     return fitted
+
+
+def _chosen(parts: Sequence[str], network: bool) -> tuple[str, ...]:
+    """The parts that are learned, checked before any work is done."""
+    for part in parts:
+        check_choice(part, PARTS, "parts")
+    return tuple(part for part in parts if network or part != "network")
 
 
 def _finite(interval: tuple[float, float]) -> list[float] | None:
