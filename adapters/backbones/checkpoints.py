@@ -214,5 +214,7 @@ def listing(entries: list[str], kind: str = "") -> str:
 
 def _kind(value: object) -> str:
     if isinstance(value, Mapping):
-        return f"a mapping of {sorted(map(str, value))}" if value else "an empty mapping"
+        names = sorted(map(str, value))
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        return f"a mapping of {names[:LISTED]}{more}" if value else "an empty mapping"
     return f"a {type(value).__name__}"

@@ -15,7 +15,9 @@ from ...plans.method import Method
 from ..flow.field import Convention
 from ..sampling.samplers import NEED_SIDENET, Sampler
 from ..sidenet.network import SideNet
+from .checkpoints import is_torch_file
 from .pretrained import load_backbone, load_sidenet, shipped
+from .sit_checkpoints import load_sit
 
 SHIPPED = {
     "fashion-unet": ("fashion_unet.safetensors", "fashion_sidenet.safetensors", 28),
@@ -47,8 +49,9 @@ class NamedBackbone:
     to_images: Callable[[Tensor], Tensor] = _clamped
 
 
-def load_network(name: str | None = None) -> tuple[Any, int | None]:
-    """The network of a backbone and its pixels a side, None where it works at any size.
+def load_network(name: str | None = None) -> tuple[Any, int | None, str]:
+    """The network of a backbone, its pixels a side (None where it works at any size) and the name
+    of its convention.
 
     Its `config` has in_channels, itself num_classes (0 without labels). name, errors: see
     `load_named`.
@@ -58,17 +61,20 @@ def load_network(name: str | None = None) -> tuple[Any, int | None]:
         from .galaxygrad import load_galaxygrad
 
         field = load_galaxygrad(name.partition(":")[2])
-        return field, field.config.size
+        return field, field.config.size, "repa"
     if name in SHIPPED:
         weights, _, size = SHIPPED[name]
-        return load_backbone(shipped(weights)), size
+        return load_backbone(shipped(weights)), size, "repa"
     if not Path(name).is_file() and not Path(name).suffix:
         raise ValueError(
             f"backbone {name!r} is neither a file nor a known name: "
             f"{nearest(name, [*SHIPPED, 'galaxygrad:hsc-32'])}"
         )
+    if is_torch_file(name):
+        published = load_sit(name)
+        return published.model, published.model.config.input_size, published.convention
     model = load_backbone(name)
-    return model, getattr(model.config, "input_size", None)
+    return model, getattr(model.config, "input_size", None), "repa"
 
 
 def load_named(name: str | None = None, *, image_size: int | None = None) -> NamedBackbone:
@@ -76,7 +82,8 @@ def load_named(name: str | None = None, *, image_size: int | None = None) -> Nam
 
     Args:
         name: "fashion-unet" (the default), "mnist-sit", "galaxygrad:hsc-32" and its kin (weights
-            of the installed package galaxygrad), or the path of a file that quadflow wrote.
+            of the installed package galaxygrad), or the path of a file: one that quadflow wrote, or
+            a torch file of REPA or the original SiT (see `load_sit`).
         image_size: pixels a side, for a file whose network works at any size (U-Net).
 
     Raises:
@@ -85,7 +92,7 @@ def load_named(name: str | None = None, *, image_size: int | None = None) -> Nam
         MissingExtraError: galaxygrad is not installed.
     """
     name = name or "fashion-unet"
-    model, known = load_network(name)
+    model, known, convention = load_network(name)
     if known is not None and image_size not in (None, known):
         raise ValueError(f"image_size={image_size}, but this backbone's is {known}")
     size = known if image_size is None else image_size
@@ -103,7 +110,21 @@ def load_named(name: str | None = None, *, image_size: int | None = None) -> Nam
         )  # fmt: skip
     sidenet = shipped(SHIPPED[name][1]) if name in SHIPPED else None
     short = name if name in SHIPPED else Path(name).stem
-    return NamedBackbone(short, model, shape, model.num_classes, sidenet)
+    return NamedBackbone(short, model, shape, model.num_classes, sidenet, convention)
+
+
+def check_pictures(backbone: NamedBackbone) -> None:
+    """Refuse a backbone whose states are no pictures.
+
+    Raises:
+        ValueError: they have other than 1 or 3 channels, such as the latents of an autoencoder.
+    """
+    if backbone.shape[0] not in (1, 3):
+        raise ValueError(
+            f"{backbone.name} makes states of shape {backbone.shape}, which are no pictures but "
+            "latents of an autoencoder: sample them in Python and decode them, or see quadflow "
+            "reproduce"
+        )
 
 
 def load_named_sidenet(

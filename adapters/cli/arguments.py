@@ -74,6 +74,30 @@ def whole_numbers(text: str, example: str) -> tuple[int, ...]:
     return values
 
 
+def real_numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like 1,2, got {text!r}") from None
+
+
+def interval(text: str) -> tuple[float, float]:
+    """Two numbers LOW < HIGH with a comma between.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    numbers = real_numbers(text)
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise argparse.ArgumentTypeError(f"must look like 0,0.7, low before high, got {text!r}")
+    return numbers[0], numbers[1]
+
+
 def separated_names(text: str) -> tuple[str, ...]:
     """Names with commas between.
 

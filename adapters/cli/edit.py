@@ -13,7 +13,7 @@ from .samplers import FORMS, read_sampler, sampler_name
 def _edit(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..backbones.registry import load_named, load_named_sidenet
+    from ..backbones.registry import check_pictures, load_named, load_named_sidenet
     from ..data.images import load_image, save_png, tile
     from ..flow.field import Guidance
     from ..sampling.editing import edit
@@ -21,6 +21,7 @@ def _edit(arguments: argparse.Namespace) -> None:
     out = output_file(arguments.out)
     method = read_sampler(arguments.method, "--method")
     backbone = load_named(arguments.backbone, image_size=arguments.image_size)
+    check_pictures(backbone)
     if not backbone.num_classes:
         raise ValueError(f"{backbone.name} has no classes to edit between")
     for option in ("from", "to"):

@@ -132,7 +132,8 @@ def _budgets(text: str) -> tuple[int, ...]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add = parser.add_argument
-    add("--backbone", help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, or a weight file")
+    add("--backbone", help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, a weight file, "
+        "or the .pt of a published SiT")  # fmt: skip
     add("--sidenet", help="SideNet weights; default: the backbone's shipped one")
     add("--image-size", type=int, help="pixels a side, for a weight file that does not say")
     add("--methods", type=separated_names, metavar="A,B",

@@ -6,20 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .arguments import from_options, output_file, separated_names, whole_numbers
+from .arguments import (
+    from_options,
+    interval,
+    output_file,
+    real_numbers,
+    separated_names,
+    whole_numbers,
+)
 from .own import load_own
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """Numbers with commas between.
-
-    Raises:
-        argparse.ArgumentTypeError: anything else.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must look like 1,2, got {text!r}") from None
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -47,14 +42,17 @@ def _fit(arguments: argparse.Namespace) -> None:
     from ...extras import require
     from ..fitted.fit_sampler import Effort, fit_sampler
     from ..fitted.report import table
+    from ..flow.field import Guidance
 
     require("matplotlib", "analysis")  # before the work, not after it
     out = output_file(arguments.out, suffixes=(".safetensors",))
     model, shape, classes, convention = _backbone(arguments)
+    guided = Guidance(interval=arguments.interval) if arguments.interval else None
     fitted = fit_sampler(
         model, shape=shape, convention=convention, num_classes=classes, nfe=arguments.nfe,
-        guidance=arguments.guidance, minutes=arguments.minutes, updates=arguments.updates,
-        pairs=arguments.pairs, out=out, folder=arguments.folder, resume=arguments.resume,
+        guidance=arguments.guidance, guided=guided, minutes=arguments.minutes,
+        updates=arguments.updates, pairs=arguments.pairs, out=out, folder=arguments.folder,
+        resume=arguments.resume,
         form=arguments.form, parts=arguments.parts, network=not arguments.no_network,
         features=arguments.features, batch_size=arguments.batch_size, steps=arguments.steps,
         seed=arguments.seed,
@@ -73,11 +71,17 @@ def _fit(arguments: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add = parser.add_argument
-    add("--backbone", help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, a weight file, "
-        "or MODULE:NAME, a model of your own (with --shape)")  # fmt: skip
+    add(
+        "--backbone",
+        help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, a weight file, the .pt of a "
+        "published SiT, or MODULE:NAME, a model of your own (with --shape)",
+    )
     add("--nfe", type=lambda text: whole_numbers(text, "5,7,10"), default=(5, 7, 10),
         help="budgets to fit (5,7,10)")  # fmt: skip
-    add("--guidance", type=_numbers, default=(1.0,), help="scales to fit, such as 1,2; 1 is none")
+    add("--guidance", type=real_numbers, default=(1.0,),
+        help="scales to fit, such as 1,2; 1 is none")  # fmt: skip
+    add("--interval", type=interval, metavar="LOW,HIGH",
+        help="guide where LOW < t <= HIGH alone; t is the backbone's own time")  # fmt: skip
     add("--minutes", type=float, help="about how long it may take (20); sets --updates and --pairs")
     add("--updates", type=int, help="optimiser updates, instead of --minutes")
     add("--pairs", type=int, help="pairs (noise, end) a guidance scale")

@@ -19,6 +19,7 @@ COMMANDS = {
     "fit": "fit a sampler to a backbone, in minutes",
     "train": "train a backbone or a SideNet",
     "evaluate": "every sampler at every budget, against the converged solve from the same noises",
+    "reproduce": "the table of the published BA-solver, if you hold its weights",
     "edit": "images of one class turned into another, by inversion and regeneration",
     "certify": "prove the order of a method by exact order conditions",
     "mutate": "plant faults in rules, tableaus and formulas; report which checks find them",

@@ -12,7 +12,7 @@ from .samplers import FORMS, read_sampler, sampler_name
 def _sample(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..backbones.registry import load_named, load_named_sidenet
+    from ..backbones.registry import check_pictures, load_named, load_named_sidenet
     from ..data.images import save_png, tile
     from ..flow.field import Guidance, check_labels
     from ..sampling.sample import initial_noise, sample
@@ -20,6 +20,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     out = output_file(arguments.out)
     method = read_sampler(arguments.method, "--method")
     backbone = load_named(arguments.backbone, image_size=arguments.image_size)
+    check_pictures(backbone)
     sidenet = load_named_sidenet(backbone, arguments.sidenet, method)
     labels = torch.tensor(arguments.labels) if backbone.num_classes else None
     if labels is not None:

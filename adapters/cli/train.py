@@ -119,7 +119,7 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
             f"--backbone {arguments.backbone} is trained without data: give --data none, not "
             f"{arguments.data}"
         )
-    model, known = load_network(arguments.backbone)
+    model, known, convention = load_network(arguments.backbone)
     classes = model.num_classes
     data = None if without else _images(arguments, labelled=classes > 0)
     shape = _state_shape(arguments, model, known) if data is None else data.shape
@@ -134,7 +134,7 @@ def _train_sidenet(arguments: argparse.Namespace) -> None:
         config=config,
         sidenet=sidenet,
         chain=chain,
-        convention=arguments.convention or "repa",
+        convention=arguments.convention or convention,
         shape=shape,
         recording=recording,
     )

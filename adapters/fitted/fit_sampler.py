@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import check_choice, integer_from
+from ..backbones.flops import counted
 from ..flow.field import Convention, Guidance, resolve_convention
 from ..sampling.sample import own_time
 from ..training.fit import FitConfig, Recording, Writers, fit, make_accelerator
@@ -23,10 +24,11 @@ from .calibrate import Calibrated, calibrate, rms, sample_flow
 from .features import FeatureLayout, find_features
 from .fingerprint import backbone_fingerprint
 from .fitted import FittedSampler
-from .network import Residual, ResidualConfig, fold_for
+from .network import Residual, ResidualConfig
 from .pairs import BLOCK, Pairs, Task
 from .plan import FORMS, PARTS, LearnedPlan
 from .sampler import Learned
+from .sizing import sized
 from .training import Budget, EndpointLoss, Selection, errors_of, looks
 
 SELECTION, REPORTED = 64, 128
@@ -38,9 +40,6 @@ STEPS = 192
 BATCH = 16
 UPDATES_A_PAIR = 0.5
 """Updates of 16 a pair, where the number of pairs is left open: eight looks at each."""
-
-SHARE = 0.25
-"""Of a backbone's operations that the network's width is chosen for."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ def fit_sampler(
     warning says so.
 
     Args:
-        model: the network; see `FlowField`. It must be deterministic (`model.eval()`).
+        model: the network; see `FlowField`. It must be deterministic (`model.eval()`), and is put
+            on the device that is trained on.
         shape: of one state, such as (channels, height, width), or (D,).
         nfe: the budgets to fit, each >= 2.
         guidance: scales to fit; 1 is none. guided: other options of `Guidance`.
@@ -118,23 +118,19 @@ def fit_sampler(
     if minutes is not None and (updates is not None or not 0 < minutes < math.inf):
         raise ValueError(f"minutes={minutes}: give a positive number, or updates, not both")
     classes = getattr(model, "num_classes", None) if num_classes is None else num_classes
-    if isinstance(network, ResidualConfig) or network:
-        chosen = tuple(parts)
-    else:
-        chosen = tuple(part for part in parts if part != "network")
+    chosen = _chosen(parts, bool(network))
     options = guided or Guidance()
     accelerator = make_accelerator()
+    if isinstance(model, nn.Module):
+        model.to(accelerator.device)
     task = Task(
         model, tuple(shape), classes or 0, convention, null_label, options, extras or {},
         null_extras or {}, dtype, accelerator.device, seed,
     )  # fmt: skip
     _check_deterministic(task, guidance)
-    layout = None
     if "network" in chosen and not isinstance(network, ResidualConfig):
-        layout = find_features(model, lambda: _evaluate(task, guidance[0]), shape, features)
-        network = _sized(task, layout, guidance)
-    elif isinstance(network, ResidualConfig):
-        layout = network.features
+        network = _network(task, guidance, features)
+    layout = network.features if isinstance(network, ResidualConfig) else None
     effort = _effort(task, nfe, guidance, minutes, updates, pairs, batch_size, steps, chosen)
     held = SELECTION + REPORTED
     with ExitStack() as stack, _frozen(model):
@@ -153,7 +149,8 @@ def fit_sampler(
         fitted.figures["looks"] = looks(root)
     fitted.figures |= {
         "effort": asdict(effort), "steps": steps, "seed": seed, "parts": list(chosen),
-        "form": form, "minutes": round((time.perf_counter() - started) / 60, 2),
+        "form": form, "interval": _finite(options.interval),
+        "minutes": round((time.perf_counter() - started) / 60, 2),
     }  # fmt: skip
     if out is not None:
         from .report import write_report
@@ -161,6 +158,18 @@ def fit_sampler(
         fitted.save(out)
         write_report(fitted, out)
     return fitted
+
+
+def _chosen(parts: Sequence[str], network: bool) -> tuple[str, ...]:
+    """The parts that are learned, checked before any work is done."""
+    for part in parts:
+        check_choice(part, PARTS, "parts")
+    return tuple(part for part in parts if network or part != "network")
+
+
+def _finite(interval: tuple[float, float]) -> list[float] | None:
+    """The interval of guidance for JSON, None for all of the way."""
+    return list(interval) if all(map(math.isfinite, interval)) else None
 
 
 def _folder(folder: str | Path | None) -> Any:
@@ -206,40 +215,12 @@ def _check_deterministic(task: Task, guidance: Sequence[float]) -> None:
         )
 
 
-def _sized(task: Task, layout: FeatureLayout | None, guidance: Sequence[float]) -> ResidualConfig:
-    """The widest network that takes `SHARE` of the backbone's operations."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        _evaluate(task, 1.0, 1)
-    share = SHARE * counter.get_total_flops()
+def _network(task: Task, guidance: Sequence[float], features: str | None) -> ResidualConfig:
+    """The network's shape: fed by these features, as large as the backbone allows."""
+    layout = find_features(task.model, lambda: _evaluate(task, guidance[0]), task.shape, features)
     halves = 2 if any(scale != 1 for scale in guidance) else 1
-    fold = fold_for(task.shape, layout)
-    best = None
-    for width in range(16, 257, 16):
-        config = ResidualConfig(task.shape, layout, halves, task.num_classes, fold, width)
-        net = Residual(config)
-        if best is not None and network_flops(net) > share:
-            break
-        best = config
-    assert best is not None
-    return best
-
-
-def network_flops(network: Residual) -> int:
-    """Floating point operations of a call of the network for one sample."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    c = network.config
-    x = torch.zeros(1, *c.state)
-    features = []
-    if c.features is not None:
-        size = (1, c.features.channels, *c.features.positions)
-        plain = torch.zeros(size)
-        features = [plain.flatten(2).transpose(1, 2) if c.features.kind == "tokens" else plain]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(x, x, x, features * c.halves, torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64))
-    return int(counter.get_total_flops())
+    operations = counted(lambda: _evaluate(task, 1.0, 1))
+    return sized(task.shape, layout, halves, task.num_classes, operations)
 
 
 def _effort(

@@ -83,29 +83,36 @@ def learned_plan(
 def fields_of(network: Residual, flow: FlowField, numbers: PlanNumbers) -> Fields:
     """The network's two fields at an anchor, in the state's dtype."""
     weight = next(network.parameters())
-    sigmas = numbers.sigmas
     classes = network.config.num_classes
+    told = _told(numbers, weight.device)
 
     def fields(anchor: Anchor, before: Anchor | None) -> tuple[Tensor, Tensor]:
         x, detail = anchor.y, anchor.detail
-        i = detail.index
         change = torch.zeros_like(x)
         if before is not None:
             span: Any = anchor.t - before.t
             if isinstance(span, Tensor):
                 span = span.to(x.dtype)
             change = (anchor.v - before.v) / span
-        here = sigmas[i]
-        step = (sigmas[i - 1] - here) if i else 0.0 * here
-        told = (100.0 * here, 100.0 * step, 100.0 * (here - sigmas[i + 1]), numbers.start.scale)
-        row = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=x.device) for n in told])
         labels = flow.labels
         if labels is None or not classes:
             labels = torch.full((len(x),), classes, device=x.device)
         first, second = network(
             x.to(weight.dtype), anchor.v.to(weight.dtype), change.to(weight.dtype),
-            detail.features, row.to(weight.dtype).expand(len(x), 4), labels,
+            detail.features, told[detail.index].to(weight.dtype).expand(len(x), 4), labels,
         )  # fmt: skip
         return first.to(x.dtype), second.to(x.dtype)
 
     return fields
+
+
+def _told(numbers: PlanNumbers, device: torch.device) -> Tensor:
+    """What the network is told at every evaluation: (N, 4) float64, see `Residual`.
+
+    Made for the whole plan, so that no evaluation waits for numbers to get to the device.
+    """
+    sigmas = torch.as_tensor(numbers.sigmas, dtype=torch.float64, device=device)
+    here, after = sigmas[:-1], sigmas[:-1] - sigmas[1:]
+    step = torch.cat((0.0 * here[:1], after[:-1]))
+    scale = torch.full_like(here, numbers.start.scale)
+    return torch.stack((100.0 * here, 100.0 * step, 100.0 * after, scale), dim=1)

@@ -6,6 +6,7 @@ All functions take features (N, D), one row an image (`quadflow.analysis.images.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -224,14 +225,11 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, chunk: int = 1024) 
     return PrecisionRecall(inside / len(fake), float(covered.double().mean()), k)
 
 
-def save_adm_npz(path: str | Path, images: Tensor) -> None:
-    """Write images for the evaluation suite of ADM (Dhariwal & Nichol 2021, arXiv 2105.05233).
-
-    An uncompressed npz whose only array `arr_0` is uint8 (N, H, W, 3), RGB; grey is repeated, and
-    [-1, 1] becomes 0..255, rounded. The file appears whole or not at all.
+def adm_pixels(images: Tensor) -> np.ndarray:
+    """Images as the evaluation suite of ADM has them: uint8 (N, H, W, 3), RGB; grey is repeated,
+    and [-1, 1] becomes 0..255, rounded.
 
     Args:
-        path: where to; an existing file is replaced.
         images: (N, 1 or 3, H, W) in [-1, 1], which samplers may overshoot: clamp them knowingly.
 
     Raises:
@@ -246,7 +244,38 @@ def save_adm_npz(path: str | Path, images: Tensor) -> None:
             "images.clamp(-1, 1), otherwise rescale them"
         )
     pixels = ((images.detach().cpu().double() + 1) * 127.5).round().to(torch.uint8)
-    array = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
-    # an open file: savez would add a suffix to a name
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, arr_0=array)
+    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def write_adm_npz(path: str | Path, parts: Sequence[np.ndarray]) -> None:
+    """Write pixels for the evaluation suite of ADM (Dhariwal & Nichol 2021, arXiv 2105.05233).
+
+    An uncompressed npz whose only array `arr_0` is uint8 (N, H, W, 3). The file appears whole or
+    not at all; an existing one is replaced.
+
+    Args:
+        path: where to.
+        parts: uint8 (n, H, W, 3) each, of `adm_pixels`, one after the other; never all of them in
+            memory where they are mapped files.
+    """
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with (
+        whole_file(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data)
+
+
+def save_adm_npz(path: str | Path, images: Tensor) -> None:
+    """Write images for the evaluation suite of ADM: `write_adm_npz` of their `adm_pixels`, whose
+    errors it raises.
+
+    Args:
+        path: where to; an existing file is replaced.
+        images: (N, 1 or 3, H, W) in [-1, 1].
+    """
+    write_adm_npz(path, [adm_pixels(images)])

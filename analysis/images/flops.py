@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ...adapters import Guidance, SideNet, SideNetConfig
+from ...adapters.backbones.flops import counted
 from ...adapters.backbones.sit import SiT, sit_config
+from ...adapters.fitted.features import find_features
+from ...adapters.fitted.network import ResidualConfig
+from ...adapters.fitted.sizing import network_flops, sized
 from .evaluation import JudgedBackbone
 from .peers import run_sampler
 from .rivals import Rival, as_rival
-
-
-def counted(run: Callable[[], Any]) -> int:
-    """FLOPs of a call: two for each multiplication with addition in products of matrices and
-    convolutions, which is what `torch.utils.flop_counter` sees."""
-    # attention as two products of matrices: its fused forms on a CPU are not counted
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
 
 
 def flops_per_evaluation(
@@ -69,39 +61,49 @@ def flops_table(record: Mapping[str, Any]) -> str:
     """FLOPs an evaluation and a sample, from the contents of flops.json, as text."""
     lines = [f"{'MFLOP':<24}{'method':<16}{'backbone':>12}{'on top':>12}{'share':>8}"]
     for name, entry in record.items():
-        result = entry["result"]
-        rows = (
-            result
-            if "share" not in result
-            else {"one call": {**result, "extra": result["sidenet"]}}
-        )
         lines += [
             f"{name:<24}{method:<16}{row['backbone'] / 1e6:>12.1f}{row['extra'] / 1e6:>12.1f}"
             f"{row['share']:>8.1%}"
-            for method, row in rows.items()
+            for method, row in entry["result"].items()
         ]
     return "\n".join(lines)
 
 
 def published_size_flops(
-    size: str = "SiT-XL/2", sidenet: SideNet | None = None
-) -> dict[str, float]:
-    """FLOPs of one call of a SiT of a published size and of a SideNet, for one sample.
+    size: str = "SiT-XL/2", sidenet: SideNetConfig | None = None
+) -> dict[str, dict[str, float]]:
+    """FLOPs of one call of a SiT of a published size, and of the networks that samplers put beside
+    it, for one sample.
 
-    Nothing is computed: both networks are made without memory, on torch's meta device.
+    Nothing is computed: all networks are made without memory, on torch's meta device.
 
     Args:
-        size: see `sit_config`. sidenet: default: of the published size.
+        size: see `sit_config`. sidenet: its shape; default the published one.
 
     Returns:
-        "backbone", "sidenet", "share": the SideNet's call as a part of the backbone's.
+        For "SideNet" and for "fitted", the network that `fit_sampler` makes for guided pairs:
+        "backbone"; "extra", one call of the network; "share", that as a part of the backbone's.
     """
-    config = sit_config(size)
     with torch.device("meta"):
-        model = SiT(config)
-        net = SideNet(SideNetConfig()) if sidenet is None else sidenet.to("meta")
-        x = torch.empty(1, config.in_channels, config.input_size, config.input_size)
-        t: Tensor = torch.empty(1)
-        y = torch.empty(1, dtype=torch.int64)
-        own, side = counted(lambda: model(x, t, y)), counted(lambda: net(x, x, t, t, y))
-    return {"backbone": own, "sidenet": side, "share": side / own}
+        model, net = SiT(sit_config(size)), SideNet(sidenet or SideNetConfig())
+    config = fitted_network(model)
+    shape = config.state
+    with torch.device("meta"):
+        x, t, y = torch.empty(1, *shape), torch.empty(1), torch.empty(1, dtype=torch.int64)
+    backbone = counted(lambda: model(x, t, y))
+    extras = {"SideNet": counted(lambda: net(x, x, t, t, y)), "fitted": network_flops(config)}
+    return {
+        name: {"backbone": backbone, "extra": extra, "share": extra / backbone}
+        for name, extra in extras.items()
+    }
+
+
+def fitted_network(model: SiT) -> ResidualConfig:
+    """The shape of the network that `fit_sampler` makes for guided pairs of a SiT on any device,
+    the meta one included."""
+    c, device = model.config, model.pos_embed.device
+    shape = (c.in_channels, c.input_size, c.input_size)
+    x, t = torch.zeros(1, *shape, device=device), torch.zeros(1, device=device)
+    y = torch.zeros(1, dtype=torch.int64, device=device)
+    layout = find_features(model, lambda: model(x, t, y), shape)
+    return sized(shape, layout, 2, c.num_classes, counted(lambda: model(x, t, y)))

@@ -43,15 +43,16 @@ class TimedSideNet(nn.Module):
         self.seconds = 0.0
 
     def forward(self, x: Tensor, v: Tensor, t: Tensor, h: Tensor, y: Tensor) -> Tensor:
-        _finish(x)
+        finish(x)
         start = time.perf_counter()
         delta = self.sidenet(x, v, t, h, y)
-        _finish(x)
+        finish(x)
         self.seconds += time.perf_counter() - start
         return delta
 
 
-def _finish(x: Tensor) -> None:
+def finish(x: Tensor) -> None:
+    """Wait until a GPU has made x; on a CPU it is made."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
 
@@ -77,7 +78,7 @@ def run_sampler(
         MissingExtraError: a peer without its library. What `sample` raises.
     """
     timed = None if sidenet is None else TimedSideNet(sidenet)
-    _finish(noise)
+    finish(noise)
     start = time.perf_counter()
     if method in PEERS:
         field = FlowField(model, convention, labels, guidance or Guidance())
@@ -90,7 +91,7 @@ def run_sampler(
             convention=convention, shift=shift, grid=grid,
         )  # fmt: skip
         x, evaluations, rows = samples.x, samples.stats.nfe, samples.rows
-    _finish(noise)
+    finish(noise)
     seconds = time.perf_counter() - start
     if evaluations != nfe:
         raise RuntimeError(f"{method} used {evaluations} evaluations, asked for {nfe}")

@@ -22,7 +22,7 @@ from ....adapters.data.images import save_png, tile
 from ....adapters.fitted.fitted import FittedSampler
 from ....extras import progress
 from ....storage import read_json_object, write_json
-from ...benchmarks.sidenet_overhead import overhead
+from ...benchmarks.sampler_gpu import overhead
 from ...images.equal_time import equal_time
 from ...images.evaluation import JudgedBackbone, Terms, add_budget, draw, evaluate, prepare
 from ...images.features import efficientnet_features
@@ -181,7 +181,8 @@ class Judge:
                 "backbone": fingerprint(subject.backbone.model)
             }
             self._kept("flops.json", name, settings, make)
-        self._kept("flops.json", "SiT-XL/2", {}, published_size_flops)
+        networks = {"networks": ["SideNet", "fitted"]}
+        self._kept("flops.json", "SiT-XL/2", networks, published_size_flops)
 
     def roughness(self) -> None:
         """The study of roughness in t, on the backbones of these tables, with its picture."""

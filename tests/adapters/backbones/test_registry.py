@@ -8,15 +8,25 @@ import pytest
 import torch
 from toyflow import seeded
 
-from quadflow.adapters import FlowField, initial_noise, sample
+from quadflow.adapters import (
+    FlowField,
+    SideNet,
+    SideNetConfig,
+    initial_noise,
+    sample,
+    save_published_sidenet,
+)
 from quadflow.adapters.backbones.checkpoints import CheckpointError, save_weights
 from quadflow.adapters.backbones.pretrained import shipped
 from quadflow.adapters.backbones.registry import (
     SHIPPED,
     NamedBackbone,
+    check_pictures,
     load_named,
     load_named_sidenet,
 )
+from quadflow.adapters.backbones.sit import SiT, SiTConfig
+from quadflow.adapters.backbones.sit_checkpoints import HEADS
 from quadflow.adapters.sampling.converged import tight_solve
 from quadflow.adapters.sampling.sample import default_labels
 
@@ -124,6 +134,44 @@ def test_a_file_that_says_its_size() -> None:
     assert load_named(path, image_size=28).shape == own.shape
     with pytest.raises(ValueError, match="image_size=32, but this backbone's is 28"):
         load_named(path, image_size=32)
+
+
+def test_files_of_published_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REPA's and the original SiT's, each with the convention that it was trained in."""
+    monkeypatch.setitem(HEADS, (48, 3), 4)
+    path = tmp_path / "published.pt"
+    for sigma, convention in ((False, "repa"), (True, "sit")):
+        net = SiT(SiTConfig(8, width=48, depth=3, heads=4, num_classes=5, learn_sigma=sigma))
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        torch.save({"ema": net.state_dict(), "steps": 1}, path)
+        own = load_named(str(path))
+        assert (own.name, own.shape, own.num_classes) == ("published", (4, 8, 8), 5)
+        assert own.convention == convention
+        x, t, y = seeded(2, 4, 8, 8, dtype=torch.float32), torch.rand(2), torch.tensor([0, 5])
+        assert torch.equal(own.model(x, t, y), net(x, t, y))
+        with pytest.raises(ValueError, match="are no pictures but latents"):
+            check_pictures(own)
+    with pytest.raises(ValueError, match="image_size=9, but this backbone's is 8"):
+        load_named(str(path), image_size=9)
+
+
+def test_files_that_are_no_backbones(tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    save_published_sidenet(path, SideNet(SideNetConfig(in_channels=1, width=8, num_classes=2)))
+    with pytest.raises(CheckpointError, match=r"other\.pt holds no state dict: 'side_model' is"):
+        load_named(str(path))
+    torch.save({"weight": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match="holds no SiT: missing x_embedder"):
+        load_named(str(path))
+    path.write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(CheckpointError, match="is no readable torch file"):
+        load_named(str(path))
+    path.write_bytes(b"text")
+    with pytest.raises(CheckpointError, match="is no readable safetensors file"):
+        load_named(str(path))
+    with pytest.raises(CheckpointError, match="holds no backbone"):
+        load_named(str(shipped("fashion_sidenet.safetensors")))
 
 
 def test_default_labels_go_round() -> None:

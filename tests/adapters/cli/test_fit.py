@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from quadflow.adapters import FittedSampler, initial_noise, sample
+from quadflow.adapters import (
+    FittedSampler,
+    SideNet,
+    SideNetConfig,
+    initial_noise,
+    sample,
+    save_published_sidenet,
+)
+from quadflow.adapters.backbones import sit, sit_checkpoints
+from quadflow.adapters.backbones.sit import SiT, SiTConfig
 from quadflow.adapters.cli.main import main
 
 MODEL = """
@@ -86,3 +96,49 @@ def test_refusals(
 def test_files_of_samplers(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "--method", "nowhere.safetensors"]) == 2
     assert "no weight file at nowhere.safetensors" in capsys.readouterr().err
+
+
+def test_a_published_file_guided_within_an_interval(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From REPA's .pt to a sampler that `quadflow reproduce` takes beside BA-solver."""
+    config = SiTConfig(4, width=16, depth=1, heads=2, num_classes=3)
+    monkeypatch.setitem(sit_checkpoints.HEADS, (config.width, config.depth), config.heads)
+    monkeypatch.setattr(sit, "sit_config", lambda _: config)
+    torch.manual_seed(0)
+    model = SiT(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.save({"ema": model.state_dict()}, "repa.pt")
+    save_published_sidenet("side.pt", SideNet(SideNetConfig(width=8, num_classes=3)))
+    words = "fit --backbone repa.pt --nfe 3 --guidance 1.8 --interval 0,0.7 --updates 16 --pairs 64"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so few updates may find nothing
+        assert main([*words.split(), "--steps", "24", "--out", "made.safetensors"]) == 0
+    made = FittedSampler.load("made.safetensors")
+    assert made.figures["interval"] == [0.0, 0.7] and made.budgets == [(3, 1.8)]
+    assert made.features is not None and made.features.module == "final_layer.linear"
+    words = "reproduce sit-xl2 --weights repa.pt --sidenet side.pt --fitted made.safetensors"
+    command = [*words.split(), "--samples", "2", "--nfe"]
+    capsys.readouterr()
+    assert main([*command, "3,4"]) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert [r for r in rows if r[0] in ("bianchor", "fitted")] == [
+        ["bianchor", "3"], ["fitted", "3"], ["bianchor", "4"],
+    ]  # fmt: skip
+    assert main([*command, "3", "--interval", "0,0.6", "--out", "other"]) == 2
+    assert "was fitted with guidance within [0.0, 0.7]" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fit", "--interval", "0.7"])
+    assert "must look like 0,0.7" in capsys.readouterr().err
+
+
+def test_a_backbone_that_is_no_network(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_published_sidenet("side.pt", SideNet(SideNetConfig(width=8, num_classes=3)))
+    for file, message in (
+        ("side.pt", "side.pt holds no state dict: 'side_model' is a mapping"),
+        ("mine.py", "mine.py is no readable safetensors file"),
+        ("gone.pt", "no weight file at gone.pt"),
+    ):
+        assert main(["fit", "--backbone", file]) == 2
+        assert message in capsys.readouterr().err

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from toyflow import Toy
 
 from quadflow.adapters import FlowField, Guidance
+from quadflow.adapters.backbones.flops import counted
 from quadflow.adapters.backbones.registry import NamedBackbone
 from quadflow.analysis.images import equal_time as timing
 from quadflow.analysis.images import roughness as rough
 from quadflow.analysis.images.equal_time import equal_time, equal_time_table
 from quadflow.analysis.images.evaluation import JudgedBackbone, Terms, evaluate
-from quadflow.analysis.images.flops import counted, flops_per_evaluation, published_size_flops
+from quadflow.analysis.images.flops import flops_per_evaluation, published_size_flops
 from quadflow.analysis.images.rivals import Rival
 from quadflow.analysis.report.site import judge as judging
 
@@ -101,8 +102,16 @@ def test_flops_an_evaluation(guidance: Guidance | None, pair: int) -> None:
 
 def test_flops_of_a_published_size_without_memory() -> None:
     found = published_size_flops("SiT-S/2")
-    assert found["backbone"] == pytest.approx(2 * 6.06e9, rel=0.05)  # 6.06 Gflop, as published
-    assert found["share"] == found["sidenet"] / found["backbone"] > 0
+    for name in ("SideNet", "fitted"):
+        row = found[name]
+        assert row["backbone"] == pytest.approx(2 * 6.06e9, rel=0.05)  # 6.06 Gflop, as published
+        assert row["share"] == row["extra"] / row["backbone"] > 0
+
+
+def test_beside_the_published_network_the_fitted_one_is_small() -> None:
+    row = published_size_flops("SiT-XL/2")["fitted"]
+    assert row["backbone"] == pytest.approx(2 * 118.64e9, rel=0.05)  # 118.64 Gflop, as published
+    assert 0 < row["share"] <= 0.03
 
 
 # -- roughness -------------------------------------------------------------------------------------
