@@ -115,7 +115,7 @@ def fit_sampler(
     layout = None
     if "network" in chosen and not isinstance(network, ResidualConfig):
         layout = find_features(model, lambda: evaluate_once(task, guidance[0]), shape, features)
-        network = _sized(task, layout, guidance)
+        network = sized_network(task, layout, guidance)
     elif isinstance(network, ResidualConfig):
         layout = network.features
     # an evaluation, the one of the checkpoint, two for the gradient, and the network's
@@ -179,7 +179,9 @@ def _fitted(
     return _judged(work, trainee, budgets, starts, layout)
 
 
-def _sized(task: Task, layout: FeatureLayout | None, guidance: Sequence[float]) -> ResidualConfig:
+def sized_network(
+    task: Task, layout: FeatureLayout | None, guidance: Sequence[float]
+) -> ResidualConfig:
     """The widest network that takes `SHARE` of the backbone's operations."""
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -43,8 +43,8 @@ from .training import Budget, Trainee, errors_of, mean_ratio
 NAMES = ("before", "trained")
 """Of the errors in the plans of a fit's figures."""
 
-LEARNING_RATE = 3e-4
-"""Lower than of what starts as nothing: the SideNet has learned much already."""
+LEARNING_RATE, NEW_LEARNING_RATE = 3e-4, 1e-3
+"""Of a SideNet that has learned much already, and of a new one."""
 
 SMALL: dict[str, Any] = {"width": 128, "emb_dim": 96, "time_scale": 1000.0}
 """A new SideNet's, as of the shipped ones."""
@@ -178,7 +178,8 @@ def fit_sidenet(
     effort = wish.effort(evaluate, update=4 + 3 * (more - 1), sampling=more)
     with work_on(task, wish, effort, folder, resume, accelerator) as work:
         starts = [_budget(work, net, scale, n) for scale in guidance for n in nfe]
-        fitted = _trained(work, net, starts)
+        rate = LEARNING_RATE if isinstance(sidenet, SideNet) else NEW_LEARNING_RATE
+        fitted = _trained(work, net, starts, rate)
         spent = (time.perf_counter() - started) / 60
         fitted.figures |= figures_of(work, wish, [budget for budget, _ in starts], spent)
     if out is not None:
@@ -240,7 +241,9 @@ def _budget(work: Work, net: SideNet, scale: float, nfe: int) -> tuple[Budget, f
     return Budget(nfe, scale, least, rows, work.pairs[scale]), shift
 
 
-def _trained(work: Work, net: SideNet, starts: Sequence[tuple[Budget, float]]) -> FittedSideNet:
+def _trained(
+    work: Work, net: SideNet, starts: Sequence[tuple[Budget, float]], learning_rate: float
+) -> FittedSideNet:
     """The SideNet trained, with its errors on the reported noises before and after."""
     task, budgets = work.task, [budget for budget, _ in starts]
     shifts = {budget.key: shift for budget, shift in starts}
@@ -256,7 +259,7 @@ def _trained(work: Work, net: SideNet, starts: Sequence[tuple[Budget, float]]) -
         "sidenet": [net.config.to_dict(), identity(net)],
         "plans": [[budget.key, shift] for budget, shift in starts],
     }
-    train_to_ends(work, trainee, budgets, fingerprint, learning_rate=LEARNING_RATE)
+    train_to_ends(work, trainee, budgets, fingerprint, learning_rate=learning_rate)
     after = errors_of(task, trainee, net, budgets, REPORTING)
     known = [replace(b, error=before[b.key]) for b in budgets]
     if fell_back := mean_ratio(after, known) >= 1:
