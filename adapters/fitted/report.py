@@ -67,12 +67,15 @@ def _course(axes: Any, looks: list[dict[str, Any]], before: str) -> None:
 def table(figures: Mapping[str, Any], names: tuple[str, str] = NAMES) -> str:
     """The figures of a fit in lines of text; names: see `write_report`."""
     before, after = names
-    lines = [f"{'NFE':>4} {'guidance':>9} {'start':>9} {before:>10} {after:>10} {'ratio':>6}"]
+    lines = [
+        f"{'NFE':>4} {'guidance':>9} {'start':>9} {'shift':>6} {before:>10} {after:>10} "
+        f"{'ratio':>6}"
+    ]
     for p in figures["plans"]:
         note = f"  this is {p['start']}: nothing learned was better" if p["fell_back"] else ""
         lines.append(
-            f"{p['nfe']:>4} {p['guidance']:>9g} {p['start']:>9} {p[before]:>10.4f} "
-            f"{p[after]:>10.4f} {p[after] / p[before]:>6.2f}{note}"
+            f"{p['nfe']:>4} {p['guidance']:>9g} {p['start']:>9} {p['shift']:>6.3g} "
+            f"{p[before]:>10.4f} {p[after]:>10.4f} {p[after] / p[before]:>6.2f}{note}"
         )
     return "\n".join(lines)
 
