@@ -203,7 +203,7 @@ def _start(sidenet: Any, task: Task) -> SideNet:
         )
     if isinstance(sidenet, SideNetConfig):
         config = sidenet
-        return seeded(task.seed, lambda: SideNet(config))  # type: ignore[no-any-return]
+        return seeded(task.seed, lambda: SideNet(config))
     if not isinstance(sidenet, SideNet):
         raise TypeError(
             f"sidenet must be a SideNet, a SideNetConfig or None, got {type(sidenet).__name__}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from ..training.fit import FitConfig, Recording, Writers, fit, make_accelerator
 from .effort import LOOKS, REPORTED, SELECTION, Effort, Wish, halves_of
 from .pairs import Pairs, Task
 from .training import Budget, EndpointLoss, Selection, Trainee, looks
+
+Module = TypeVar("Module", bound=nn.Module)
 
 CHOOSING = range(SELECTION)
 """The samples that choose."""
@@ -127,7 +129,7 @@ def check_deterministic(task: Task, scale: float) -> None:
         )
 
 
-def seeded(seed: int, make: Callable[[], nn.Module]) -> Any:
+def seeded(seed: int, make: Callable[[], Module]) -> Module:
     """A module that is made anew, its random numbers those of the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

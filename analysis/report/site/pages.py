@@ -58,8 +58,8 @@ def judged_blocks(folder: Path) -> dict[str, str]:
     for entry in _judged(folder, "effort").values():
         texts["fitted-effort"] = _printed(effort_table(entry["result"]))
     if budgets := _judged(folder, "fitted-budget"):
-        tables = [f"{name}: {budget_table(entry['result'])}" for name, entry in budgets.items()]
-        texts["fitted-budget"] = _printed("\n\n".join(tables))
+        parts = [f"{name}: {budget_table(entry['result'])}" for name, entry in budgets.items()]
+        texts["fitted-budget"] = _printed("\n\n".join(parts))
     editing, sources = _read(folder / "editing.json"), _read(folder / "sources.json")
     compared = columns(f"RMSE of BA-solver over {sources['images']} images", sources["rmse"])
     return texts | {

@@ -156,8 +156,9 @@ def test_the_study_shows_full_orders_where_nothing_is_rough(
 
 def judged_pages(folder: Path) -> dict[str, str]:
     """What the pages get of a judge's folder, where nothing but these studies is there."""
-    (folder / "editing.json").write_text(json.dumps({"round_trip": {}, "overhead": {}}))
-    (folder / "sources.json").write_text(json.dumps({"images": 1, "rmse": {}}))
+    rows = {"ab2": {"3": 1.0}}
+    (folder / "editing.json").write_text(json.dumps({"round_trip": rows, "overhead": {}}))
+    (folder / "sources.json").write_text(json.dumps({"images": 1, "rmse": rows}))
     return judged_blocks(folder)
 
 
