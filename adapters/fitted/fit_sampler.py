@@ -17,7 +17,7 @@ from ..flow.field import Convention, Guidance, resolve_convention
 from ..sampling.sample import own_time
 from ..sampling.samplers import Plan
 from .calibrate import Calibrated, calibrate, rms, sample_flow
-from .effort import BATCH, STEPS, Wish
+from .effort import BATCH, REPORTED, SELECTION, STEPS, Wish
 from .features import FeatureLayout, find_features
 from .fingerprint import backbone_fingerprint
 from .fitted import FittedSampler
@@ -126,7 +126,7 @@ def fit_sampler(
         fitted = _fitted(work, starts, layout, network, chosen)
         budgets = _budgets(work, starts)
         spent = (time.perf_counter() - started) / 60
-        fitted.figures |= figures_of(work, wish, budgets, spent)
+        fitted.figures |= figures_of(work, wish, budgets, SELECTION + 2 * REPORTED, spent)
         fitted.figures |= {"parts": list(chosen), "form": form}
     if out is not None:
         from .report import write_report

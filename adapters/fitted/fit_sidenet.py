@@ -22,7 +22,7 @@ from ..sampling.samplers import Plan, bianchor_plan
 from ..sidenet.network import SideNet, SideNetConfig
 from ..training.state import identity
 from .calibrate import best_shift, rms
-from .effort import BATCH, STEPS, Wish, seconds_a_sample
+from .effort import BATCH, REPORTED, STEPS, Wish, seconds_a_sample
 from .features import Tapped
 from .pairs import Task
 from .sampler import plan_key
@@ -181,7 +181,8 @@ def fit_sidenet(
         rate = LEARNING_RATE if isinstance(sidenet, SideNet) else NEW_LEARNING_RATE
         fitted = _trained(work, net, starts, rate)
         spent = (time.perf_counter() - started) / 60
-        fitted.figures |= figures_of(work, wish, [budget for budget, _ in starts], spent)
+        budgets = [budget for budget, _ in starts]
+        fitted.figures |= figures_of(work, wish, budgets, 2 * REPORTED, spent)
     if out is not None:
         from .report import write_report
 

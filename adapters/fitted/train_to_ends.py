@@ -195,12 +195,28 @@ def _json(value: Any) -> Any:
     return [_json(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def evaluations(work: Work, budgets: Sequence[Budget], seen: Sequence[Any]) -> dict[str, int]:
+def figures_of(
+    work: Work, wish: Wish, budgets: Sequence[Budget], reported: int, minutes: float
+) -> dict[str, Any]:
+    """What is kept of every fit, for JSON: looks, effort, evaluations, steps, seed, minutes.
+
+    reported: samples that every budget was run on for its report, see `evaluations`.
+    """
+    seen = looks(work.root)
+    return {
+        "looks": seen, "effort": asdict(work.effort), "steps": wish.steps, "seed": work.task.seed,
+        "evaluations": evaluations(work, budgets, seen, reported), "minutes": round(minutes, 2),
+    }  # fmt: skip
+
+
+def evaluations(
+    work: Work, budgets: Sequence[Budget], seen: Sequence[Any], reported: int
+) -> dict[str, int]:
     """Evaluations of the backbone on single states that a fit takes, by what they are for.
 
     pairs: of their converged solves, whether they were made now or found in the folder. start: the
-    search for what the training starts as. updates: forward; backpropagation computes each once
-    more. looks: on the selection noises, and the last ones at the reported noises.
+    search for what the training starts as. updates: forward; backpropagation computes them once
+    more. looks: on the selection noises. report: of `reported` samples a budget.
     """
     each = [b.nfe * halves_of(b.scale) for b in budgets]
     done = seen[-1]["step"] if seen else 0
@@ -211,14 +227,6 @@ def evaluations(work: Work, budgets: Sequence[Budget], seen: Sequence[Any]) -> d
         ),
         "start": sum(b.rows for b in budgets),
         "updates": work.effort.batch_size * turns,
-        "looks": sum(each) * (len(seen) * SELECTION + SELECTION + REPORTED),
+        "looks": sum(each) * len(seen) * SELECTION,
+        "report": sum(each) * reported,
     }
-
-
-def figures_of(work: Work, wish: Wish, budgets: Sequence[Budget], minutes: float) -> dict[str, Any]:
-    """What is kept of every fit, for JSON: looks, effort, evaluations, steps, seed, minutes."""
-    seen = looks(work.root)
-    return {
-        "looks": seen, "effort": asdict(work.effort), "steps": wish.steps, "seed": work.task.seed,
-        "evaluations": evaluations(work, budgets, seen), "minutes": round(minutes, 2),
-    }  # fmt: skip
