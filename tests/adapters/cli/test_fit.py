@@ -114,10 +114,10 @@ def test_the_published_form(own: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--out", "sampler.pt"], "must end in .safetensors"),
         (["--shape", "3,8,8"], "the states of fashion-unet are"),
         (["--minutes", "0", "--backbone", "mine.py:swirl", "--shape", "2"], "minutes=0.0"),
-        (["--published", "--form", "free"], "--form with --published: that form has no such parts"),
+        (["--published", "--form", "free"], "--form with --published: that form has no such"),
         (
             ["--published", "--no-network"],
-            "--no-network with --published: that form has no such parts",
+            "--no-network with --published: that form has no such",
         ),
         (["--sidenet", "x.safetensors"], "--sidenet x.safetensors: is trained on with --published"),
         (["--published", "--sidenet", "x.safetensors"], "no weight file at x.safetensors"),
