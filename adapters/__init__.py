@@ -7,6 +7,8 @@ with exported(__name__):
     from .backbones.pretrained import load_sidenet as load_sidenet
     from .backbones.pretrained import load_unet as load_unet
     from .fitted.fit_sampler import fit_sampler as fit_sampler
+    from .fitted.fit_sidenet import FittedSideNet as FittedSideNet
+    from .fitted.fit_sidenet import fit_sidenet as fit_sidenet
     from .fitted.fitted import FittedSampler as FittedSampler
     from .fitted.shipped import shipped_fitted as shipped_fitted
     from .flow.data_prediction import DataPredictionInterpolant as DataPredictionInterpolant

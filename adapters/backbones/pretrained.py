@@ -105,6 +105,7 @@ def load_sidenet(path: str | Path | None = None, *, ema: bool = True) -> SideNet
         tensors, config = read_weights(path)
         if not ema:
             raise CheckpointError(f"{path} holds one set of weights: ema=False has none to take")
+    config.pop("figures", None)  # of its training, see `FittedSideNet`
     return _build(
         lambda config: SideNet(SideNetConfig(**config)),  # type: ignore[arg-type]
         "SideNet",

@@ -6,14 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .arguments import (
-    from_options,
-    interval,
-    output_file,
-    real_numbers,
-    separated_names,
-    whole_numbers,
-)
+from .arguments import interval, output_file, real_numbers, separated_names, whole_numbers
 from .own import load_own
 
 
@@ -21,8 +14,9 @@ def _shape(text: str) -> tuple[int, ...]:
     return whole_numbers(text, "1,28,28")
 
 
-def _backbone(arguments: argparse.Namespace) -> tuple[Any, tuple[int, ...], Any, Any]:
-    """The model, the shape of a state, its classes (None: the model's own) and convention."""
+def _backbone(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
+    """Model, shape of a state, classes (None: the model's own) and convention, as a fit takes
+    them, and the file of its SideNet where one is shipped."""
     from ..backbones.registry import load_named
 
     name = arguments.backbone or "fashion-unet"
@@ -30,42 +24,81 @@ def _backbone(arguments: argparse.Namespace) -> tuple[Any, tuple[int, ...], Any,
         if arguments.shape is None:
             raise ValueError(f"--backbone {name} does not say its shape: give --shape, as 3,32,32")
         model = load_own(name, "--backbone")
-        return model, arguments.shape, arguments.num_classes, arguments.convention or "repa"
+        own = {"shape": arguments.shape, "num_classes": arguments.num_classes}
+        return own | {"model": model, "convention": arguments.convention or "repa"}, None
     backbone = load_named(name, image_size=arguments.image_size)
     if arguments.shape not in (None, backbone.shape):
         raise ValueError(f"--shape {arguments.shape}: the states of {name} are {backbone.shape}")
-    convention = arguments.convention or backbone.convention
-    return backbone.model, backbone.shape, backbone.num_classes, convention
+    return {
+        "model": backbone.model, "shape": backbone.shape, "num_classes": backbone.num_classes,
+        "convention": arguments.convention or backbone.convention,
+    }, backbone.sidenet  # fmt: skip
 
 
 def _fit(arguments: argparse.Namespace) -> None:
     from ...extras import require
-    from ..fitted.fit_sampler import Effort, fit_sampler
-    from ..fitted.report import table
-    from ..flow.field import Guidance
+    from ..fitted.report import effort_line, table
 
     require("matplotlib", "analysis")  # before the work, not after it
     out = output_file(arguments.out, suffixes=(".safetensors",))
-    model, shape, classes, convention = _backbone(arguments)
+    fit = _fit_published if arguments.published else _fit_learned
+    figures, names, said = fit(arguments, out)
+    print(table(figures, names))
+    if said:
+        print(said)
+    files = ", ".join(str(out.with_suffix(s)) for s in (".safetensors", ".json", ".png"))
+    print(f"{effort_line(figures)} -> {files}")
+
+
+def _common(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """What both kinds of fits are given."""
+    from ..flow.field import Guidance
+
+    names = ("nfe", "guidance", "minutes", "updates", "pairs", "folder", "resume", "batch_size",
+             "steps", "seed")  # fmt: skip
     guided = Guidance(interval=arguments.interval) if arguments.interval else None
+    return {name: getattr(arguments, name) for name in names} | {"out": out, "guided": guided}
+
+
+def _fit_learned(
+    arguments: argparse.Namespace, out: Path
+) -> tuple[dict[str, Any], tuple[str, str], str]:
+    """Figures of a `fit_sampler`, names of its errors, and what is to be said besides."""
+    from ..fitted.fit_sampler import fit_sampler
+    from ..fitted.plan import PARTS
+    from ..fitted.report import NAMES
+
+    if arguments.sidenet is not None:
+        raise ValueError(f"--sidenet {arguments.sidenet}: is trained on with --published alone")
+    backbone, _ = _backbone(arguments)
     fitted = fit_sampler(
-        model, shape=shape, convention=convention, num_classes=classes, nfe=arguments.nfe,
-        guidance=arguments.guidance, guided=guided, minutes=arguments.minutes,
-        updates=arguments.updates, pairs=arguments.pairs, out=out, folder=arguments.folder,
-        resume=arguments.resume,
-        form=arguments.form, parts=arguments.parts, network=not arguments.no_network,
-        features=arguments.features, batch_size=arguments.batch_size, steps=arguments.steps,
-        seed=arguments.seed,
+        **backbone, **_common(arguments, out), form=arguments.form or "ordered",
+        parts=arguments.parts or PARTS, network=not arguments.no_network,
+        features=arguments.features,
     )  # fmt: skip
-    effort = from_options(Effort, argparse.Namespace(**fitted.figures["effort"]))
-    print(table(fitted))
-    if fitted.features is not None:
-        print(f"features: the input of {fitted.features.module}")
-    print(
-        f"{effort.updates} updates, {effort.pairs} pairs a guidance scale, "
-        f"{fitted.figures['minutes']:g} minutes -> {out}, {out.with_suffix('.json')}, "
-        f"{out.with_suffix('.png')}"
-    )
+    layout = fitted.features
+    said = "" if layout is None else f"features: the input of {layout.module}"
+    return fitted.figures, NAMES, said
+
+
+def _fit_published(
+    arguments: argparse.Namespace, out: Path
+) -> tuple[dict[str, Any], tuple[str, str], str]:
+    """The same of a `fit_sidenet`."""
+    from ..backbones.pretrained import load_sidenet
+    from ..fitted.fit_sidenet import NAMES, fit_sidenet
+
+    for option in ("form", "parts", "no_network", "features"):
+        if getattr(arguments, option):
+            word = option.replace("_", "-")
+            raise ValueError(
+                f"--{word} with --published: that form has no such parts; leave it out"
+            )
+    backbone, shipped = _backbone(arguments)
+    path = arguments.sidenet or shipped
+    sidenet = None if path is None else load_sidenet(path)
+    fitted = fit_sidenet(**backbone, **_common(arguments, out), sidenet=sidenet)
+    return fitted.figures, NAMES, f"start: {path or 'a new SideNet'}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +123,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--folder", help="keeps pairs and training state, for --resume and for other fits")
     add("--resume", action="store_true", help="go on with a stopped fit in --folder")
     add("--no-network", action="store_true", help="times and coefficients alone")
-    add("--parts", type=separated_names, default=("times", "coefficients", "shift", "network"),
+    add("--parts", type=separated_names,
         help="what is learned (times,coefficients,shift,network)")  # fmt: skip
-    add("--form", choices=("ordered", "free"), default="ordered",
-        help="keep the classical method's order, or claim none (%(default)s)")  # fmt: skip
+    add("--form", choices=("ordered", "free"),
+        help="keep the classical method's order (ordered, the default), or claim none")  # fmt: skip
+    add("--published", action="store_true",
+        help="train the SideNet of BA-solver as published instead, for bianchor")  # fmt: skip
+    add("--sidenet", metavar="FILE",
+        help="where --published starts; default: the backbone's own, else a new one")  # fmt: skip
     add("--features", metavar="MODULE", help="whose input the network gets; default: last layer")
     add("--batch-size", type=int, default=16, help="samples an update (%(default)s)")
     add("--steps", type=int, default=192, help="of the converged solves (%(default)s)")

@@ -62,7 +62,9 @@ def _random(arguments: argparse.Namespace) -> tuple[Networks, str]:
 
     with torch.random.fork_rng():
         torch.manual_seed(arguments.seed)
-        networks = random_networks(sit_config(arguments.size), arguments.guidance, arguments.nfe)
+        networks = random_networks(
+            sit_config(arguments.size), arguments.guidance, arguments.nfe, arguments.interval
+        )
     return networks, "repa"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,13 @@ WIDEST = 30.0
 @dataclass(frozen=True)
 class Calibrated:
     """A classical method with its grid. start: see `PlanStart`. shift: of its grid. error: its RMSE
-    to the converged ends, in units of the state."""
+    to the converged ends, in units of the state. rows: evaluations of single states that the search
+    for the grid took."""
 
     start: PlanStart
     shift: float
     error: float
+    rows: int = 0
 
 
 def grid_of(nfe: int, shift: float) -> tuple[float, ...]:
@@ -38,22 +41,30 @@ def grid_of(nfe: int, shift: float) -> tuple[float, ...]:
     return tuple(float(s) for s in time_grid(nfe, shift=shift))
 
 
-def best_shift(error: Callable[[float], float]) -> tuple[float, float]:
-    """The shift of least error, and that error: from 1 on in steps of `RATIO`, downhill.
+def best_shift(error: Callable[[float], float]) -> tuple[float, float, int]:
+    """The shift of least error, that error, and how many were tried: from 1 on in steps of
+    `RATIO`, downhill. Where the sampler does not stay finite the error is inf.
 
     It walks both ways until the error has grown twice in a row, so the best is never at the edge of
     what was tried, but at `WIDEST`.
     """
-    found = {0: error(1.0)}
+
+    def tried(shift: float) -> float:
+        try:
+            return error(shift)
+        except SolveError:  # some guided fields blow up under correctors at few evaluations
+            return math.inf
+
+    found = {0: tried(1.0)}
     for sign in (1, -1):
         at, worse, best = sign, 0, found[0]
         while worse < 2 and RATIO ** abs(at) <= WIDEST:
-            found[at] = error(RATIO**at)
+            found[at] = tried(RATIO**at)
             worse = worse + 1 if not found[at] < best else 0
             best = min(best, found[at])
             at += sign
     index = min(found, key=lambda i: found[i])
-    return RATIO**index, found[index]
+    return RATIO**index, found[index], len(found)
 
 
 def calibrate(
@@ -80,14 +91,11 @@ def calibrate(
         scale = flow().guidance.scale
 
         def error(shift: float, name: str = name) -> float:
-            try:
-                return rms(sample_flow(flow(), noise, method=name, nfe=nfe, shift=shift) - ends)
-            except SolveError:  # some guided fields blow up under correctors at few evaluations
-                return float("inf")
+            return rms(sample_flow(flow(), noise, method=name, nfe=nfe, shift=shift) - ends)
 
-        shift, least = best_shift(error)
+        shift, least, count = best_shift(error)
         start = PlanStart(nfe, k, corrected, grid_of(nfe, shift), scale, form)
-        results.append(Calibrated(start, shift, least))
+        results.append(Calibrated(start, shift, least, count * len(noise) * nfe * flow().halves))
     return sorted(results, key=lambda c: c.error)
 
 
@@ -102,4 +110,4 @@ def sample_flow(flow: FlowField, noise: Tensor, **options: Any) -> Tensor:
 def rms(x: Tensor) -> float:
     """Root mean square over all entries; inf where some are not finite."""
     value = float(x.double().square().mean().sqrt())
-    return value if value < float("inf") else float("inf")
+    return value if value < math.inf else math.inf

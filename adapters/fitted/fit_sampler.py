@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from ...checks import check_choice, integer_from
+from ...checks import check_choice
 from ..backbones.flops import counted
 from ..flow.field import Convention, Guidance, resolve_convention
 from ..sampling.sample import own_time
-from ..training.fit import FitConfig, Recording, Writers, fit, make_accelerator
+from ..sampling.samplers import Plan
 from .calibrate import Calibrated, calibrate, rms, sample_flow
+from .effort import BATCH, REPORTED, SELECTION, STEPS, Wish
 from .features import FeatureLayout, find_features
 from .fingerprint import backbone_fingerprint
 from .fitted import FittedSampler
 from .network import Residual, ResidualConfig
-from .pairs import BLOCK, Pairs, Task
+from .pairs import Task
 from .plan import FORMS, PARTS, LearnedPlan
-from .sampler import Learned
+from .sampler import Learned, learned_plan, zeroed
 from .sizing import sized
-from .training import Budget, EndpointLoss, Selection, errors_of, looks
-
-SELECTION, REPORTED = 64, 128
-"""Samples that choose (method, grid, best weights), and those whose errors are reported."""
-
-STEPS = 192
-"""Of the converged solve of a pair: networks are rough in t, so many."""
-
-BATCH = 16
-UPDATES_A_PAIR = 0.5
-"""Updates of 16 a pair, where the number of pairs is left open: eight looks at each."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much work a fit is: updates of `batch_size` samples, and pairs a guidance scale."""
-
-    updates: int
-    pairs: int
-    batch_size: int = BATCH
+from .train_to_ends import (
+    CHOOSING,
+    REPORTING,
+    Work,
+    check_deterministic,
+    evaluate_once,
+    figures_of,
+    seeded,
+    task_of,
+    train_to_ends,
+    work_on,
+)
+from .training import Budget, Trainee, errors_of
 
 
 def fit_sampler(
@@ -92,8 +83,9 @@ def fit_sampler(
         nfe: the budgets to fit, each >= 2.
         guidance: scales to fit; 1 is none. guided: other options of `Guidance`.
         minutes: about how long it may take on this machine; sets updates and pairs, which are kept
-            in `FittedSampler.figures["effort"]`. updates, pairs: the numbers themselves; with the
-            same ones the same sampler comes out again. Default 20 minutes.
+            in `FittedSampler.figures["effort"]`, beside `["evaluations"]` of the backbone that it
+            took. updates, pairs: the numbers themselves; with the same ones the same sampler comes
+            out again. Default 20 minutes.
         out: the safetensors file to write; beside it the report, OUT.json and OUT.png.
         folder: keeps pairs and training state, so that a killed run goes on (resume=True).
         num_classes: labels 0..num_classes-1 are drawn; default the model's own, else none.
@@ -110,54 +102,75 @@ def fit_sampler(
         MemoryError: an update does not fit into memory; the message names batch_size.
     """
     started = time.perf_counter()
-    for budget in nfe:
-        integer_from(2, budget, "nfe")
-    if not nfe or not guidance:
-        raise ValueError(f"nfe={nfe!r} and guidance={guidance!r}: give at least one of each")
+    wish = Wish(nfe, guidance, minutes, updates, pairs, batch_size, steps)
     check_choice(form, FORMS, "form")
-    if minutes is not None and (updates is not None or not 0 < minutes < math.inf):
-        raise ValueError(f"minutes={minutes}: give a positive number, or updates, not both")
-    classes = getattr(model, "num_classes", None) if num_classes is None else num_classes
     chosen = _chosen(parts, bool(network))
-    options = guided or Guidance()
-    accelerator = make_accelerator()
-    if isinstance(model, nn.Module):
-        model.to(accelerator.device)
-    task = Task(
-        model, tuple(shape), classes or 0, convention, null_label, options, extras or {},
-        null_extras or {}, dtype, accelerator.device, seed,
-    )  # fmt: skip
-    _check_deterministic(task, guidance)
+    task, accelerator = task_of(
+        model, shape, num_classes, convention, null_label, guided, extras, null_extras, dtype, seed
+    )
+    check_deterministic(task, guidance[0])
     if "network" in chosen and not isinstance(network, ResidualConfig):
-        network = _network(task, guidance, features)
+        network = sized_network(task, guidance, features)
     layout = network.features if isinstance(network, ResidualConfig) else None
-    effort = _effort(task, nfe, guidance, minutes, updates, pairs, batch_size, steps, chosen)
-    held = SELECTION + REPORTED
-    with ExitStack() as stack, _frozen(model):
-        root = Path(stack.enter_context(_folder(folder)))
-        known = {}
-        for scale in guidance:
-            known[scale] = Pairs(task, scale, held + effort.pairs, steps=steps, folder=root)
-            known[scale].make()
-        budgets = [
-            Budget(_start(task, known[scale], n, form), known[scale])
-            for scale in guidance
-            for n in nfe
-        ]
-        learned = _train(task, budgets, layout, network, chosen, effort, root, resume, accelerator)
-        fitted = _judged(task, budgets, layout, learned)
-        fitted.figures["looks"] = looks(root)
-    fitted.figures |= {
-        "effort": asdict(effort), "steps": steps, "seed": seed, "parts": list(chosen),
-        "form": form, "interval": _finite(options.interval),
-        "minutes": round((time.perf_counter() - started) / 60, 2),
-    }  # fmt: skip
+    # an evaluation, the one of the checkpoint, two for the gradient, and the network's
+    passes = 5 if "network" in chosen else 4
+    effort = wish.effort(partial(evaluate_once, task, 1.0), update=passes)
+    with work_on(task, wish, effort, folder, resume, accelerator) as work:
+        starts = [_start(work, scale, n, form) for scale in guidance for n in nfe]
+        fitted = _fitted(work, starts, layout, network, chosen)
+        budgets = _budgets(work, starts)
+        spent = (time.perf_counter() - started) / 60
+        fitted.figures |= figures_of(work, wish, budgets, SELECTION + 2 * REPORTED, spent)
+        fitted.figures |= {"parts": list(chosen), "form": form}
     if out is not None:
         from .report import write_report
 
         fitted.save(out)
-        write_report(fitted, out)
+        write_report(fitted.figures, out)
     return fitted
+
+
+def _start(work: Work, scale: float, nfe: int, form: str) -> Calibrated:
+    """The best classical method of a budget; its rows are those of the whole search."""
+    task = work.task
+    noise, ends = task.noise(CHOOSING), work.pairs[scale].ends(CHOOSING)
+    found = calibrate(lambda: task.flow(CHOOSING, scale), noise, ends, nfe, form=form)
+    return replace(found[0], rows=sum(c.rows for c in found))
+
+
+def _budgets(work: Work, starts: Sequence[Calibrated]) -> list[Budget]:
+    return [
+        Budget(c.start.nfe, c.start.scale, c.error, c.rows, work.pairs[c.start.scale])
+        for c in starts
+    ]
+
+
+def _fitted(
+    work: Work,
+    starts: Sequence[Calibrated],
+    layout: FeatureLayout | None,
+    network: bool | ResidualConfig,
+    parts: Sequence[str],
+) -> FittedSampler:
+    """The trained sampler, with its errors on the reported noises."""
+    budgets = _budgets(work, starts)
+    config = network if isinstance(network, ResidualConfig) else None
+
+    def make() -> Learned:
+        plans = {b.key: LearnedPlan(c.start, parts) for b, c in zip(budgets, starts, strict=True)}
+        return Learned(plans, None if config is None else Residual(config))
+
+    def plan(learned: Learned, flow: Any, nfe: int, training: bool) -> Plan:
+        return learned_plan(learned, flow, nfe, layout, training=training)
+
+    learned = seeded(work.task.seed, make)
+    trainee = Trainee(learned, plan, zeroed, "the best classical method")
+    fingerprint = {
+        "parts": list(parts), "network": None if config is None else config.to_dict(),
+        "plans": [c.start.to_dict() | {"sigmas": None} for c in starts],
+    }  # fmt: skip
+    train_to_ends(work, trainee, budgets, fingerprint)
+    return _judged(work, trainee, budgets, starts, layout)
 
 
 def _chosen(parts: Sequence[str], network: bool) -> tuple[str, ...]:
@@ -167,183 +180,38 @@ def _chosen(parts: Sequence[str], network: bool) -> tuple[str, ...]:
     return tuple(part for part in parts if network or part != "network")
 
 
-def _finite(interval: tuple[float, float]) -> list[float] | None:
-    """The interval of guidance for JSON, None for all of the way."""
-    return list(interval) if all(map(math.isfinite, interval)) else None
-
-
-def _folder(folder: str | Path | None) -> Any:
-    if folder is None:
-        return tempfile.TemporaryDirectory(prefix="quadflow-fit-")
-
-    @contextmanager
-    def own() -> Any:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        yield folder
-
-    return own()
-
-
-@contextmanager
-def _frozen(model: Any) -> Any:
-    """No parameter of the model gets a gradient while this lasts."""
-    wanted = (
-        [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
-    )
-    for p in wanted:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in wanted:
-            p.requires_grad_(True)
-
-
-def _evaluate(task: Task, scale: float, count: int = 2) -> Tensor:
-    rows = range(count)
-    flow = task.flow(rows, scale)
-    with torch.no_grad():
-        return flow.evaluate(flow.resolved.noise_t, task.noise(rows))[0]
-
-
-def _check_deterministic(task: Task, guidance: Sequence[float]) -> None:
-    first, second = (_evaluate(task, guidance[0]) for _ in range(2))
-    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5):
-        raise ValueError(
-            "model: two evaluations of the same states gave different velocities; a sampler can be "
-            "fitted to a deterministic model alone: call model.eval(), or take its noise out"
-        )
-
-
-def _network(task: Task, guidance: Sequence[float], features: str | None) -> ResidualConfig:
+def sized_network(task: Task, guidance: Sequence[float], features: str | None) -> ResidualConfig:
     """The network's shape: fed by these features, as large as the backbone allows."""
-    layout = find_features(task.model, lambda: _evaluate(task, guidance[0]), task.shape, features)
+    layout = find_features(
+        task.model, lambda: evaluate_once(task, guidance[0]), task.shape, features
+    )
     halves = 2 if any(scale != 1 for scale in guidance) else 1
-    operations = counted(lambda: _evaluate(task, 1.0, 1))
+    operations = counted(lambda: evaluate_once(task, 1.0, 1))
     return sized(task.shape, layout, halves, task.num_classes, operations)
 
 
-def _effort(
-    task: Task,
-    nfe: Sequence[int],
-    guidance: Sequence[float],
-    minutes: float | None,
-    updates: int | None,
-    pairs: int | None,
-    batch_size: int,
-    steps: int,
-    parts: Sequence[str],
-) -> Effort:
-    """Updates and pairs, from what is given or from what an evaluation costs here."""
-    integer_from(1, batch_size, "batch_size")
-    if updates is None:
-        seconds = 60 * (20.0 if minutes is None else minutes)
-        _evaluate(task, 1.0, BLOCK)
-        begun = time.perf_counter()
-        _evaluate(task, 1.0, BLOCK)
-        row = (time.perf_counter() - begun) / BLOCK
-        halves = sum(2 if scale != 1 else 1 for scale in guidance)
-        mean_halves = halves / len(guidance)
-        held = halves * row * (SELECTION + REPORTED) * (steps + 10)
-        # an evaluation, the one of the checkpoint, two for the gradient, and the network's
-        update = (
-            batch_size * row * mean_halves * sum(nfe) / len(nfe) * (5 if "network" in parts else 4)
-        )
-        pair = halves * row * (steps + 10)
-        looks = 12 * SELECTION * row * sum(nfe) * halves
-        classical = 40 * SELECTION * row * sum(nfe) * halves
-        left = max(0.2 * seconds, seconds - held - looks - classical)
-        updates = max(16, int(left / (update + pair / UPDATES_A_PAIR * 1.0)))
-    integer_from(1, updates, "updates")
-    if pairs is None:
-        pairs = max(BLOCK, round(updates / UPDATES_A_PAIR))
-    integer_from(1, pairs, "pairs")
-    return Effort(updates, pairs, batch_size)
-
-
-def _start(task: Task, pairs: Pairs, nfe: int, form: str) -> Calibrated:
-    rows = range(SELECTION)
-    noise, ends = task.noise(rows), pairs.ends(rows)
-    return calibrate(lambda: task.flow(rows, pairs.scale), noise, ends, nfe, form=form)[0]
-
-
-def _train(
-    task: Task,
-    budgets: Sequence[Budget],
-    layout: FeatureLayout | None,
-    network: bool | ResidualConfig,
-    parts: Sequence[str],
-    effort: Effort,
-    root: Path,
-    resume: bool,
-    accelerator: Any,
-) -> Learned:
-    held = SELECTION + REPORTED
-    with torch.random.fork_rng():
-        torch.manual_seed(task.seed)
-        plans = {b.key: LearnedPlan(b.classical.start, parts) for b in budgets}
-        net = Residual(network) if isinstance(network, ResidualConfig) else None
-        learned = Learned(plans, net)
-    loss = EndpointLoss(task, budgets, layout, range(held, held + effort.pairs))
-    every = max(1, effort.updates // 12)
-    config = FitConfig(
-        effort.updates, effort.batch_size, learning_rate=1e-3, decay="cosine", ema_decay=0.99,
-        warmup=max(1, effort.updates // 20), seed=task.seed,
-    )  # fmt: skip
-    selection = Selection(task, budgets, layout, range(SELECTION), root)
-    recording = Recording(
-        log=root / "training.jsonl", log_every=max(1, every // 4), state=root / "state.pt",
-        checkpoint_every=every, samples_every=every, resume=resume, overwrite=not resume,
-    )  # fmt: skip
-    if not resume:
-        for path in (selection.path, selection.log):
-            path.unlink(missing_ok=True)
-    fingerprint = {
-        **task.identity(), "parts": list(parts), "pairs": effort.pairs,
-        "plans": [b.classical.start.to_dict() | {"sigmas": None} for b in budgets],
-        "network": None if net is None else net.config.to_dict(),
-    }  # fmt: skip
-    try:
-        fit(
-            learned, lambda random: loss(learned, random), config, recording=recording,
-            writers=Writers(samples=selection), fingerprint=_json(fingerprint),
-            accelerator=accelerator, description="fitting",
-        )  # fmt: skip
-    except RuntimeError as error:
-        if "out of memory" in str(error).lower() or "can't allocate" in str(error).lower():
-            raise MemoryError(
-                f"an update of batch_size={effort.batch_size} does not fit into memory: give a "
-                "smaller batch_size (or guided=Guidance(pair='two calls'))"
-            ) from error
-        raise
-    selection.restore(learned)
-    return learned.eval().requires_grad_(False)
-
-
-def _json(value: Any) -> Any:
-    """Tuples as lists, as they come back from JSON."""
-    if isinstance(value, Mapping):
-        return {k: _json(v) for k, v in value.items()}
-    return [_json(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
 def _judged(
-    task: Task, budgets: Sequence[Budget], layout: FeatureLayout | None, learned: Learned
+    work: Work,
+    trainee: Trainee,
+    budgets: Sequence[Budget],
+    starts: Sequence[Calibrated],
+    layout: FeatureLayout | None,
 ) -> FittedSampler:
     """The sampler with its errors on the selection and the reported noises, and what falls back."""
-    chosen = errors_of(task, learned, budgets, layout, range(SELECTION))
-    rows = range(SELECTION, SELECTION + REPORTED)
-    reported = errors_of(task, learned, budgets, layout, rows)
+    task, learned = work.task, trainee.module
+    assert isinstance(learned, Learned)
+    chosen = errors_of(task, trainee, learned, budgets, CHOOSING)
+    reported = errors_of(task, trainee, learned, budgets, REPORTING)
     plans, classical = [], set()
-    for budget in budgets:
-        start = budget.classical.start
-        flow = task.flow(rows, budget.scale)
+    for budget, found in zip(budgets, starts, strict=True):
+        start = found.start
+        flow = task.flow(REPORTING, budget.scale)
         made = sample_flow(
-            flow, task.noise(rows), method=start.name, nfe=start.nfe,
+            flow, task.noise(REPORTING), method=start.name, nfe=start.nfe,
             grid=[own_time(flow.resolved, s) for s in start.sigmas],
         )  # fmt: skip
-        rival = rms(made - budget.pairs.ends(rows))
-        worse = chosen[budget.key] >= budget.classical.error or reported[budget.key] >= rival
+        rival = rms(made - budget.pairs.ends(REPORTING))
+        worse = chosen[budget.key] >= budget.error or reported[budget.key] >= rival
         if worse:
             classical.add(budget.key)
             warnings.warn(
@@ -354,11 +222,11 @@ def _judged(
             )
         plans.append({
             "nfe": budget.nfe, "guidance": budget.scale, "start": start.name,
-            "shift": budget.classical.shift, "classical": rival,
+            "shift": found.shift, "classical": rival,
             "fitted": rival if worse else reported[budget.key], "fell_back": worse,
         })  # fmt: skip
-    convention = resolve_convention(task.convention).name
     return FittedSampler(
-        learned, layout, convention, backbone_fingerprint(task.model), frozenset(classical),
-        task.dtype, {"plans": plans},
+        learned, layout, resolve_convention(task.convention).name,
+        backbone_fingerprint(task.model), frozenset(classical), task.dtype, {"plans": plans},
+        task.guidance,
     )  # fmt: skip

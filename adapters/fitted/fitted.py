@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from ...extras import require
 from ...plans.anchors import adams
 from ...storage import whole_file
 from ..backbones.checkpoints import CheckpointError, load_into, read_weights
-from ..flow.field import FlowField
+from ..flow.field import FlowField, Guidance
 from ..sampling.sample import own_time
 from ..sampling.samplers import Plan
 from .features import FeatureLayout
@@ -47,6 +48,7 @@ class FittedSampler:
     classical: frozenset[str] = frozenset()
     dtype: torch.dtype = torch.float32
     figures: dict[str, Any] = field(default_factory=dict)
+    guidance: Guidance = field(default_factory=Guidance)
 
     @property
     def starts(self) -> list[PlanStart]:
@@ -69,8 +71,8 @@ class FittedSampler:
         """The plan of a budget for this field.
 
         Raises:
-            ValueError: another backbone or convention than it was fitted to; a budget or guidance
-                scale that was not fitted.
+            ValueError: another backbone, convention, guidance interval or number of guided
+                channels than it was fitted to; a budget or guidance scale that was not fitted.
         """
         self._check(flow)
         scale = flow.guidance.scale
@@ -92,6 +94,13 @@ class FittedSampler:
                 "model: this sampler was fitted to another backbone (other weights); fit one to "
                 "this with fit_sampler"
             )
+        for name in ("interval", "channels") if flow.guided else ():
+            own, wanted = getattr(self.guidance, name), getattr(flow.guidance, name)
+            if own != wanted:
+                raise ValueError(
+                    f"guidance {name}={wanted}: this sampler was fitted with {name}={own}; give "
+                    f"that, or fit one with guided=Guidance({name}={wanted})"
+                )
 
     def to(self, device: torch.device | str) -> FittedSampler:
         """The same with its network on a device; in place."""
@@ -117,6 +126,7 @@ class FittedSampler:
             "network": None if network is None else network.config.to_dict(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "figures": self.figures,
+            "guidance": guidance_to_dict(self.guidance),
         }
         with whole_file(path) as temporary:
             safetensors.save_file(tensors, str(temporary), metadata={"config": json.dumps(config)})
@@ -162,11 +172,27 @@ class FittedSampler:
         return cls(
             learned, features, config["convention"], known, frozenset(config["classical"]),
             getattr(torch, config["dtype"]), dict(config["figures"]),
+            guidance_from_dict(config.get("guidance", {})),
         )  # fmt: skip
 
     def __repr__(self) -> str:
         plans = ", ".join(f"{nfe} at guidance {scale:g}" for nfe, scale in self.budgets)
         return f"<FittedSampler, nfe {plans}>"
+
+
+def guidance_to_dict(guidance: Guidance) -> dict[str, Any]:
+    """Where and on which channels is guided, as JSON values; an end that is open is None."""
+    ends = [end if math.isfinite(end) else None for end in guidance.interval]
+    return {"interval": ends, "channels": guidance.channels, "per": guidance.per}
+
+
+def guidance_from_dict(values: Mapping[str, Any]) -> Guidance:
+    """What `guidance_to_dict` gave; what is missing is the default, as files without it have."""
+    low, high = values.get("interval", (None, None))
+    interval = (-math.inf if low is None else low, math.inf if high is None else high)
+    return Guidance(
+        interval=interval, channels=values.get("channels"), per=values.get("per", "node")
+    )
 
 
 def classical_method(start: PlanStart) -> Any:

@@ -50,6 +50,16 @@ class Learned(nn.Module):
         return found
 
 
+def zeroed(learned: Learned) -> None:
+    """Set what is learned to zero, in place: the plans are the classical methods again."""
+    with torch.no_grad():
+        for parameter in learned.plans.parameters():
+            parameter.zero_()
+        if learned.network is not None:
+            for parameter in learned.network.leave.parameters():
+                parameter.zero_()
+
+
 def learned_plan(
     learned: Learned,
     flow: FlowField,

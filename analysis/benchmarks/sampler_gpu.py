@@ -10,6 +10,7 @@ machine `--device cpu --size SiT-S/2 --batches 1 --dtypes float32 --repeats 1`.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,10 @@ class Networks:
 
 
 def random_networks(
-    config: SiTConfig, guidance: float = 1.0, nfes: Sequence[int] = (NFE,)
+    config: SiTConfig,
+    guidance: float = 1.0,
+    nfes: Sequence[int] = (NFE,),
+    interval: tuple[float, float] = (-math.inf, math.inf),
 ) -> Networks:
     """Networks with random weights: a SiT, a SideNet of the published shape for its states, and the
     network that `fit_sampler` would make for it, with a plan for each budget, near to pec2."""
@@ -81,7 +85,9 @@ def random_networks(
             nn.init.normal_(parameter, std=1e-2)
         plans[plan_key(nfe, guidance)] = plan
     learned = Learned(plans, network).eval().requires_grad_(False)
-    fitted = FittedSampler(learned, network.config.features, "repa")
+    fitted = FittedSampler(
+        learned, network.config.features, "repa", guidance=Guidance(interval=interval)
+    )
     return Networks(model, sidenet, shape, config.num_classes, fitted)
 
 

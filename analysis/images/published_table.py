@@ -199,14 +199,9 @@ class Reproduction:
                 f"fitted: has none of nfe {', '.join(map(str, self.nfes))} at guidance "
                 f"{self.guidance:g}, but {known}"
             )
-        told = fitted.figures.get("interval", list(self.interval))
-        if self.guidance != 1 and told != list(self.interval):
-            where = "everywhere" if told is None else f"within {told}"
-            raise ValueError(
-                f"interval={self.interval}: the fitted sampler was fitted with guidance {where}"
-            )
         flow = FlowField(self.model, self.convention, self._labels(0, 1), self._guidance())
-        fitted(flow, mine[0], None)  # refuses another backbone now, not after hours
+        # refuses another backbone or interval now, not after hours
+        fitted(flow, mine[0], None)
 
     def _check_folder(self) -> None:
         fitted = None if self.fitted is None else digest(self.fitted.learned.state_dict())

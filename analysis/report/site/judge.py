@@ -11,21 +11,24 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ....adapters import Guidance
+from ....adapters import Guidance, SideNet
 from ....adapters.backbones.registry import load_named, load_named_sidenet
 from ....adapters.data.images import save_png, tile
 from ....adapters.fitted.fitted import FittedSampler
 from ....extras import progress
 from ....storage import read_json_object, write_json
 from ...benchmarks.sampler_gpu import overhead
+from ...images.effort import draw_effort, effort_study
 from ...images.equal_time import equal_time
 from ...images.evaluation import JudgedBackbone, Terms, add_budget, draw, evaluate, prepare
 from ...images.features import efficientnet_features
+from ...images.fits import Fits, FitSize, make_rivals, rivals_of
+from ...images.fitted_budget import fitted_budget
 from ...images.flops import flops_per_evaluation, published_size_flops
 from ...images.reference_cache import fingerprint
 from ...images.rivals import Rival, as_rival, shipped_rival
@@ -36,6 +39,8 @@ FIGURES = Path("docs/figures/judged")
 REFERENCES = Path("build/references")
 PICTURED = ("fashion-unet-guided", "mnist-sit-guided")
 FEATURE_SIZE = 112
+STUDIED = "galaxygrad:hsc-32"
+"""Backbone of the study of effort: the one whose evaluations cost least."""
 TIMED = ("euler", "ab2", "ab3", "dpmpp-2m", "unipc", "pec2", "pec3")
 """Rivals at equal time: those of which one may be the best there."""
 RUNS = {
@@ -57,7 +62,8 @@ class Scale:
     terms: but for guidance and calibrated grids. features: measure Fréchet distances.
     budget_nfes: of error budget and ablation. timed_images: noises of the equal-time tables; half
     as many choose the grids there.
-    rough: arguments of `roughness`.
+    rough: arguments of `roughness`. fits: size of the fits that are rivals. studied: of those in
+    the study of effort and the fitted sampler's error budget. pairs: of the study of effort.
     """
 
     terms: Terms
@@ -65,6 +71,9 @@ class Scale:
     budget_nfes: Sequence[int]
     timed_images: int
     rough: Mapping[str, Any]
+    fits: FitSize
+    studied: FitSize
+    pairs: Sequence[int]
 
 
 FULL = Scale(
@@ -73,6 +82,8 @@ FULL = Scale(
         nfes=(3, 5, 7, 10), euler_nfes=(50, 100),
     ),
     True, (3, 5, 7, 10), 32, {},
+    FitSize((3, 5, 7, 10), updates=400, pairs=512, steps=128),
+    FitSize((5, 10), updates=480, pairs=512, steps=128), (64, 256, 1024),
 )  # fmt: skip
 QUICK = Scale(
     Terms(
@@ -80,6 +91,8 @@ QUICK = Scale(
         methods=("euler", "pec2", "bianchor"), shifts=(1.0, 1.5),
     ),
     False, (3,), 2, {"count": 1, "reference_steps": 8, "finest": 16, "most": 10},
+    FitSize((3,), updates=2, pairs=1, steps=4), FitSize((5, 10), updates=2, pairs=64, steps=4),
+    (1, 65),
 )  # fmt: skip
 """For a try: everything runs, in minutes, and no figure means anything."""
 
@@ -110,9 +123,25 @@ class Judge:
         return replace(
             self.scale.terms,
             guidance=Guidance(RUNS[name][1], subject.backbone.num_classes or None),
-            methods=(*self.scale.terms.methods, *self.more(name)),
+            methods=(*self.scale.terms.methods, *self.more(name), *self.fitted(name, subject)),
             calibrated=(self.calibrated or {}).get(name, {}),
         )
+
+    def fitted(self, name: str, subject: JudgedBackbone) -> list[Rival]:
+        """The fits of a table that are on disk, see `fits`."""
+        assert isinstance(subject.sidenet, SideNet)
+        return rivals_of(self._fits(name, subject), self.scale.fits, subject.sidenet)
+
+    def _fits(self, name: str, subject: JudgedBackbone) -> Fits:
+        return Fits(subject.backbone, RUNS[name][1], self.cache)
+
+    def fits(self) -> None:
+        """Fits that say what each change is worth, to be rivals in the tables: coefficients alone,
+        with times, and the published form trained to the ends. `tables` takes those there are."""
+        for name in self.names:
+            subject = self.subject(name)
+            assert isinstance(subject.sidenet, SideNet)
+            make_rivals(self._fits(name, subject), self.scale.fits, subject.sidenet)
 
     def references(self) -> None:
         """The converged ends that the tables need, on disk: the longest part, done ahead."""
@@ -148,10 +177,11 @@ class Judge:
             subject = self.subject(name)
             terms = self.terms(name, subject)
             few = self.scale.timed_images
-            timed = replace(
-                terms, images=few, sets=1, tuning_images=min(few // 2, terms.tuning_images)
-            )
             more = self.more(name)
+            timed = replace(
+                terms, images=few, sets=1, tuning_images=min(few // 2, terms.tuning_images),
+                methods=(*self.scale.terms.methods, *more),
+            )  # fmt: skip
             settings = timed.settings(subject, None) | {
                 "nfes": list(timed.nfes),
                 "methods": [[rival.name, rival.mark] for rival in timed.rivals],
@@ -195,6 +225,28 @@ class Judge:
         command = "python -m quadflow.analysis.report.site.judge roughness"
         draw_roughness(self.out / "roughness.png", studies, command)
 
+    def effort(self) -> None:
+        """The study of updates, pairs and the network's width, with its picture."""
+        fits = Fits(load_named(STUDIED), 1.0, self.cache)
+        settings = [asdict(self.scale.studied), list(self.scale.pairs)]
+        settings = json.loads(json.dumps([*settings, fingerprint(fits.backbone.model)]))
+        study = self._kept(
+            "effort.json", STUDIED, settings,
+            partial(effort_study, fits, self.scale.studied, self.scale.pairs),
+        )  # fmt: skip
+        command = "python -m quadflow.analysis.report.site.judge effort"
+        draw_effort(self.out / "effort.png", study, command)
+
+    def budget(self) -> None:
+        """The error budget of the fitted sampler, on the backbones of these tables."""
+        for key in dict.fromkeys(RUNS[name][0] for name in self.names):
+            fits = Fits(load_named(key), 1.0, self.cache)
+            settings = [asdict(self.scale.studied), fingerprint(fits.backbone.model)]
+            self._kept(
+                "fitted-budget.json", key, json.loads(json.dumps(settings)),
+                partial(fitted_budget, fits, self.scale.studied),
+            )  # fmt: skip
+
     def editing(self) -> None:
         """Round trips, edits, and the time of a SideNet, on the shipped models with classes."""
         backbone = load_named("fashion-unet")
@@ -233,7 +285,9 @@ class Judge:
 
 
 NFES_OF_TRIPS = (3, 5, 7, 10, 20)
-PARTS = ("references", "tables", "times", "flops", "roughness", "editing")
+PARTS = (
+    "references", "fits", "tables", "times", "flops", "roughness", "effort", "budget", "editing",
+)  # fmt: skip
 
 
 def fitted_rivals(name: str) -> list[Rival]:

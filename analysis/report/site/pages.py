@@ -11,7 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ...images.effort import effort_table
 from ...images.equal_time import equal_time_table
+from ...images.fitted_budget import budget_table
 from ...images.flops import flops_table
 from ...images.judged import judgement, overhead_table, round_trip_table
 from ...images.roughness import seen_orders
@@ -53,6 +55,11 @@ def judged_blocks(folder: Path) -> dict[str, str]:
     if rough := _judged(folder, "roughness"):
         studies = {name: entry["result"] for name, entry in rough.items()}
         texts["roughness-orders"] = _printed(seen_orders(studies))
+    for entry in _judged(folder, "effort").values():
+        texts["fitted-effort"] = _printed(effort_table(entry["result"]))
+    if budgets := _judged(folder, "fitted-budget"):
+        parts = [f"{name}: {budget_table(entry['result'])}" for name, entry in budgets.items()]
+        texts["fitted-budget"] = _printed("\n\n".join(parts))
     editing, sources = _read(folder / "editing.json"), _read(folder / "sources.json")
     compared = columns(f"RMSE of BA-solver over {sources['images']} images", sources["rmse"])
     return texts | {

@@ -11,9 +11,11 @@ import torch
 
 from quadflow.adapters import (
     FittedSampler,
+    FittedSideNet,
     SideNet,
     SideNetConfig,
     initial_noise,
+    load_sidenet,
     sample,
     save_published_sidenet,
 )
@@ -37,6 +39,21 @@ class Swirl(torch.nn.Module):
 
 def swirl():
     return Swirl().eval()
+
+
+class Bent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.hidden, self.output = torch.nn.Linear(17, 24), torch.nn.Linear(24, 16)
+
+    def forward(self, x, t):
+        told = torch.cat((x.flatten(1), t[:, None]), 1)
+        return 2 * self.output(torch.sin(2 * self.hidden(told))).view_as(x) + x
+
+
+def bent():
+    return Bent().eval()
 """
 
 
@@ -67,10 +84,32 @@ def test_a_model_of_ones_own(own: Path, capsys: pytest.CaptureFixture[str]) -> N
     for name, value in again.learned.state_dict().items():
         assert torch.equal(value, second.learned.state_dict()[name]), name
     assert len(first) == Path("again.safetensors").stat().st_size
-    import mine  # type: ignore[import-not-found]
+    import mine
 
     out = sample(mine.swirl(), initial_noise(0, 5, (2,)), method=again, nfe=4)
     assert out.stats.nfe == 4
+
+
+@pytest.mark.filterwarnings("ignore:nothing learned")
+def test_the_published_form(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "fit --published --backbone mine.py:bent --shape 1,4,4 --nfe 3 --updates 2 --pairs 1"
+    assert main([*words.split(), "--steps", "8", "--out", "net.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert "start: a new SideNet" in said and "bianchor" in said
+    figures = json.loads(Path("net.json").read_text(encoding="utf-8"))
+    assert f"{sum(figures['evaluations'].values()):,} evaluations of the backbone" in said
+    net = load_sidenet("net.safetensors")
+    again = FittedSideNet.load("net.safetensors")
+    assert (net.num_classes, net.config.input_size) == (0, 4)
+    import mine
+
+    noise, shift = initial_noise(0, 2, (1, 4, 4)), figures["plans"][0]["shift"]
+    first = sample(mine.bent(), noise, method="bianchor", sidenet=net, nfe=3, shift=shift).x
+    assert torch.equal(first, sample(mine.bent(), noise, method=again, nfe=3).x)
+    # on from the file
+    words += " --sidenet net.safetensors --steps 8 --out more.safetensors"
+    assert main(words.split()) == 0
+    assert "start: net.safetensors" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -81,6 +120,14 @@ def test_a_model_of_ones_own(own: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["--out", "sampler.pt"], "must end in .safetensors"),
         (["--shape", "3,8,8"], "the states of fashion-unet are"),
         (["--minutes", "0", "--backbone", "mine.py:swirl", "--shape", "2"], "minutes=0.0"),
+        (["--published", "--form", "free"], "--form with --published: that form has no such"),
+        (
+            ["--published", "--no-network"],
+            "--no-network with --published: that form has no such",
+        ),
+        (["--sidenet", "x.safetensors"], "--sidenet x.safetensors: is trained on with --published"),
+        (["--published", "--sidenet", "x.safetensors"], "no weight file at x.safetensors"),
+        (["--published", "--backbone", "mine.py:swirl", "--shape", "2"], "is made for states (C,"),
         (["--parts", "grid", "--backbone", "mine.py:swirl", "--shape", "2"], "'grid'"),
     ],
 )
@@ -116,7 +163,7 @@ def test_a_published_file_guided_within_an_interval(
         warnings.simplefilter("ignore")  # so few updates may find nothing
         assert main([*words.split(), "--steps", "24", "--out", "made.safetensors"]) == 0
     made = FittedSampler.load("made.safetensors")
-    assert made.figures["interval"] == [0.0, 0.7] and made.budgets == [(3, 1.8)]
+    assert made.guidance.interval == (0.0, 0.7) and made.budgets == [(3, 1.8)]
     assert made.features is not None and made.features.module == "final_layer.linear"
     words = "reproduce sit-xl2 --weights repa.pt --sidenet side.pt --fitted made.safetensors"
     command = [*words.split(), "--samples", "2", "--nfe"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from quadflow.analysis.images import equal_time as timing
 from quadflow.analysis.images import roughness as rough
 from quadflow.analysis.images.equal_time import equal_time, equal_time_table
 from quadflow.analysis.images.evaluation import JudgedBackbone, Terms, evaluate
+from quadflow.analysis.images.fits import FitSize
 from quadflow.analysis.images.flops import flops_per_evaluation, published_size_flops
 from quadflow.analysis.images.rivals import Rival
 from quadflow.analysis.report.site import judge as judging
+from quadflow.analysis.report.site.pages import judged_blocks
 
 TOY = Toy(gap=0.0)
 SHAPE = (SMALL.in_channels, 4, 4)
@@ -159,6 +163,14 @@ def test_the_study_shows_full_orders_where_nothing_is_rough(
 # -- the whole judge -------------------------------------------------------------------------------
 
 
+def judged_pages(folder: Path) -> dict[str, str]:
+    """What the pages get of a judge's folder, where nothing but these studies is there."""
+    rows = {"ab2": {"3": 1.0}}
+    (folder / "editing.json").write_text(json.dumps({"round_trip": rows, "overhead": {}}))
+    (folder / "sources.json").write_text(json.dumps({"images": 1, "rmse": rows}))
+    return judged_blocks(folder)
+
+
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "RUNS", {"toy": ("toy", 1.0), "toy-guided": ("toy", 2.0)})
@@ -207,6 +219,70 @@ def test_a_further_rival_is_judged_beside_the_others(tmp_path: Path, toys: None)
     assert set(times) == {"bianchor", "fitted"} and set(times["fitted"][0]["rivals"]) == {
         "euler", "pec2",
     }  # fmt: skip
+
+
+def test_fits_are_made_once_and_judged(
+    tmp_path: Path, toys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ["--quick", "--table", "toy", "--out", str(tmp_path / "out")]
+    how += ["--references", str(tmp_path / "ends")]
+    with warnings.catch_warnings():  # two updates need not be better than none
+        warnings.simplefilter("ignore")
+        judging.main(["fits", *how])
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "ends").rglob("*.safetensors")}
+    assert len(files) == 3
+    judging.main(["fits", "tables", *how])
+    assert all(p.stat().st_mtime_ns == made for p, made in files.items())
+    rows = json.loads((tmp_path / "out/evaluate-toy.json").read_text())["rows"]
+    found = {(r["method"], r["nfe"], r["mark"] != "") for r in rows}
+    # in the budget that they were fitted to, and in no other
+    wanted = {(n, 3, True) for n in ("coefficients", "coefficients+times", "bianchor-ends")}
+    assert wanted == {row for row in found if row[2]}
+
+    # where no fit was made, there is none in the tables
+    other = judging.Judge(("toy",), judging.QUICK, tmp_path, tmp_path / "elsewhere")
+    assert other.fitted("toy", SUBJECT) == []
+
+
+def test_studies_of_effort_and_of_the_parts(
+    tmp_path: Path, toys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = FitSize((2,), updates=2, pairs=64, steps=4)
+    few = replace(judging.QUICK, studied=size, pairs=(1, 65))
+    judge = judging.Judge(("toy", "toy-guided"), few, tmp_path, tmp_path / "ends")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        judge.budget()
+        judge.effort()
+    (entry,) = json.loads((tmp_path / "fitted-budget.json").read_text()).values()
+    study = entry["result"]
+    assert {tuple(row) for row in study["rmse"].values()} == {("2",)}
+    assert study["rmse"].keys() - {"classical"} == study["evaluations"].keys()
+    known = study["parameters"]
+    assert known["coefficients alone"] == known["no network"] == 0
+    assert known["half width"] < known["as it is"] < known["double width"]
+    assert known["no features"] < known["as it is"]
+    # held-out pairs are solved for both; of the others half
+    assert study["evaluations"]["half the pairs"] <= study["evaluations"]["as it is"]
+    (entry,) = json.loads((tmp_path / "effort.json").read_text()).values()
+    study = entry["result"]
+    assert [len(w["updates"]) for w in study["widths"].values()] == [2, 2]
+    assert [[n for n, _ in w["pairs"]] for w in study["widths"].values()] == [[1, 65], [1, 65]]
+    for found in study["widths"].values():  # 65 pairs are a block more than 1
+        more = found["evaluations"][1] - found["evaluations"][0]
+        assert more == 64 * (size.steps + 10)
+    assert (tmp_path / "effort.png").stat().st_size > 10_000
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("it is there")
+
+    monkeypatch.setattr(judging, "effort_study", refuse)
+    monkeypatch.setattr(judging, "fitted_budget", refuse)
+    judge.budget()
+    judge.effort()
+    blocks = judged_pages(tmp_path)
+    assert "best classical: " in blocks["fitted-effort"]
+    assert "double width" in blocks["fitted-budget"]
 
 
 @pytest.mark.parametrize(
