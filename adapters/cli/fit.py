@@ -55,7 +55,7 @@ def _common(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     from ..flow.field import Guidance
 
     names = ("nfe", "guidance", "minutes", "updates", "pairs", "folder", "resume", "batch_size",
-             "steps", "seed")  # fmt: skip
+             "held_out", "steps", "seed")  # fmt: skip
     guided = Guidance(interval=arguments.interval) if arguments.interval else None
     return {name: getattr(arguments, name) for name in names} | {"out": out, "guided": guided}
 
@@ -115,7 +115,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scales to fit, such as 1,2; 1 is none")  # fmt: skip
     add("--interval", type=interval, metavar="LOW,HIGH",
         help="guide where LOW < t <= HIGH alone; t is the backbone's own time")  # fmt: skip
-    add("--minutes", type=float, help="about how long it may take (20); sets --updates and --pairs")
+    add(
+        "--minutes",
+        type=float,
+        help="about how long it may take (20; 1 with --no-network); sets the other numbers",
+    )
     add("--updates", type=int, help="optimiser updates, instead of --minutes")
     add("--pairs", type=int, help="pairs (noise, end) a guidance scale")
     add("--out", default="sampler.safetensors",
@@ -133,7 +137,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where --published starts; default: the backbone's own, else a new one")  # fmt: skip
     add("--features", metavar="MODULE", help="whose input the network gets; default: last layer")
     add("--batch-size", type=int, default=16, help="samples an update (%(default)s)")
-    add("--steps", type=int, default=192, help="of the converged solves (%(default)s)")
+    add("--held-out", type=lambda text: whole_numbers(text, "64,128"), metavar="A,B",
+        help="samples that choose, and reported ones (64,128; in brief fits 32,32)")  # fmt: skip
+    add("--steps", type=int, help="of the converged solves (192; in brief fits 64)")
     add("--seed", type=int, default=0, help="of everything (%(default)s)")
     add("--shape", type=_shape, help="of a state, where the backbone does not say: 1,28,28")
     add("--num-classes", type=int, help="of a model of your own; default: its num_classes")

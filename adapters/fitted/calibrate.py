@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +37,11 @@ class Calibrated:
     rows: int = 0
 
 
+def searched(choosing: int) -> int:
+    """Of so many samples, how many the shifts are compared on."""
+    return max(1, choosing * 3 // 8)
+
+
 def grid_of(nfe: int, shift: float) -> tuple[float, ...]:
     """Noise fractions of a grid, from 1 to 0: (nfe + 1,); see `time_grid`."""
     return tuple(float(s) for s in time_grid(nfe, shift=shift))
@@ -48,18 +54,11 @@ def best_shift(error: Callable[[float], float]) -> tuple[float, float, int]:
     It walks both ways until the error has grown twice in a row, so the best is never at the edge of
     what was tried, but at `WIDEST`.
     """
-
-    def tried(shift: float) -> float:
-        try:
-            return error(shift)
-        except SolveError:  # some guided fields blow up under correctors at few evaluations
-            return math.inf
-
-    found = {0: tried(1.0)}
+    found = {0: _or_infinite(error, 1.0)}
     for sign in (1, -1):
         at, worse, best = sign, 0, found[0]
         while worse < 2 and RATIO ** abs(at) <= WIDEST:
-            found[at] = tried(RATIO**at)
+            found[at] = _or_infinite(error, RATIO**at)
             worse = worse + 1 if not found[at] < best else 0
             best = min(best, found[at])
             at += sign
@@ -67,8 +66,15 @@ def best_shift(error: Callable[[float], float]) -> tuple[float, float, int]:
     return RATIO**index, found[index], len(found)
 
 
+def _or_infinite(error: Callable[[float], float], shift: float) -> float:
+    try:
+        return error(shift)
+    except SolveError:  # some guided fields blow up under correctors at few evaluations
+        return math.inf
+
+
 def calibrate(
-    flow: Callable[[], FlowField],
+    flow: Callable[[range], FlowField],
     noise: Tensor,
     ends: Tensor,
     nfe: int,
@@ -78,8 +84,10 @@ def calibrate(
 ) -> list[Calibrated]:
     """Every classical method of this budget on its own best shift, the best one first.
 
+    Shifts are compared on the first `searched` samples, the methods on all.
+
     Args:
-        flow: makes the flow field anew. noise, ends: (B, ...), and where the flow takes them.
+        flow: makes the flow field of these samples. noise, ends: (B, ...), and where it takes them.
         nfe: evaluations. form: of the starts that are returned. starts: see `STARTS`; those with
             more anchors than the budget are left out.
     """
@@ -88,14 +96,19 @@ def calibrate(
         if k > max(1, nfe - 1) and (k, corrected) != (2, False):
             continue
         name = f"{'pec' if corrected else 'ab'}{k}"
-        scale = flow().guidance.scale
+        few = searched(len(noise))
 
-        def error(shift: float, name: str = name) -> float:
-            return rms(sample_flow(flow(), noise, method=name, nfe=nfe, shift=shift) - ends)
+        def error(shift: float, count: int, name: str = name) -> float:
+            made = sample_flow(flow(range(count)), noise[:count], method=name, nfe=nfe, shift=shift)
+            return rms(made - ends[:count])
 
-        shift, least, count = best_shift(error)
-        start = PlanStart(nfe, k, corrected, grid_of(nfe, shift), scale, form)
-        results.append(Calibrated(start, shift, least, count * len(noise) * nfe * flow().halves))
+        shift, _, tries = best_shift(partial(error, count=few))
+        one = flow(range(1))
+        start = PlanStart(nfe, k, corrected, grid_of(nfe, shift), one.guidance.scale, form)
+        rows = (tries * few + len(noise)) * nfe * one.halves
+        results.append(
+            Calibrated(start, shift, _or_infinite(partial(error, count=len(noise)), shift), rows)
+        )
     return sorted(results, key=lambda c: c.error)
 
 

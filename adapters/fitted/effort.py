@@ -9,29 +9,65 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...checks import integer_from
-from .pairs import BLOCK
+from ..sampling.converged import START
+from .calibrate import searched
+from .pairs import BLOCK, coarse
 
-SELECTION, REPORTED = 64, 128
+HELD_OUT = (64, 128)
 """Samples that choose (method, grid, best weights), and those whose errors are reported."""
 
 STEPS = 192
-"""Of the converged solve of a pair: networks are rough in t, so many."""
+"""Of the converged solve of a sample that is held out: networks are rough in t, so many."""
 
 BATCH = 16
-UPDATES_A_PAIR = 0.5
-"""Updates of 16 a pair, where the number of pairs is left open: eight looks at each."""
+UPDATES_A_PAIR = 0.25
+"""Updates of 16 a pair, where the number of pairs is left open: four looks at each. With more the
+errors on unseen noises fall behind."""
 
-LOOKS = 12
-"""Looks at the selection noises in a training."""
+LOOKS, SELDOM = 12, 8
+"""Looks at the samples that choose in a training, and the least number of updates between two."""
+
+MINUTES = 20.0
+
+BRIEF = 3.0
+"""Minutes below which a fit holds less out, and looks at it less often."""
+
+BRIEF_HELD_OUT, BRIEF_STEPS = (32, 32), 64
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work a fit is: updates of `batch_size` samples, and pairs a guidance scale."""
+    """How much work a fit is.
+
+    updates: of `batch_size` samples. pairs: a guidance scale, to learn from. held_out: samples that
+    choose, and samples that are reported. steps: of the converged solves of those; see `Pairs`.
+    """
 
     updates: int
     pairs: int
     batch_size: int = BATCH
+    held_out: tuple[int, int] = HELD_OUT
+    steps: int = STEPS
+
+    @property
+    def every(self) -> int:
+        """Updates between two looks at the samples that choose."""
+        return max(SELDOM, self.updates // LOOKS)
+
+    @property
+    def choosing(self) -> range:
+        """The samples that choose."""
+        return range(self.held_out[0])
+
+    @property
+    def reporting(self) -> range:
+        """The samples whose errors are reported."""
+        return range(self.held_out[0], sum(self.held_out))
+
+    @property
+    def learning(self) -> range:
+        """The samples that are learned from."""
+        return range(sum(self.held_out), sum(self.held_out) + self.pairs)
 
 
 @dataclass(frozen=True)
@@ -39,10 +75,11 @@ class Wish:
     """What a fit is asked for.
 
     nfe: budgets, each >= 2. guidance: scales. minutes: about how long it may take, or updates and
-    pairs, the numbers themselves. batch_size: samples an update. steps: of the converged solves.
+    pairs, the numbers themselves. batch_size: samples an update. held_out, steps: see `Effort`;
+    None: as the minutes allow. otherwise: the minutes where none are given.
 
     Raises:
-        ValueError: no budget or scale, minutes out of range or beside updates.
+        ValueError: no budget or scale, minutes out of range or beside updates, counts below 1.
     """
 
     nfe: Sequence[int]
@@ -51,7 +88,9 @@ class Wish:
     updates: int | None = None
     pairs: int | None = None
     batch_size: int = BATCH
-    steps: int = STEPS
+    held_out: tuple[int, int] | None = None
+    steps: int | None = None
+    otherwise: float = MINUTES
 
     def __post_init__(self) -> None:
         for budget in self.nfe:
@@ -63,6 +102,17 @@ class Wish:
         minutes = self.minutes
         if minutes is not None and (self.updates is not None or not 0 < minutes < math.inf):
             raise ValueError(f"minutes={minutes}: give a positive number, or updates, not both")
+        if self.held_out is not None:
+            if len(self.held_out) != 2:
+                raise ValueError(f"held_out must be two counts, got {self.held_out!r}")
+            for count in self.held_out:
+                integer_from(1, count, "held_out")
+
+    @property
+    def brief(self) -> bool:
+        """Whether so little time is given that less is held out."""
+        minutes = self.otherwise if self.minutes is None else self.minutes
+        return self.updates is None and minutes < BRIEF
 
     def effort(
         self, evaluate: Callable[[int], Any], *, update: float, sampling: float = 1.0
@@ -77,26 +127,33 @@ class Wish:
             ValueError: updates, pairs or batch_size below 1.
         """
         integer_from(1, self.batch_size, "batch_size")
+        held = self.held_out or (BRIEF_HELD_OUT if self.brief else HELD_OUT)
+        steps = self.steps or (BRIEF_STEPS if self.brief else STEPS)
         updates, pairs = self.updates, self.pairs
         if updates is None:
-            updates = self._fitting(seconds_a_sample(evaluate), update, sampling)
+            cost = seconds_a_sample(evaluate)
+            updates = self._fitting(
+                Effort(1, 1, self.batch_size, held, steps), cost, update, sampling
+            )
         integer_from(1, updates, "updates")
         if pairs is None:
             pairs = max(BLOCK, round(updates / UPDATES_A_PAIR))
         integer_from(1, pairs, "pairs")
-        return Effort(updates, pairs, self.batch_size)
+        return Effort(updates, pairs, self.batch_size, held, steps)
 
-    def _fitting(self, row: float, update: float, sampling: float) -> int:
+    def _fitting(self, effort: Effort, row: float, update: float, sampling: float) -> int:
         """The updates that fit into the minutes, where a sample takes `row` seconds."""
         nfe, guidance = self.nfe, self.guidance
-        seconds = 60 * (20.0 if self.minutes is None else self.minutes)
+        seconds = 60 * (self.otherwise if self.minutes is None else self.minutes)
         halves = sum(map(halves_of, guidance))
-        held = halves * row * (SELECTION + REPORTED) * (self.steps + 10)
-        one = self.batch_size * row * halves / len(guidance) * sum(nfe) / len(nfe) * update
-        pair = halves * row * (self.steps + 10)
-        looks = LOOKS * SELECTION * row * sum(nfe) * halves * sampling
-        start = 40 * SELECTION * row * sum(nfe) * halves * sampling
-        left = max(0.2 * seconds, seconds - held - looks - start)
+        choosing, reporting = effort.held_out
+        held = halves * row * sum(effort.held_out) * (effort.steps + START)
+        pair = halves * row * (coarse(effort.steps) + START)
+        one = effort.batch_size * row * halves / len(guidance) * sum(nfe) / len(nfe) * update
+        looks = 3 if self.brief else LOOKS
+        samplings = looks * choosing + 40 * searched(choosing) + 5 * choosing + 2 * reporting
+        seen = samplings * row * sum(nfe) * halves * sampling
+        left = max(0.2 * seconds, seconds - held - seen)
         return max(16, int(left / (one + pair / UPDATES_A_PAIR)))
 
 

@@ -18,7 +18,7 @@ from ..flow.field import Convention, Guidance, resolve_convention
 from ..sampling.sample import own_time
 from ..sampling.samplers import Plan
 from .calibrate import Calibrated, calibrate, rms, sample_flow
-from .effort import BATCH, REPORTED, SELECTION, STEPS, Wish
+from .effort import BATCH, MINUTES, Wish
 from .features import FeatureLayout, find_features
 from .fingerprint import backbone_fingerprint
 from .fitted import FittedSampler
@@ -28,8 +28,6 @@ from .plan import FORMS, PARTS, LearnedPlan
 from .sampler import Learned, learned_plan, zeroed
 from .sizing import sized
 from .train_to_ends import (
-    CHOOSING,
-    REPORTING,
     Work,
     check_deterministic,
     evaluate_once,
@@ -40,6 +38,9 @@ from .train_to_ends import (
     work_on,
 )
 from .training import Budget, Trainee, errors_of
+
+MINUTES_ALONE = 1.0
+"""Of a fit without a network, unless they are given."""
 
 
 def fit_sampler(
@@ -65,7 +66,8 @@ def fit_sampler(
     network: bool | ResidualConfig = True,
     features: str | None = None,
     batch_size: int = BATCH,
-    steps: int = STEPS,
+    held_out: tuple[int, int] | None = None,
+    steps: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> FittedSampler:
@@ -82,10 +84,10 @@ def fit_sampler(
         shape: of one state, such as (channels, height, width), or (D,).
         nfe: the budgets to fit, each >= 2.
         guidance: scales to fit; 1 is none. guided: other options of `Guidance`.
-        minutes: about how long it may take on this machine; sets updates and pairs, which are kept
-            in `FittedSampler.figures["effort"]`, beside `["evaluations"]` of the backbone that it
-            took. updates, pairs: the numbers themselves; with the same ones the same sampler comes
-            out again. Default 20 minutes.
+        minutes: about how long it may take on this machine, default 20, without a network 1; sets
+            the numbers of `Effort`, which are kept in `FittedSampler.figures["effort"]`, beside
+            `["evaluations"]` of the backbone that it took. updates, pairs, batch_size, held_out,
+            steps: these numbers themselves; with the same ones the same sampler comes out again.
         out: the safetensors file to write; beside it the report, OUT.json and OUT.png.
         folder: keeps pairs and training state, so that a killed run goes on (resume=True).
         num_classes: labels 0..num_classes-1 are drawn; default the model's own, else none.
@@ -93,7 +95,9 @@ def fit_sampler(
         form: "free" or "ordered", see `FORMS`. parts: what is learned, see `PARTS`.
         network: False leaves it out; a `ResidualConfig` sets its sizes.
         features: name of the module whose input the network gets; default the last layer's.
-        batch_size: samples an update. steps: of the converged solves. seed: of everything.
+        batch_size: samples an update. held_out: how many samples choose (method, grid, best
+            weights), and how many are reported. steps: of the converged solves, see `Pairs`.
+        seed: of everything.
         dtype: of the states.
 
     Raises:
@@ -102,7 +106,10 @@ def fit_sampler(
         MemoryError: an update does not fit into memory; the message names batch_size.
     """
     started = time.perf_counter()
-    wish = Wish(nfe, guidance, minutes, updates, pairs, batch_size, steps)
+    otherwise = MINUTES if network else MINUTES_ALONE
+    wish = Wish(
+        nfe, guidance, minutes, updates, pairs, batch_size, held_out, steps, otherwise
+    )  # fmt: skip
     check_choice(form, FORMS, "form")
     chosen = _chosen(parts, bool(network))
     task, accelerator = task_of(
@@ -120,7 +127,8 @@ def fit_sampler(
         fitted = _fitted(work, starts, layout, network, chosen)
         budgets = _budgets(work, starts)
         spent = (time.perf_counter() - started) / 60
-        fitted.figures |= figures_of(work, wish, budgets, SELECTION + 2 * REPORTED, spent)
+        choosing, reporting = effort.held_out
+        fitted.figures |= figures_of(work, budgets, choosing + 2 * reporting, spent)
         fitted.figures |= {"parts": list(chosen), "form": form}
     if out is not None:
         from .report import write_report
@@ -132,9 +140,9 @@ def fit_sampler(
 
 def _start(work: Work, scale: float, nfe: int, form: str) -> Calibrated:
     """The best classical method of a budget; its rows are those of the whole search."""
-    task = work.task
-    noise, ends = task.noise(CHOOSING), work.pairs[scale].ends(CHOOSING)
-    found = calibrate(lambda: task.flow(CHOOSING, scale), noise, ends, nfe, form=form)
+    task, rows = work.task, work.effort.choosing
+    noise, ends = task.noise(rows), work.pairs[scale].ends(rows)
+    found = calibrate(lambda own: task.flow(own, scale), noise, ends, nfe, form=form)
     return replace(found[0], rows=sum(c.rows for c in found))
 
 
@@ -200,17 +208,18 @@ def _judged(
     """The sampler with its errors on the selection and the reported noises, and what falls back."""
     task, learned = work.task, trainee.module
     assert isinstance(learned, Learned)
-    chosen = errors_of(task, trainee, learned, budgets, CHOOSING)
-    reported = errors_of(task, trainee, learned, budgets, REPORTING)
+    choosing, reporting = work.effort.choosing, work.effort.reporting
+    chosen = errors_of(task, trainee, learned, budgets, choosing)
+    reported = errors_of(task, trainee, learned, budgets, reporting)
     plans, classical = [], set()
     for budget, found in zip(budgets, starts, strict=True):
         start = found.start
-        flow = task.flow(REPORTING, budget.scale)
+        flow = task.flow(reporting, budget.scale)
         made = sample_flow(
-            flow, task.noise(REPORTING), method=start.name, nfe=start.nfe,
+            flow, task.noise(reporting), method=start.name, nfe=start.nfe,
             grid=[own_time(flow.resolved, s) for s in start.sigmas],
         )  # fmt: skip
-        rival = rms(made - budget.pairs.ends(REPORTING))
+        rival = rms(made - budget.pairs.ends(reporting))
         worse = chosen[budget.key] >= budget.error or reported[budget.key] >= rival
         if worse:
             classical.add(budget.key)

@@ -22,13 +22,11 @@ from ..sampling.samplers import Plan, bianchor_plan
 from ..sidenet.network import SideNet, SideNetConfig
 from ..training.state import identity
 from .calibrate import best_shift, rms
-from .effort import BATCH, REPORTED, STEPS, Wish, seconds_a_sample
+from .effort import BATCH, Wish, seconds_a_sample
 from .features import Tapped
 from .pairs import Task
 from .sampler import plan_key
 from .train_to_ends import (
-    CHOOSING,
-    REPORTING,
     Work,
     check_deterministic,
     evaluate_once,
@@ -135,7 +133,8 @@ def fit_sidenet(
     extras: Mapping[str, Any] | None = None,
     null_extras: Mapping[str, Any] | None = None,
     batch_size: int = BATCH,
-    steps: int = STEPS,
+    held_out: tuple[int, int] | None = None,
+    steps: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> FittedSideNet:
@@ -155,7 +154,8 @@ def fit_sidenet(
         shape: (C, H, W) of a state.
         nfe: the budgets to train for, each >= 2; on the best shifted grid of the start each.
         guidance, minutes, updates, pairs, folder, resume: as for `fit_sampler`. So are num_classes,
-            null_label, convention, guided, extras, null_extras, batch_size, steps, seed, dtype.
+            null_label, convention, guided, extras, null_extras, batch_size, held_out,
+            steps, seed, dtype.
         out: the safetensors file to write, for `load_sidenet` and `FittedSideNet`; beside it the
             report, OUT.json and OUT.png.
 
@@ -166,7 +166,7 @@ def fit_sidenet(
         MemoryError: an update does not fit into memory; the message names batch_size.
     """
     started = time.perf_counter()
-    wish = Wish(nfe, guidance, minutes, updates, pairs, batch_size, steps)
+    wish = Wish(nfe, guidance, minutes, updates, pairs, batch_size, held_out, steps)
     task, accelerator = task_of(
         model, shape, num_classes, convention, null_label, guided, extras, null_extras, dtype, seed
     )
@@ -182,7 +182,7 @@ def fit_sidenet(
         fitted = _trained(work, net, starts, rate)
         spent = (time.perf_counter() - started) / 60
         budgets = [budget for budget, _ in starts]
-        fitted.figures |= figures_of(work, wish, budgets, 2 * REPORTED, spent)
+        fitted.figures |= figures_of(work, budgets, 2 * effort.held_out[1], spent)
     if out is not None:
         from .report import write_report
 
@@ -230,15 +230,15 @@ def _sampled(flow: FlowField, noise: Tensor, plan: Plan) -> Tensor:
 
 def _budget(work: Work, net: SideNet, scale: float, nfe: int) -> tuple[Budget, float]:
     """A budget on the best shift of the SideNet's grid before the training, and that shift."""
-    task = work.task
-    noise, ends = task.noise(CHOOSING), work.pairs[scale].ends(CHOOSING)
+    task, chosen = work.task, work.effort.choosing
+    noise, ends = task.noise(chosen), work.pairs[scale].ends(chosen)
 
     def error(shift: float) -> float:
-        flow = task.flow(CHOOSING, scale)
+        flow = task.flow(chosen, scale)
         return rms(_sampled(flow, noise, sidenet_plan(net, flow, nfe, shift)) - ends)
 
     shift, least, count = best_shift(error)
-    rows = count * len(noise) * nfe * task.flow(CHOOSING, scale).halves
+    rows = count * len(noise) * nfe * task.flow(chosen, scale).halves
     return Budget(nfe, scale, least, rows, work.pairs[scale]), shift
 
 
@@ -255,13 +255,13 @@ def _trained(
         return sidenet_plan(own, flow, nfe, shift, training=training)
 
     trainee = Trainee(net, plan, lambda own: own.load_state_dict(first), "the start")
-    before = errors_of(task, trainee, net, budgets, REPORTING)
+    before = errors_of(task, trainee, net, budgets, work.effort.reporting)
     fingerprint = {
         "sidenet": [net.config.to_dict(), identity(net)],
         "plans": [[budget.key, shift] for budget, shift in starts],
     }
     train_to_ends(work, trainee, budgets, fingerprint, learning_rate=learning_rate)
-    after = errors_of(task, trainee, net, budgets, REPORTING)
+    after = errors_of(task, trainee, net, budgets, work.effort.reporting)
     known = [replace(b, error=before[b.key]) for b in budgets]
     if fell_back := mean_ratio(after, known) >= 1:
         trainee.reset(net)

@@ -17,15 +17,24 @@ from ...checks import integer_from
 from ...extras import progress
 from ...storage import read_json_object, whole_file, write_json
 from ..flow.field import Convention, FlowField, Guidance
-from ..sampling.converged import tight_solve
+from ..sampling.converged import START, tight_solve
 from ..sampling.sample import initial_noise
 from ..training.state import identity
 
 BLOCK = 64
 """Pairs that are solved together, and kept in one file."""
 
+COARSER, LEAST = 3, 24
+"""Pairs that are learned from are solved in this many times fewer steps, and in no fewer than so
+many: what is made in 5 to 10 evaluations is far more wrong than that, and more pairs teach more."""
+
 SEED_OFFSET = 1 << 40
 """Added to the seed of the noises, so that they are none that `sample` is likely to be given."""
+
+
+def coarse(steps: int) -> int:
+    """Steps for a pair that is learned from, where those that judge take so many."""
+    return min(steps, max(LEAST, steps // COARSER))
 
 
 @dataclass(frozen=True)
@@ -98,17 +107,27 @@ class Pairs:
 
     Args:
         task: see `Task`. scale: of the guidance. count: pairs, rounded up to whole blocks.
-        steps: of the converged solve. folder: default a temporary one that goes with the object.
+        steps: of the converged solve. exact: samples that are solved in so many; those after them
+            in fewer, see `coarse`; None: all. folder: default a temporary one that goes with the
+            object.
 
     Raises:
         ValueError: a folder with pairs of another model, shape, seed or solve.
     """
 
     def __init__(
-        self, task: Task, scale: float, count: int, *, steps: int, folder: str | Path | None = None
+        self,
+        task: Task,
+        scale: float,
+        count: int,
+        *,
+        steps: int,
+        exact: int | None = None,
+        folder: str | Path | None = None,
     ) -> None:
         integer_from(1, count, "pairs")
         self.task, self.scale, self.steps = task, scale, steps
+        self.exact = count if exact is None else exact
         self.blocks = -(-count // BLOCK)
         self.count = self.blocks * BLOCK
         self._temporary = None
@@ -121,6 +140,8 @@ class Pairs:
 
     def _check(self) -> None:
         wanted = {"scale": self.scale, "steps": self.steps, **self.task.identity()}
+        if self.exact < self.count:
+            wanted["exact"] = self._exact_blocks
         path = self.folder / "pairs.json"
         if not path.exists():
             write_json(path, wanted)
@@ -130,6 +151,19 @@ class Pairs:
         if differ:
             some = ", ".join(f"{k} {known.get(k)!r}, not {wanted[k]!r}" for k in differ)
             raise ValueError(f"{self.folder} holds pairs of another solve: {some}")
+
+    @property
+    def _exact_blocks(self) -> int:
+        return -(-self.exact // BLOCK)
+
+    def steps_of(self, block: int) -> int:
+        """The steps in which a block is solved."""
+        return self.steps if block < self._exact_blocks else coarse(self.steps)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of a state or guided pair that all blocks take."""
+        return sum(BLOCK * (self.steps_of(block) + START) for block in range(self.blocks))
 
     def _path(self, block: int) -> Path:
         return self.folder / f"{block:06d}.npy"
@@ -148,7 +182,7 @@ class Pairs:
             for block in missing:
                 samples = range(block * BLOCK, (block + 1) * BLOCK)
                 flow = self.task.flow(samples, self.scale)
-                ends = tight_solve(flow, self.task.noise(samples), self.steps)
+                ends = tight_solve(flow, self.task.noise(samples), self.steps_of(block))
                 rows += flow.rows
                 with whole_file(self._path(block)) as temporary, temporary.open("wb") as file:
                     np.save(file, ends.cpu().numpy())

@@ -13,19 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..flow.field import Convention, Guidance
-from ..sampling.converged import START
 from ..training.fit import FitConfig, Recording, Writers, fit, make_accelerator
-from .effort import LOOKS, REPORTED, SELECTION, Effort, Wish, halves_of
+from .effort import LOOKS, Effort, Wish, halves_of
 from .pairs import Pairs, Task
 from .training import Budget, EndpointLoss, Selection, Trainee, looks
 
 Module = TypeVar("Module", bound=nn.Module)
-
-CHOOSING = range(SELECTION)
-"""The samples that choose."""
-
-REPORTING = range(SELECTION, SELECTION + REPORTED)
-"""The samples whose errors are reported."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +81,10 @@ def work_on(
         root.mkdir(parents=True, exist_ok=True)
         known = {}
         for scale in wish.guidance:
-            count = REPORTING.stop + effort.pairs
-            known[scale] = Pairs(task, scale, count, steps=wish.steps, folder=root)
+            rows = effort.learning
+            known[scale] = Pairs(
+                task, scale, rows.stop, steps=effort.steps, exact=rows.start, folder=root
+            )
             known[scale].make()
         yield Work(task, effort, known, root, resume, accelerator)
 
@@ -157,17 +152,16 @@ def train_to_ends(
         MemoryError: an update does not fit into memory. What `fit` raises.
     """
     task, effort, root = work.task, work.effort, work.root
-    held = REPORTING.stop
-    loss = EndpointLoss(task, trainee, budgets, range(held, held + effort.pairs))
-    every = max(1, effort.updates // LOOKS)
+    loss = EndpointLoss(task, trainee, budgets, effort.learning)
+    every = effort.every
     config = FitConfig(
         effort.updates, effort.batch_size, learning_rate=learning_rate, decay="cosine",
         ema_decay=0.99, warmup=max(1, effort.updates // 20), seed=task.seed,
     )  # fmt: skip
-    selection = Selection(task, trainee, budgets, CHOOSING, root)
+    selection = Selection(task, trainee, budgets, effort.choosing, root)
     recording = Recording(
         log=root / "training.jsonl", log_every=max(1, every // 4), state=root / "state.pt",
-        checkpoint_every=every, samples_every=every, resume=work.resume,
+        checkpoint_every=max(1, effort.updates // LOOKS), samples_every=every, resume=work.resume,
         overwrite=not work.resume,
     )  # fmt: skip
     if not work.resume:
@@ -198,15 +192,15 @@ def _json(value: Any) -> Any:
 
 
 def figures_of(
-    work: Work, wish: Wish, budgets: Sequence[Budget], reported: int, minutes: float
+    work: Work, budgets: Sequence[Budget], reported: int, minutes: float
 ) -> dict[str, Any]:
-    """What is kept of every fit, for JSON: looks, effort, evaluations, steps, seed, minutes.
+    """What is kept of every fit, for JSON: looks, effort, evaluations, seed, minutes.
 
     reported: samples that every budget was run on for its report, see `evaluations`.
     """
     seen = looks(work.root)
     return {
-        "looks": seen, "effort": asdict(work.effort), "steps": wish.steps, "seed": work.task.seed,
+        "looks": seen, "effort": _json(asdict(work.effort)), "seed": work.task.seed,
         "evaluations": evaluations(work, budgets, seen, reported), "minutes": round(minutes, 2),
     }  # fmt: skip
 
@@ -224,11 +218,9 @@ def evaluations(
     done = seen[-1]["step"] if seen else 0
     turns = sum(each[i % len(each)] for i in range(done))
     return {
-        "pairs": sum(
-            p.count * halves_of(scale) * (p.steps + START) for scale, p in work.pairs.items()
-        ),
+        "pairs": sum(halves_of(scale) * p.evaluations for scale, p in work.pairs.items()),
         "start": sum(b.rows for b in budgets),
         "updates": work.effort.batch_size * turns,
-        "looks": sum(each) * len(seen) * SELECTION,
+        "looks": sum(each) * len(seen) * len(work.effort.choosing),
         "report": sum(each) * reported,
     }

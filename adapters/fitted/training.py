@@ -24,6 +24,9 @@ PATIENCE = 6
 """Looks without a better one after which a training ends."""
 
 
+FLOOR = 0.1
+"""Of the start's error: how near a sample may come and still count."""
+
 EXACT = 1e-6
 """An error of the start below this is taken for it: nothing is there to be learned."""
 
@@ -60,8 +63,12 @@ class Trainee:
 
 
 class EndpointLoss:
-    """The squared distance of a plan's end from the flow's, over that of its start.
+    """The mean logarithm of the squared distance of a plan's end from the flow's, in units of the
+    start's error.
 
+    So every sample counts by how much nearer it comes, whatever its distance is. Those distances
+    differ by a factor of twenty, as the flow takes some noises apart that lie together, and of
+    their mean square a few samples make half: gradients of batches then have little in common.
     The budgets take turns, one an update.
 
     Args:
@@ -78,8 +85,8 @@ class EndpointLoss:
         drawn = random.integers(len(self.rows)).tolist()
         rows = [self.rows[i] for i in drawn]
         x = end_of(self.task, self.trainee, self.trainee.module, budget, rows, training=True)
-        error = (x - budget.pairs.ends(rows)).square().mean()
-        return error / max(budget.error, EXACT) ** 2
+        error = (x - budget.pairs.ends(rows)).square().flatten(1).mean(1)
+        return (error / max(budget.error, EXACT) ** 2 + FLOOR**2).log().mean()
 
 
 def end_of(

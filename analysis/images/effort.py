@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...adapters.fitted.effort import SELECTION
+from ...adapters.fitted.effort import HELD_OUT
 from ..report.panels import Panels, styles, tidy_log
 from .fits import Fits, FitSize
 from .fitted_budget import errors, parameters
@@ -58,7 +58,7 @@ def effort_study(
 
 def draw_effort(path: str | Path, study: Mapping[str, Any], command: str) -> None:
     """Error against updates on the left, against pairs on the right; a line a width and NFE."""
-    kinds = {"updates": f"error on {SELECTION} selection noises", "pairs": "error on others"}
+    kinds = {"updates": f"error on {HELD_OUT[0]} selection noises", "pairs": "error on others"}
     with Panels(path, list(kinds.values()), "What effort is worth", command) as panels:
         lines = [(w, n) for w in study["widths"] for n in map(str, study["nfe"])]
         looks = styles([f"width {w}, NFE {n}" for w, n in lines])

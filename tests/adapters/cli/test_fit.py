@@ -174,7 +174,7 @@ def test_a_published_file_guided_within_an_interval(
         ["bianchor", "3"], ["fitted", "3"], ["bianchor", "4"],
     ]  # fmt: skip
     assert main([*command, "3", "--interval", "0,0.6", "--out", "other"]) == 2
-    assert "was fitted with guidance within [0.0, 0.7]" in capsys.readouterr().err
+    assert "was fitted with interval=(0.0, 0.7)" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["fit", "--interval", "0.7"])
     assert "must look like 0,0.7" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from test_fit_sidenet import SHAPE, SMALL, Bent
 from torch import Tensor, nn
 
 from quadflow.adapters import fit_sampler, fit_sidenet
-from quadflow.adapters.fitted.effort import REPORTED, SELECTION, Wish
+from quadflow.adapters.fitted.effort import HELD_OUT, Wish
 
 FIT: dict[str, Any] = {"nfe": (3, 4), "updates": 5, "pairs": 1, "steps": 8, "batch_size": 4}
 HELD = 256
@@ -46,8 +46,8 @@ def test_evaluations_are_counted(published: bool) -> None:
         more = 2 * 2 + 2 + 1  # the same, where the features are, what an evaluation costs
     found = figures["evaluations"]
     assert found["pairs"] == HELD * (8 + 10) * (1 + 2)
-    assert found["looks"] == 5 * SELECTION * (3 + 4) * (1 + 2)
-    assert found["report"] == (2 * REPORTED + (not published) * SELECTION) * (3 + 4) * (1 + 2)
+    assert found["looks"] == HELD_OUT[0] * (3 + 4) * (1 + 2)
+    assert found["report"] == (2 * HELD_OUT[1] + (not published) * HELD_OUT[0]) * (3 + 4) * (1 + 2)
     # NFE 3 and 4 alone, then guided, then 3 again
     assert found["updates"] == 4 * (3 + 4 + 2 * 3 + 2 * 4 + 3)
     assert model.rows[False] == sum(found.values()) - found["updates"] + more

@@ -66,7 +66,9 @@ def test_better_on_unseen_noises(fitted: FittedSampler) -> None:
 
 def test_figures_say_what_was_done(fitted: FittedSampler) -> None:
     figures = fitted.figures
-    assert figures["effort"] == {"updates": 80, "pairs": 64, "batch_size": 16}
+    assert figures["effort"] == {
+        "updates": 80, "pairs": 64, "batch_size": 16, "held_out": [64, 128], "steps": 64
+    }  # fmt: skip
     assert [(p["nfe"], p["guidance"]) for p in figures["plans"]] == fitted.budgets
     assert all(p["fitted"] < p["classical"] and not p["fell_back"] for p in figures["plans"])
     assert figures["looks"][-1]["step"] <= 80
