@@ -266,7 +266,7 @@ def test_studies_of_effort_and_of_the_parts(
     assert study["evaluations"]["half the pairs"] <= study["evaluations"]["as it is"]
     (entry,) = json.loads((tmp_path / "effort.json").read_text()).values()
     study = entry["result"]
-    assert [len(w["updates"]) for w in study["widths"].values()] == [2, 2]
+    assert [len(w["updates"]) for w in study["widths"].values()] == [1, 1]
     assert [[n for n, _ in w["pairs"]] for w in study["widths"].values()] == [[1, 65], [1, 65]]
     for found in study["widths"].values():  # 65 pairs are a block more than 1
         more = found["evaluations"][1] - found["evaluations"][0]
