@@ -72,7 +72,7 @@ def _fit_learned(
         raise ValueError(f"--sidenet {arguments.sidenet}: is trained on with --published alone")
     backbone, _ = _backbone(arguments)
     fitted = fit_sampler(
-        **backbone, **_common(arguments, out), form=arguments.form or "ordered",
+        **backbone, **_common(arguments, out), form=arguments.form or "free",
         parts=arguments.parts or PARTS, network=not arguments.no_network,
         features=arguments.features,
     )  # fmt: skip
@@ -130,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parts", type=separated_names,
         help="what is learned (times,coefficients,shift,network)")  # fmt: skip
     add("--form", choices=("ordered", "free"),
-        help="keep the classical method's order (ordered, the default), or claim none")  # fmt: skip
+        help="claim no order (free), or keep the classical method's (ordered); default: free")  # fmt: skip
     add("--published", action="store_true",
         help="train the SideNet of BA-solver as published instead, for bianchor")  # fmt: skip
     add("--sidenet", metavar="FILE",

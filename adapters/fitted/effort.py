@@ -29,10 +29,8 @@ LOOKS, SELDOM = 12, 8
 
 MINUTES = 20.0
 
-BRIEF = 3.0
-"""Minutes below which a fit holds less out, and looks at it less often."""
-
 BRIEF_HELD_OUT, BRIEF_STEPS = (32, 32), 64
+"""The same in brief fits: where `HELD_OUT` in `STEPS` would take a third of the time."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,6 @@ class Wish:
             for count in self.held_out:
                 integer_from(1, count, "held_out")
 
-    @property
-    def brief(self) -> bool:
-        """Whether so little time is given that less is held out."""
-        minutes = self.otherwise if self.minutes is None else self.minutes
-        return self.updates is None and minutes < BRIEF
-
     def effort(
         self, evaluate: Callable[[int], Any], *, update: float, sampling: float = 1.0
     ) -> Effort:
@@ -127,34 +119,43 @@ class Wish:
             ValueError: updates, pairs or batch_size below 1.
         """
         integer_from(1, self.batch_size, "batch_size")
-        held = self.held_out or (BRIEF_HELD_OUT if self.brief else HELD_OUT)
-        steps = self.steps or (BRIEF_STEPS if self.brief else STEPS)
+        held, steps = self.held_out or HELD_OUT, self.steps or STEPS
         updates, pairs = self.updates, self.pairs
         if updates is None:
-            cost = seconds_a_sample(evaluate)
-            updates = self._fitting(
-                Effort(1, 1, self.batch_size, held, steps), cost, update, sampling
-            )
+            row = seconds_a_sample(evaluate)
+            if 3 * self._holding(row, held, steps) > self._seconds:
+                held, steps = self.held_out or BRIEF_HELD_OUT, self.steps or BRIEF_STEPS
+            rest = Effort(1, 1, self.batch_size, held, steps)
+            updates = self._fitting(rest, row, update, sampling)
         integer_from(1, updates, "updates")
         if pairs is None:
             pairs = max(BLOCK, round(updates / UPDATES_A_PAIR))
         integer_from(1, pairs, "pairs")
         return Effort(updates, pairs, self.batch_size, held, steps)
 
+    @property
+    def _seconds(self) -> float:
+        return 60 * (self.otherwise if self.minutes is None else self.minutes)
+
+    def _holding(self, row: float, held_out: tuple[int, int], steps: int) -> float:
+        """Seconds that the converged ends of what is held out take."""
+        return sum(map(halves_of, self.guidance)) * row * sum(held_out) * (steps + START)
+
     def _fitting(self, effort: Effort, row: float, update: float, sampling: float) -> int:
         """The updates that fit into the minutes, where a sample takes `row` seconds."""
-        nfe, guidance = self.nfe, self.guidance
-        seconds = 60 * (self.otherwise if self.minutes is None else self.minutes)
+        nfe, guidance, seconds = self.nfe, self.guidance, self._seconds
         halves = sum(map(halves_of, guidance))
         choosing, reporting = effort.held_out
-        held = halves * row * sum(effort.held_out) * (effort.steps + START)
         pair = halves * row * (coarse(effort.steps) + START)
         one = effort.batch_size * row * halves / len(guidance) * sum(nfe) / len(nfe) * update
-        looks = 3 if self.brief else LOOKS
-        samplings = looks * choosing + 40 * searched(choosing) + 5 * choosing + 2 * reporting
-        seen = samplings * row * sum(nfe) * halves * sampling
-        left = max(0.2 * seconds, seconds - held - seen)
-        return max(16, int(left / (one + pair / UPDATES_A_PAIR)))
+        one += pair / UPDATES_A_PAIR
+        # the search for the start; looks, of which a brief fit has few; the report
+        samplings = 40 * searched(choosing) + 5 * choosing + choosing + 2 * reporting
+        each = row * sum(nfe) * halves * sampling
+        left = seconds - self._holding(row, effort.held_out, effort.steps) - samplings * each
+        left = max(0.2 * seconds, left)
+        looks = min(LOOKS, left / one / SELDOM) * choosing * each
+        return max(16, int((left - min(looks, 0.5 * left)) / one))
 
 
 def halves_of(scale: float) -> int:

@@ -61,7 +61,7 @@ def fit_sampler(
     guided: Guidance | None = None,
     extras: Mapping[str, Any] | None = None,
     null_extras: Mapping[str, Any] | None = None,
-    form: str = "ordered",
+    form: str = "free",
     parts: Sequence[str] = PARTS,
     network: bool | ResidualConfig = True,
     features: str | None = None,

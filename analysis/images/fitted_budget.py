@@ -55,7 +55,7 @@ def _variants(fits: Fits, size: FitSize) -> list[tuple[str, tuple[FitSize, dict[
         ("times fixed", (size, {"network": own, "parts": fixed})),
         ("no network", (size, {"network": False})),
         ("coefficients alone", (size, dict(ALONE["coefficients"]))),
-        ("form free", (size, {"network": own, "form": "free"})),
+        ("form ordered", (size, {"network": own, "form": "ordered"})),
     ]
 
 
