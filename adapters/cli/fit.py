@@ -130,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parts", type=separated_names,
         help="what is learned (times,coefficients,shift,network)")  # fmt: skip
     add("--form", choices=("ordered", "free"),
-        help="claim no order (free), or keep the classical method's (ordered); default: free")  # fmt: skip
+        help="claim no order (free, the default), or keep one (ordered)")  # fmt: skip
     add("--published", action="store_true",
         help="train the SideNet of BA-solver as published instead, for bianchor")  # fmt: skip
     add("--sidenet", metavar="FILE",
