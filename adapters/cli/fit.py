@@ -57,7 +57,8 @@ def _common(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     names = ("nfe", "guidance", "minutes", "updates", "pairs", "folder", "resume", "batch_size",
              "held_out", "steps", "seed")  # fmt: skip
     guided = Guidance(interval=arguments.interval) if arguments.interval else None
-    return {name: getattr(arguments, name) for name in names} | {"out": out, "guided": guided}
+    given = {name: getattr(arguments, name) for name in names}
+    return {k: v for k, v in given.items() if v is not None} | {"out": out, "guided": guided}
 
 
 def _fit_learned(
@@ -74,7 +75,7 @@ def _fit_learned(
     fitted = fit_sampler(
         **backbone, **_common(arguments, out), form=arguments.form or "free",
         parts=arguments.parts or PARTS, network=not arguments.no_network,
-        features=arguments.features,
+        features=arguments.features, start=arguments.start,
     )  # fmt: skip
     layout = fitted.features
     said = "" if layout is None else f"features: the input of {layout.module}"
@@ -88,7 +89,7 @@ def _fit_published(
     from ..backbones.pretrained import load_sidenet
     from ..fitted.fit_sidenet import NAMES, fit_sidenet
 
-    for option in ("form", "parts", "no_network", "features"):
+    for option in ("form", "parts", "no_network", "features", "start"):
         if getattr(arguments, option):
             word = option.replace("_", "-")
             raise ValueError(
@@ -109,10 +110,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fashion-unet (default), mnist-sit, galaxygrad:hsc-32, a weight file, the .pt of a "
         "published SiT, or MODULE:NAME, a model of your own (with --shape)",
     )
-    add("--nfe", type=lambda text: whole_numbers(text, "5,7,10"), default=(5, 7, 10),
+    add("--nfe", type=lambda text: whole_numbers(text, "5,7,10"),
         help="budgets to fit (5,7,10)")  # fmt: skip
-    add("--guidance", type=real_numbers, default=(1.0,),
-        help="scales to fit, such as 1,2; 1 is none")  # fmt: skip
+    add("--guidance", type=real_numbers, help="scales to fit, 1 is none (1)")  # fmt: skip
     add("--interval", type=interval, metavar="LOW,HIGH",
         help="guide where LOW < t <= HIGH alone; t is the backbone's own time")  # fmt: skip
     add(
@@ -135,6 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train the SideNet of BA-solver as published instead, for bianchor")  # fmt: skip
     add("--sidenet", metavar="FILE",
         help="where --published starts; default: the backbone's own, else a new one")  # fmt: skip
+    add("--start", metavar="FILE", help="a sampler of this backbone to train on, with its budgets")
     add("--features", metavar="MODULE", help="whose input the network gets; default: last layer")
     add("--batch-size", type=int, default=16, help="samples an update (%(default)s)")
     add("--held-out", type=lambda text: whole_numbers(text, "64,128"), metavar="A,B",

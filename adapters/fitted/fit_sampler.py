@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...checks import check_choice
 from ..backbones.flops import counted
-from ..flow.field import Convention, Guidance, resolve_convention
+from ..flow.field import Convention, FlowField, Guidance, resolve_convention
 from ..sampling.sample import own_time
 from ..sampling.samplers import Plan
+from ..training.state import digest
 from .calibrate import Calibrated, calibrate, rms, sample_flow
 from .effort import BATCH, MINUTES, Wish
 from .features import FeatureLayout, find_features
@@ -24,7 +26,7 @@ from .fingerprint import backbone_fingerprint
 from .fitted import FittedSampler
 from .network import Residual, ResidualConfig
 from .pairs import Task
-from .plan import FORMS, PARTS, LearnedPlan
+from .plan import FORMS, PARTS, LearnedPlan, PlanStart
 from .sampler import Learned, learned_plan, zeroed
 from .sizing import sized
 from .train_to_ends import (
@@ -47,8 +49,9 @@ def fit_sampler(
     model: Any,
     *,
     shape: Sequence[int],
-    nfe: Sequence[int] = (5, 7, 10),
-    guidance: Sequence[float] = (1.0,),
+    nfe: Sequence[int] | None = None,
+    guidance: Sequence[float] | None = None,
+    start: FittedSampler | str | Path | None = None,
     minutes: float | None = None,
     updates: int | None = None,
     pairs: int | None = None,
@@ -82,8 +85,10 @@ def fit_sampler(
         model: the network; see `FlowField`. It must be deterministic (`model.eval()`), and is put
             on the device that is trained on.
         shape: of one state, such as (channels, height, width), or (D,).
-        nfe: the budgets to fit, each >= 2.
-        guidance: scales to fit; 1 is none. guided: other options of `Guidance`.
+        nfe: the budgets to fit, each >= 2; default (5, 7, 10).
+        guidance: scales to fit, default (1,); 1 is none. guided: other options of `Guidance`.
+        start: a fitted sampler of this model, or its file, that is trained on: its budgets, scales,
+            form and network are kept. With another seed it learns from new noises.
         minutes: about how long it may take on this machine, default 20, without a network 1; sets
             the numbers of `Effort`, which are kept in `FittedSampler.figures["effort"]`, beside
             `["evaluations"]` of the backbone that it took. updates, pairs, batch_size, held_out,
@@ -106,6 +111,10 @@ def fit_sampler(
         MemoryError: an update does not fit into memory; the message names batch_size.
     """
     started = time.perf_counter()
+    before = _loaded(start)
+    if before is not None:
+        nfe, guidance, form, network = _kept(before, nfe, guidance, network)
+    nfe, guidance = nfe or (5, 7, 10), guidance or (1.0,)
     otherwise = MINUTES if network else MINUTES_ALONE
     wish = Wish(
         nfe, guidance, minutes, updates, pairs, batch_size, held_out, steps, otherwise
@@ -116,6 +125,8 @@ def fit_sampler(
         model, shape, num_classes, convention, null_label, guided, extras, null_extras, dtype, seed
     )
     check_deterministic(task, guidance[0])
+    if before is not None:
+        before.check(task.flow(range(1), guidance[0]))
     if "network" in chosen and not isinstance(network, ResidualConfig):
         network = sized_network(task, guidance, features)
     layout = network.features if isinstance(network, ResidualConfig) else None
@@ -123,8 +134,12 @@ def fit_sampler(
     passes = 5 if "network" in chosen else 4
     effort = wish.effort(partial(evaluate_once, task, 1.0), update=passes)
     with work_on(task, wish, effort, folder, resume, accelerator) as work:
-        starts = [_start(work, scale, n, form) for scale in guidance for n in nfe]
-        fitted = _fitted(work, starts, layout, network, chosen)
+        starts = [
+            _start(work, scale, n, form) if before is None else _again(work, before, scale, n)
+            for scale in guidance
+            for n in nfe
+        ]
+        fitted = _fitted(work, starts, layout, network, chosen, before)
         budgets = _budgets(work, starts)
         spent = (time.perf_counter() - started) / 60
         choosing, reporting = effort.held_out
@@ -146,6 +161,50 @@ def _start(work: Work, scale: float, nfe: int, form: str) -> Calibrated:
     return replace(found[0], rows=sum(c.rows for c in found))
 
 
+def _loaded(start: Any) -> FittedSampler | None:
+    if start is None or isinstance(start, FittedSampler):
+        return start
+    return FittedSampler.load(start)
+
+
+def _kept(
+    before: FittedSampler, nfe: Sequence[int] | None, guidance: Sequence[float] | None, network: Any
+) -> tuple[Sequence[int], Sequence[float], str, Any]:
+    """Budgets, scales, form and network of a sampler that is trained on.
+
+    Raises:
+        ValueError: others are asked for.
+    """
+    budgets = tuple(sorted({n for n, _ in before.budgets}))
+    scales = tuple(sorted({s for _, s in before.budgets}))
+    for name, wanted, own in (("nfe", nfe, budgets), ("guidance", guidance, scales)):
+        if wanted is not None and sorted(wanted) != list(own):
+            raise ValueError(f"{name}={wanted!r}: the sampler to start from has {own}; give these")
+    net = before.learned.network
+    if isinstance(network, ResidualConfig) or (not network and net is not None):
+        raise ValueError("network: that of the sampler to start from is kept; leave it out")
+    return budgets, scales, before.starts[0].form, False if net is None else net.config
+
+
+def _again(work: Work, before: FittedSampler, scale: float, nfe: int) -> Calibrated:
+    """The classical method that a plan of an earlier fit started as, measured on these noises."""
+    task, rows = work.task, work.effort.choosing
+    start = before.learned.plan(nfe, scale).start
+    flow = task.flow(rows, scale)
+    made = _classical(flow, task.noise(rows), start)
+    (shift,) = (
+        p["shift"] for p in before.figures["plans"] if (p["nfe"], p["guidance"]) == (nfe, scale)
+    )
+    error = rms(made - work.pairs[scale].ends(rows))
+    return Calibrated(start, shift, error, nfe * len(rows) * flow.halves)
+
+
+def _classical(flow: FlowField, noise: Tensor, start: PlanStart) -> Tensor:
+    """Where the classical method of a plan takes these noises."""
+    grid = [own_time(flow.resolved, s) for s in start.sigmas]
+    return sample_flow(flow, noise, method=start.name, nfe=start.nfe, grid=grid)
+
+
 def _budgets(work: Work, starts: Sequence[Calibrated]) -> list[Budget]:
     return [
         Budget(c.start.nfe, c.start.scale, c.error, c.rows, work.pairs[c.start.scale])
@@ -159,6 +218,7 @@ def _fitted(
     layout: FeatureLayout | None,
     network: bool | ResidualConfig,
     parts: Sequence[str],
+    before: FittedSampler | None,
 ) -> FittedSampler:
     """The trained sampler, with its errors on the reported noises."""
     budgets = _budgets(work, starts)
@@ -166,7 +226,10 @@ def _fitted(
 
     def make() -> Learned:
         plans = {b.key: LearnedPlan(c.start, parts) for b, c in zip(budgets, starts, strict=True)}
-        return Learned(plans, None if config is None else Residual(config))
+        made = Learned(plans, None if config is None else Residual(config))
+        if before is not None:
+            made.load_state_dict(before.learned.state_dict())
+        return made
 
     def plan(learned: Learned, flow: Any, nfe: int, training: bool) -> Plan:
         return learned_plan(learned, flow, nfe, layout, training=training)
@@ -177,7 +240,9 @@ def _fitted(
         "parts": list(parts), "network": None if config is None else config.to_dict(),
         "plans": [c.start.to_dict() | {"sigmas": None} for c in starts],
     }  # fmt: skip
-    train_to_ends(work, trainee, budgets, fingerprint)
+    if before is not None:
+        fingerprint["start"] = digest(before.learned.state_dict())
+    train_to_ends(work, trainee, budgets, fingerprint, look_first=before is not None)
     return _judged(work, trainee, budgets, starts, layout)
 
 
@@ -215,10 +280,7 @@ def _judged(
     for budget, found in zip(budgets, starts, strict=True):
         start = found.start
         flow = task.flow(reporting, budget.scale)
-        made = sample_flow(
-            flow, task.noise(reporting), method=start.name, nfe=start.nfe,
-            grid=[own_time(flow.resolved, s) for s in start.sigmas],
-        )  # fmt: skip
+        made = _classical(flow, task.noise(reporting), start)
         rival = rms(made - budget.pairs.ends(reporting))
         worse = chosen[budget.key] >= budget.error or reported[budget.key] >= rival
         if worse:

@@ -74,7 +74,7 @@ class FittedSampler:
             ValueError: another backbone, convention, guidance interval or number of guided
                 channels than it was fitted to; a budget or guidance scale that was not fitted.
         """
-        self._check(flow)
+        self.check(flow)
         scale = flow.guidance.scale
         plan = self.learned.plan(nfe, scale)
         if plan_key(nfe, scale) not in self.classical:
@@ -82,7 +82,12 @@ class FittedSampler:
         times = [own_time(flow.resolved, sigma) for sigma in plan.start.sigmas]
         return Plan(classical_method(plan.start), nfe, times)
 
-    def _check(self, flow: FlowField) -> None:
+    def check(self, flow: FlowField) -> None:
+        """Refuse a flow that this sampler was not fitted to.
+
+        Raises:
+            ValueError: another convention, backbone, guidance interval or number of channels.
+        """
         if flow.resolved.name != self.convention:
             raise ValueError(
                 f"convention={flow.resolved.name!r}: this sampler was fitted to a backbone of "

@@ -140,13 +140,14 @@ def train_to_ends(
     fingerprint: Mapping[str, Any],
     *,
     learning_rate: float = 1e-3,
+    look_first: bool = False,
 ) -> None:
     """Train a module in place to the best weights on the selection noises, or back to its start.
 
     Args:
         work, trainee, budgets: see there. fingerprint: what the training depends on besides the
             task and the number of pairs. learning_rate: of the beginning, from where a cosine goes
-            to zero.
+            to zero. look_first: what it starts as is one of the weights to choose from.
 
     Raises:
         MemoryError: an update does not fit into memory. What `fit` raises.
@@ -167,6 +168,8 @@ def train_to_ends(
     if not work.resume:
         for path in (selection.path, selection.log):
             path.unlink(missing_ok=True)
+    if look_first and not looks(root):
+        selection(trainee.module, 0)
     whole = {**task.identity(), "pairs": effort.pairs, **fingerprint}
     try:
         fit(

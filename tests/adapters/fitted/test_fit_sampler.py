@@ -90,6 +90,31 @@ def test_file_holds_everything(fitted: FittedSampler, tmp_path: Path) -> None:
     assert again.figures == fitted.figures and again.budgets == fitted.budgets
 
 
+def test_a_fit_goes_on_from_a_sampler(fitted: FittedSampler, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "first.safetensors")
+    more = {"shape": (2,), "updates": 40, "pairs": 64, "steps": 64, "seed": 1}
+    second = fit_sampler(Swirl(), **more, start=tmp_path / "first.safetensors")
+    assert second.budgets == fitted.budgets
+    assert [p["start"] for p in second.figures["plans"]] == [
+        p["start"] for p in fitted.figures["plans"]
+    ]
+    seen = second.figures["looks"]
+    # the first look is at what it starts as, on noises of the new seed
+    assert seen[0]["step"] == 0 and seen[0]["ratio"] < 0.9
+    assert min(look["ratio"] for look in seen) < seen[0]["ratio"]
+    for given, message in (
+        ({"nfe": (5,)}, r"nfe=\(5,\): the sampler to start from has \(4, 6\)"),
+        ({"guidance": (1.0,)}, r"guidance=\(1.0,\): the sampler to start from has \(1.0, 2.0\)"),
+        ({"network": False}, "network: that of the sampler to start from is kept"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_sampler(Swirl(), **more, **given, start=fitted)
+    other = Swirl()
+    nn.init.ones_(other.output.bias)
+    with pytest.raises(ValueError, match="fitted to another backbone"):
+        fit_sampler(other, **more, start=fitted)
+
+
 def test_same_numbers_same_bytes_even_when_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
