@@ -11,6 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ....adapters.backbones.pretrained import shipped
+from ....adapters.fitted.fitted import FittedSampler
+from ....adapters.fitted.report import NAMES, effort_line, table
+from ....adapters.fitted.shipped import FILES
 from ...images.effort import effort_table
 from ...images.equal_time import equal_time_table
 from ...images.fitted_budget import budget_table
@@ -83,6 +87,16 @@ def laboratory_blocks(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def shipped_block() -> str:
+    """What the shipped fitted samplers say of themselves: the table in docs/sampling.md."""
+    parts = []
+    for path in (shipped(f"{file}.safetensors") for file in FILES):
+        if path.exists():
+            figures = FittedSampler.load(path).figures
+            parts.append(f"{path.name}\n{table(figures, NAMES)}\n{effort_line(figures)}")
+    return _printed("\n\n".join(parts))
+
+
 def demo_blocks(figures: dict[str, Any]) -> dict[str, str]:
     """The generated pieces of the README and docs/sampling.md, by marker name."""
     machine = figures["machine"]
@@ -101,6 +115,7 @@ def filled(root: Path) -> dict[Path, str]:
     blocks = {
         **demo_blocks(_read(figures / "demo/demo.json")),
         **judged_blocks(figures / "judged"),
+        "fitted-shipped": shipped_block(),
         **laboratory_blocks(_read(figures / "laboratory/laboratory.json")),
     }
     pages = {}
