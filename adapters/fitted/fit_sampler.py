@@ -236,7 +236,7 @@ def _fitted(
 
     learned = seeded(work.task.seed, make)
     trainee = Trainee(learned, plan, zeroed, "the best classical method")
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "parts": list(parts), "network": None if config is None else config.to_dict(),
         "plans": [c.start.to_dict() | {"sigmas": None} for c in starts],
     }  # fmt: skip
