@@ -114,7 +114,8 @@ def fit_sampler(
     before = _loaded(start)
     if before is not None:
         nfe, guidance, form, network = _kept(before, nfe, guidance, network)
-    nfe, guidance = nfe or (5, 7, 10), guidance or (1.0,)
+    nfe = (5, 7, 10) if nfe is None else nfe
+    guidance = (1.0,) if guidance is None else guidance
     otherwise = MINUTES if network else MINUTES_ALONE
     wish = Wish(
         nfe, guidance, minutes, updates, pairs, batch_size, held_out, steps, otherwise

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from quadflow.adapters.backbones.pretrained import shipped
 from quadflow.adapters.cli import main
 from quadflow.analysis.report.site import pages
 
@@ -63,10 +62,6 @@ def test_recorded_sampling_is_complete() -> None:
         assert min(min(row.values()) for row in rows.values()) > 5 * entry["reference_rmse"]
 
 
-@pytest.mark.skipif(
-    not all("fitted" in entry["rmse"] for entry in SCALES.values()),
-    reason="recorded before there was a fitted sampler: run `make figures`",
-)
 @pytest.mark.parametrize("scale", SCALES)
 def test_what_the_pages_say_of_the_fitted_sampler(scale: float) -> None:
     rows = recorded(scale)
@@ -110,8 +105,6 @@ def test_guides_have_code() -> None:
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All python blocks of a page, one after the other; one that begins with a comment that names
     a file is that file as well, for the page's commands."""
-    if page.stem == "sampling" and not shipped("fashion_fitted.safetensors").exists():
-        pytest.skip("the shipped fitted sampler is not there yet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     library = importlib.import_module("quadflow.analysis.problems.problem")
