@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import nearest
 from ...extras import require
-from ..sampling.samplers import NEED_SIDENET, SAMPLERS
+from ..sampling.samplers import NEED_SIDENET, SAMPLERS, SHIPPED
 from .arguments import output_file, separated_names, whole_numbers
 from .own import kind_of, load_own
-from .samplers import FORMS, read_sampler
+from .samplers import FITTED, FORMS, read_sampler
 
 if TYPE_CHECKING:
     from ...analysis.images.rivals import Rival
@@ -31,7 +31,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     backbone = load_named(arguments.backbone, image_size=arguments.image_size)
     path = arguments.sidenet or backbone.sidenet
     sidenet = load_sidenet(path) if path else None
-    methods = _methods(arguments)
+    methods = _methods(arguments, backbone.model)
     needing = [m.name for m in methods if m.name in NEED_SIDENET]
     if sidenet is None and needing:
         raise ValueError(f"--methods has {needing[0]}, which needs --sidenet")
@@ -88,16 +88,22 @@ def _check_files(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--pictures {picture}: must be a file in a folder that exists")
 
 
-def _methods(arguments: argparse.Namespace) -> list[Rival]:
+def _methods(arguments: argparse.Namespace, model: Any) -> list[Rival]:
     """The samplers that are judged; one of one's own under the name typed."""
     from ...analysis.images.evaluation import METHODS
     from ...analysis.images.peers import PEERS
-    from ...analysis.images.rivals import CAB, Rival, as_rival
+    from ...analysis.images.rivals import CAB, Rival, as_rival, fitted_rival, shipped_rival
+    from ..fitted.fitted import FittedSampler
 
-    known = (*SAMPLERS, *PEERS, CAB.name)
+    known = (*SAMPLERS, *PEERS, CAB.name, SHIPPED)
     methods: list[Rival] = []
     for name in arguments.methods or METHODS:
-        if ":" in name:
+        if name == SHIPPED:
+            methods.append(shipped_rival(model, arguments.guidance))
+        elif name.endswith(FITTED):
+            sampler = FittedSampler.load(name)
+            methods.append(fitted_rival(Path(name).stem, sampler, arguments.guidance))
+        elif ":" in name:
             # its name becomes part of the names of files
             methods.append(Rival(Path(name).name, read_sampler(name, "--methods")))
         elif name not in known:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import quadflow as qf
 
 from ...errors import nearest
-from ..sampling.samplers import SAMPLERS
+from ..sampling.samplers import SAMPLERS, SHIPPED
 from .own import kind_of, load_own, takes
 
 if TYPE_CHECKING:
@@ -21,15 +21,12 @@ FORMS = (
 )
 """How a sampler is said to be more than a name."""
 
-SHIPPED = "fitted"
-"""Stands for the fitted sampler that comes with a backbone."""
-
 FITTED = ".safetensors"
 """How the file of a fitted sampler ends."""
 
 
 def sampler_name(text: str) -> str:
-    """A name in `SAMPLERS`, a file or MODULE:NAME, which `read_sampler` finds.
+    """A name that `sample` knows, a file or MODULE:NAME, which `read_sampler` finds.
 
     Raises:
         argparse.ArgumentTypeError: neither.
@@ -41,18 +38,14 @@ def sampler_name(text: str) -> str:
 
 
 def read_sampler(text: str, option: str) -> str | Sampler | qf.Method:
-    """What `sample` takes as its method: a name in `SAMPLERS`, the fitted sampler in a file, or
+    """What `sample` takes as its method: a name that it knows, the fitted sampler in a file, or
     the object of MODULE:NAME.
 
     Raises:
         ValueError: no such file, module or name; an object that is no sampler.
     """
-    if text in SAMPLERS:
+    if text in (*SAMPLERS, SHIPPED):
         return text
-    if text == SHIPPED:
-        from ..fitted.shipped import of_backbone
-
-        return of_backbone
     if text.endswith(FITTED):
         from ..fitted.fitted import FittedSampler
 

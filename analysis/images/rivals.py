@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...adapters.fitted.fitted import FittedSampler
 from ...adapters.fitted.shipped import shipped_fitted
-from ...adapters.sampling.samplers import Sampler
+from ...adapters.sampling.samplers import SHIPPED, Sampler
 from ...adapters.training.state import digest
 from ...plans.method import Method
 from .cab import ADAMS, cab_plan
@@ -53,12 +54,25 @@ def shipped_rival(model: Any, scale: float) -> Rival:
     """The shipped fitted sampler of a backbone, with the budgets of a guidance scale.
 
     Raises:
-        ValueError: none is shipped for this backbone.
+        ValueError: none is shipped for this backbone, or none for this scale.
     """
-    fitted = shipped_fitted(model)
+    return fitted_rival(SHIPPED, shipped_fitted(model), scale)
+
+
+def fitted_rival(name: str, fitted: FittedSampler, scale: float) -> Rival:
+    """A fitted sampler, with the budgets of a guidance scale.
+
+    Raises:
+        ValueError: it has none.
+    """
     budgets = [nfe for nfe, own in fitted.budgets if own == scale]
+    if not budgets:
+        known = sorted({own for _, own in fitted.budgets})
+        raise ValueError(
+            f"{name} was fitted for guidance {' and '.join(f'{s:g}' for s in known)}, not {scale:g}"
+        )
     mark = digest(fitted.learned.state_dict())
-    return Rival("fitted", fitted, own_grid=True, mark=mark, budgets=budgets)
+    return Rival(name, fitted, own_grid=True, mark=mark, budgets=budgets)
 
 
 def as_rival(method: str | Rival) -> Rival:

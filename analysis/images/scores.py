@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -172,9 +171,9 @@ def table(result: Mapping[str, Any], grid: str, key: str = "rmse") -> str:
     rows = rows_on(result, grid)
     cells = {(r["method"], r["nfe"]): r for r in rows}
     methods = list(dict.fromkeys(r["method"] for r in rows))
-    # the long runs of Euler stand alone
-    shared = Counter(nfe for _, nfe in cells)
-    nfes = [nfe for nfe in sorted(shared) if shared[nfe] > 1 or len(methods) == 1]
+    # the long runs of Euler have no column
+    alone = len(methods) == 1
+    nfes = sorted({nfe for method, nfe in cells if method != "euler" or alone})
     figures = {m: {n: _figure(cells.get((m, n)), key) for n in nfes} for m in methods}
     title = (
         f"{result['backbone']}: {key} to the converged solve, {guided(result['guidance'])}, "

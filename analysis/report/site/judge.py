@@ -294,10 +294,9 @@ def fitted_rivals(name: str) -> list[Rival]:
     """The shipped fitted sampler of a table's backbone, at the guidance scale of the table."""
     key, scale = RUNS[name]
     try:
-        rival = shipped_rival(load_named(key).model, scale)
+        return [shipped_rival(load_named(key).model, scale)]
     except ValueError:
         return []
-    return [rival] if rival.budgets else []
 
 
 def fitted_grids(names: Sequence[str]) -> dict[str, dict[int, list[float]]]:

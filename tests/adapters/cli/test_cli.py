@@ -17,7 +17,7 @@ from quadflow.adapters.cli.arguments import parse_labels
 from quadflow.adapters.cli.main import main
 
 
-@pytest.mark.parametrize("method", sorted(SAMPLERS))
+@pytest.mark.parametrize("method", [*sorted(SAMPLERS), "fitted"])
 def test_sample(method: str, tmp_path: Path, capsys) -> None:
     out = tmp_path / "samples.png"
     code = main(["sample", "--nfe", "3", "--method", method, "--labels", "0..9", "--guidance", "2",

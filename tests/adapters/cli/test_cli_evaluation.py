@@ -306,6 +306,20 @@ def test_the_command_on_a_backbone_without_classes(tmp_path: Path, capsys) -> No
     assert "bianchor" in capsys.readouterr().out
 
 
+def test_the_command_judges_fitted_samplers(tmp_path: Path, capsys) -> None:
+    """By name and by file, at the evaluations that they were fitted to."""
+    out, file = tmp_path / "e.json", str(shipped("galaxy_hsc32_fitted.safetensors"))
+    methods = ["--backbone", "galaxygrad:hsc-32", "--methods", f"euler,fitted,{file}"]
+    assert main([*SHORT, *methods, "--nfe", "3,4", "--out", str(out)]) == 0
+    own = [(name, 3, "uniform") for name in ("fitted", "galaxy_hsc32_fitted")]
+    assert finished(out) == [("euler", 3, "uniform"), ("euler", 4, "uniform"), *own]
+    result = json.loads(out.read_text())
+    by_name, by_file = (r for r in result["rows"] if r["method"] != "euler")
+    assert by_name["rmse"] == by_file["rmse"] < result["rows"][0]["rmse"]
+    printed = capsys.readouterr().out
+    assert "galaxy_hsc32_fitted" in printed
+
+
 OWN = ["--backbone", str(shipped("mnist_sit.safetensors"))]
 
 
@@ -330,6 +344,10 @@ OWN = ["--backbone", str(shipped("mnist_sit.safetensors"))]
         (["--sidenet", "gone.safetensors"], "no weight file at gone.safetensors"),
         ([*OWN, "--methods", "euler,bianchor"], "--methods has bianchor, which needs --sidenet"),
         ([*OWN, "--methods", "single-anchor"], "--methods has single-anchor, which needs"),
+        (
+            ["--methods", "fitted", "--guidance", "3"],
+            "fitted was fitted for guidance 1 and 2, not 3",
+        ),
         ([*OWN, "--budget"], "--budget is of BA-solver, which needs --sidenet"),
     ],
 )
