@@ -159,7 +159,7 @@ def train_to_ends(
         effort.updates, effort.batch_size, learning_rate=learning_rate, decay="cosine",
         ema_decay=0.99, warmup=max(1, effort.updates // 20), seed=task.seed,
     )  # fmt: skip
-    selection = Selection(task, trainee, budgets, effort.choosing, root)
+    selection = Selection(task, trainee, budgets, effort.choosing, root, effort.updates)
     recording = Recording(
         log=root / "training.jsonl", log_every=max(1, every // 4), state=root / "state.pt",
         checkpoint_every=max(1, effort.updates // LOOKS), samples_every=every, resume=work.resume,

@@ -20,9 +20,9 @@ from .calibrate import rms
 from .pairs import BLOCK, Pairs, Task
 from .sampler import plan_key
 
-PATIENCE = 6
-"""Looks without a better one after which a training ends."""
-
+PATIENCE = 4
+"""Looks without a better one after which a training ends, in its second half: before, it is the
+high learning rate that keeps errors up."""
 
 FLOOR = 0.1
 """Of the start's error: how near a sample may come and still count."""
@@ -146,7 +146,7 @@ class Selection:
 
     Args:
         task, trainee, budgets: see there. rows: the selection samples. folder: of `best.pt` and
-            `looks.json`, from which a resumed training goes on.
+            `looks.json`, from which a resumed training goes on. updates: of the whole training.
     """
 
     def __init__(
@@ -156,8 +156,10 @@ class Selection:
         budgets: Sequence[Budget],
         rows: Sequence[int],
         folder: Path,
+        updates: int,
     ) -> None:
         self.task, self.trainee, self.budgets, self.rows = task, trainee, budgets, rows
+        self.updates = updates
         self.path, self.log = folder / "best.pt", folder / "looks.json"
 
     def __call__(self, ema: nn.Module, step: int) -> Look:
@@ -171,7 +173,9 @@ class Selection:
                 torch.save(ema.state_dict(), temporary)
         seen = [*before, {"step": step, "ratio": ratio, "errors": errors}]
         write_json(self.log, {"looks": seen})
-        since = len(seen) - 1 - min(range(len(seen)), key=lambda i: seen[i]["ratio"])
+        best_step = min(seen, key=lambda look: look["ratio"])["step"]
+        half = self.updates // 2
+        since = sum(look["step"] > max(best_step, half) for look in seen)
         text = f"held out {min(ratio, best):.3f} of {self.trainee.start}'s error"
         return Look(text, since >= PATIENCE)
 
