@@ -43,4 +43,4 @@ def test_a_training_ends_where_looks_no_longer_get_better(
     selection.restore()
     seen = [look["ratio"] for look in looks(tmp_path)]
     assert seen == pytest.approx(errors[: len(seen)])
-    assert float(module.weight) == min(range(len(seen)), key=lambda i: seen[i])
+    assert module.weight.item() == min(range(len(seen)), key=lambda i: seen[i])
