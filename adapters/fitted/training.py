@@ -167,7 +167,7 @@ def mean_ratio(errors: Mapping[str, float], starts: Mapping[str, float]) -> floa
 
 
 def looks(folder: Path) -> list[dict[str, Any]]:
-    """The looks of a training in a folder: step, ratio to the starts' typical errors, RMSE by plan."""
+    """The looks of a training in a folder: step, ratio of typical errors, RMSE of every plan."""
     path = folder / "looks.json"
     return list(read_json_object(path, "looks")["looks"]) if path.exists() else []
 
