@@ -11,13 +11,15 @@ from .scores import few_images, table
 
 
 def judgement(result: Mapping[str, Any]) -> dict[str, str]:
-    """Tables of one `Evaluation` (as a dict): "uniform", "tuned", "calibrated" where that was
-    judged, "frechet", "budget" and "ablation" where they were measured, "against"."""
+    """Tables of one `Evaluation` (as a dict): "uniform" with the long runs of Euler, "tuned" and
+    "calibrated" where those were judged, "frechet", "budget" and "ablation" where they were
+    measured, "against"."""
     grids = {r["grid"] for r in result["rows"] if r["nfe"] not in EULER_NFES}
     euler = {r["nfe"]: r for r in result["rows"] if r["method"] == "euler"}
     long = ", ".join(f"{euler[n]['rmse']:.4f} at {n}" for n in EULER_NFES if n in euler)
     few = few_images(euler[n] for n in EULER_NFES if n in euler)
-    tables = {"uniform": f"{table(result, 'uniform')}\nEuler{few}: {long}"}
+    uniform = [table(result, "uniform")] if "uniform" in grids else []
+    tables = {"uniform": "\n".join([*uniform, f"Euler on the uniform grid{few}: {long}"])}
     tables |= {"tuned": table(result, "best")} if "best" in grids else {}
     tables |= {"calibrated": table(result, "calibrated")} if "calibrated" in grids else {}
     if floor := result["floor"]:
