@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from ..rules.gauss import gauss_legendre
-from ..rules.rule import QuadratureRule
-from .interpolants import Interpolant, PolynomialInterpolant
-from .method import Method
+from torch import Tensor
+
+from ...equations.velocity import Velocity
+from ...rules.gauss import gauss_legendre
+from ...rules.pairs import DOPRI5
+from ...rules.rule import QuadratureRule
+from ..interpolants import Anchor, Interpolant, Interval, PolynomialInterpolant
+from ..method import FARTHEST, Method, Stepper
+from ..result import StepResult
+from ..segment import Segment
+from ..stages.method import stages
+from ..state import State, between_ends, in_tensors
+from ..sums import add_scaled
 
 PECE_LIMITS = (2.0, 2.4, 1.93, 1.41, 1.03, 0.77, 0.58, 0.43, 0.33, 0.26, 0.21, 0.06)
 """Real stability interval of Adams PECE with k = 1 … 12 anchors (k+1 correct), equal steps."""
@@ -54,6 +65,13 @@ class AnchorsMethod(Method):
         known = isinstance(self.interpolant, PolynomialInterpolant) and k <= len(PECE_LIMITS)
         # steps that stability limits are never quite equal, which costs a fifth of the interval
         return 0.8 * PECE_LIMITS[k - 1] if known and self.correction == "PECE" else None
+
+    @property
+    def takes_sample_grid(self) -> bool:
+        return self.startup == "rising"
+
+    def stepper(self, velocity: Velocity, *, adaptive: bool = False) -> AnchorsStepper:
+        return AnchorsStepper(self, velocity, adaptive=adaptive)
 
 
 def anchors(
@@ -138,3 +156,65 @@ def adams(
         forward_last=forward_last,
         name=name,
     )
+
+
+FORMULAS = ("AnchorsStepper.step",)
+"""Functions with formulas of a step, in which the laboratory plants faults."""
+
+
+class AnchorsStepper(Stepper):
+    """Steps that an interpolant through the anchors so far predicts, and may correct."""
+
+    method: AnchorsMethod
+
+    def __init__(
+        self, method: AnchorsMethod, velocity: Velocity, *, adaptive: bool = False
+    ) -> None:
+        super().__init__(method, velocity, adaptive=adaptive)
+        self._runge_kutta = stages(DOPRI5).stepper(velocity, adaptive=adaptive)
+
+    def step(self, state: State, t1: Any, *, is_last: bool = False) -> StepResult:
+        method = self.method
+        interpolant, rule = method.interpolant, method.rule
+        start = self.start(state)
+        known = _spaced((*map(in_tensors, state.history), start), t1)[-interpolant.anchors :]
+        if method.startup == "dopri5" and len(known) < interpolant.anchors:
+            result = self._runge_kutta.step(State(state.t, state.y, start), t1)
+            result.state.history = known
+            return result
+        t0, y0 = state.t, state.y
+        h: Any = t1 - t0
+        if isinstance(h, Tensor):  # per-sample times are float64, the state need not be
+            h = h.to(self.velocity.layout.time_dtype)
+        inside = interpolant.integrate(Interval(known, t0, t1, rule))
+        y1 = add_scaled(y0, inside.mean, h)
+        end: Anchor | None = None
+        error: Tensor | None = None
+        other: Callable[[], Anchor] | None = None
+        if method.correction is not None and not (is_last and method.forward_last):
+            v1, detail = self.velocity.of_held(t1, y1)
+            reached = Anchor(t1, y1, v1, detail)
+            corrected = interpolant.integrate(Interval((*known, reached), t0, t1, rule, inside))
+            y1 = add_scaled(y0, corrected.mean, h)
+            error = (corrected.mean - inside.mean) * h
+            inside = corrected
+            if method.correction == "PEC":
+                end = Anchor(t1, y1, v1, detail)
+            else:
+                other = self.other_end(lambda: reached)
+        segment = Segment(t0, t1, y0, inside.values, inside.weights)
+        return StepResult(
+            State(t1, y1, end, known, other_end=other), error, len(known) + 1, lambda _: segment,
+            start, state, lipschitz_pair=between_ends(state, start),
+        )  # fmt: skip
+
+
+def _spaced(anchors: tuple[Anchor, ...], t1: Any) -> tuple[Anchor, ...]:
+    """The anchors without those that are much nearer to the last one than the step to t1 is long:
+    their difference from it is their error, which a longer step would magnify."""
+    *earlier, start = anchors
+    if any(isinstance(t, Tensor) for t in (t1, *(anchor.t for anchor in anchors))):
+        return anchors  # a time for every sample, which is not read here
+    while earlier and abs(t1 - start.t) > FARTHEST * abs(start.t - earlier[-1].t):
+        earlier.pop()
+    return (*earlier, start)
