@@ -38,14 +38,18 @@ def sampler_name(text: str) -> str:
 
 
 def read_sampler(text: str, option: str) -> str | Sampler | qf.Method:
-    """What `sample` takes as its method: a name that it knows, the fitted sampler in a file, or
+    """What `sample` takes as its method: a name in `SAMPLERS`, the fitted sampler in a file, or
     the object of MODULE:NAME.
 
     Raises:
         ValueError: no such file, module or name; an object that is no sampler.
     """
-    if text in (*SAMPLERS, SHIPPED):
+    if text in SAMPLERS:
         return text
+    if text == SHIPPED:
+        from ..fitted.shipped import of_backbone
+
+        return of_backbone
     if text.endswith(FITTED):
         from ..fitted.fitted import FittedSampler
 

@@ -39,7 +39,7 @@ from .train_to_ends import (
     train_to_ends,
     work_on,
 )
-from .training import Budget, Trainee, errors_of
+from .training import Budget, Trainee, distances, errors_of, typical
 
 MINUTES_ALONE = 1.0
 """Of a fit without a network, unless they are given."""
@@ -140,8 +140,8 @@ def fit_sampler(
             for scale in guidance
             for n in nfe
         ]
-        fitted = _fitted(work, starts, layout, network, chosen, before)
-        budgets = _budgets(work, starts)
+        budgets = [_budget(work, found) for found in starts]
+        fitted = _fitted(work, budgets, starts, layout, network, chosen, before)
         spent = (time.perf_counter() - started) / 60
         choosing, reporting = effort.held_out
         fitted.figures |= figures_of(work, budgets, choosing + 2 * reporting, spent)
@@ -206,15 +206,19 @@ def _classical(flow: FlowField, noise: Tensor, start: PlanStart) -> Tensor:
     return sample_flow(flow, noise, method=start.name, nfe=start.nfe, grid=grid)
 
 
-def _budgets(work: Work, starts: Sequence[Calibrated]) -> list[Budget]:
-    return [
-        Budget(c.start.nfe, c.start.scale, c.error, c.rows, work.pairs[c.start.scale])
-        for c in starts
-    ]
+def _budget(work: Work, found: Calibrated) -> Budget:
+    start, task, rows = found.start, work.task, work.effort.choosing
+    flow, pairs = task.flow(rows, start.scale), work.pairs[start.scale]
+    missed = _classical(flow, task.noise(rows), start) - pairs.ends(rows)
+    return Budget(
+        start.nfe, start.scale, found.error, typical(distances(missed)),
+        found.rows + start.nfe * len(rows) * flow.halves, pairs,
+    )  # fmt: skip
 
 
 def _fitted(
     work: Work,
+    budgets: Sequence[Budget],
     starts: Sequence[Calibrated],
     layout: FeatureLayout | None,
     network: bool | ResidualConfig,
@@ -222,7 +226,6 @@ def _fitted(
     before: FittedSampler | None,
 ) -> FittedSampler:
     """The trained sampler, with its errors on the reported noises."""
-    budgets = _budgets(work, starts)
     config = network if isinstance(network, ResidualConfig) else None
 
     def make() -> Learned:

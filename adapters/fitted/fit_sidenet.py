@@ -36,7 +36,7 @@ from .train_to_ends import (
     train_to_ends,
     work_on,
 )
-from .training import Budget, Trainee, errors_of, mean_ratio
+from .training import Budget, Trainee, distances, errors_of, mean_ratio, typical
 
 NAMES = ("before", "trained")
 """Of the errors in the plans of a fit's figures."""
@@ -233,13 +233,14 @@ def _budget(work: Work, net: SideNet, scale: float, nfe: int) -> tuple[Budget, f
     task, chosen = work.task, work.effort.choosing
     noise, ends = task.noise(chosen), work.pairs[scale].ends(chosen)
 
-    def error(shift: float) -> float:
+    def missed(shift: float) -> Tensor:
         flow = task.flow(chosen, scale)
-        return rms(_sampled(flow, noise, sidenet_plan(net, flow, nfe, shift)) - ends)
+        return _sampled(flow, noise, sidenet_plan(net, flow, nfe, shift)) - ends
 
-    shift, least, count = best_shift(error)
-    rows = count * len(noise) * nfe * task.flow(chosen, scale).halves
-    return Budget(nfe, scale, least, rows, work.pairs[scale]), shift
+    shift, least, count = best_shift(lambda shift: rms(missed(shift)))
+    usual = typical(distances(missed(shift)))
+    rows = (count + 1) * len(noise) * nfe * task.flow(chosen, scale).halves
+    return Budget(nfe, scale, least, usual, rows, work.pairs[scale]), shift
 
 
 def _trained(
@@ -262,8 +263,7 @@ def _trained(
     }
     train_to_ends(work, trainee, budgets, fingerprint, learning_rate=learning_rate)
     after = errors_of(task, trainee, net, budgets, work.effort.reporting)
-    known = [replace(b, error=before[b.key]) for b in budgets]
-    if fell_back := mean_ratio(after, known) >= 1:
+    if fell_back := mean_ratio(after, before) >= 1:
         trainee.reset(net)
     worse = [b for b in budgets if after[b.key] > before[b.key]]
     if fell_back or worse:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from torch import nn
+
 from ..backbones.pretrained import shipped
+from ..flow.field import FlowField
+from ..sampling.samplers import Plan
 from .fingerprint import backbone_fingerprint
 from .fitted import FittedSampler
 
@@ -20,7 +24,7 @@ def _loaded() -> tuple[FittedSampler, ...]:
 
 
 def shipped_fitted(model: Any) -> FittedSampler:
-    """The shipped sampler that was fitted to this backbone; `sample` calls it "fitted".
+    """The shipped sampler that was fitted to this backbone; on the command line it is "fitted".
 
     model: with the weights of a shipped backbone.
 
@@ -35,3 +39,8 @@ def shipped_fitted(model: Any) -> FittedSampler:
         "method 'fitted': none is shipped for this backbone; fit one with `quadflow fit` and give "
         "its file"
     )
+
+
+def of_backbone(field: FlowField, nfe: int, sidenet: nn.Module | None) -> Plan:
+    """The shipped sampler of the field's backbone, as a sampler for `sample`."""
+    return shipped_fitted(field.model)(field, nfe, sidenet)

@@ -33,12 +33,16 @@ EXACT = 1e-6
 
 @dataclass(frozen=True)
 class Budget:
-    """A (nfe, guidance scale) to train: the error of what it starts as, on the selection noises,
-    and the pairs it learns from. rows: evaluations of single states that the start took to find."""
+    """A (nfe, guidance scale) to train, and the pairs it learns from.
+
+    error, typical: of what it starts as, on the selection noises: the RMSE, and the geometric mean
+    of the samples' errors. rows: evaluations of single states that the start took to find.
+    """
 
     nfe: int
     scale: float
     error: float
+    typical: float
     rows: int
     pairs: Pairs
 
@@ -117,6 +121,18 @@ def errors_of(
     rows: Sequence[int],
 ) -> dict[str, float]:
     """The RMSE of every plan to the ends of the flow on these samples, in units of the state."""
+    found = distances_of(task, trainee, module, budgets, rows)
+    return {key: rms(distances) for key, distances in found.items()}
+
+
+def distances_of(
+    task: Task,
+    trainee: Trainee,
+    module: nn.Module,
+    budgets: Sequence[Budget],
+    rows: Sequence[int],
+) -> dict[str, Tensor]:
+    """The same of every sample: (len(rows),)."""
     found = {}
     with torch.no_grad():
         for budget in budgets:
@@ -125,24 +141,40 @@ def errors_of(
                 end_of(task, trainee, module, budget, part) - budget.pairs.ends(part)
                 for part in parts
             ]
-            found[budget.key] = rms(torch.cat(missed))
+            found[budget.key] = distances(torch.cat(missed))
     return found
 
 
-def mean_ratio(errors: Mapping[str, float], budgets: Sequence[Budget]) -> float:
-    """The geometric mean of errors over those of the starts."""
-    logs = [math.log(max(errors[b.key], EXACT) / max(b.error, EXACT)) for b in budgets]
+def distances(missed: Tensor) -> Tensor:
+    """The root mean square of every sample: (B,)."""
+    return missed.double().square().flatten(1).mean(1).sqrt()
+
+
+def typical(missed: Tensor) -> float:
+    """The geometric mean of samples' distances (B,); inf where some are not finite.
+
+    Of their RMSE a few samples make half, so that on some tens of noises it tells weights apart by
+    what became of these.
+    """
+    value = float(missed.clamp(min=EXACT).log().mean().exp())
+    return value if value < math.inf else math.inf
+
+
+def mean_ratio(errors: Mapping[str, float], starts: Mapping[str, float]) -> float:
+    """The geometric mean of errors over those of the starts, by plan."""
+    logs = [math.log(max(errors[key], EXACT) / max(starts[key], EXACT)) for key in starts]
     return math.exp(sum(logs) / len(logs))
 
 
 def looks(folder: Path) -> list[dict[str, Any]]:
-    """The looks of a training in a folder: step, ratio to the starts' errors, errors by plan."""
+    """The looks of a training in a folder: step, ratio of typical errors, RMSE of every plan."""
     path = folder / "looks.json"
     return list(read_json_object(path, "looks")["looks"]) if path.exists() else []
 
 
 class Selection:
-    """Looks at a sampler in training on the selection noises, and keeps the best one on disk.
+    """Looks at a sampler in training on the selection noises, and keeps the best one on disk: the
+    one with the least `typical` errors, as shares of the starts'.
 
     Args:
         task, trainee, budgets: see there. rows: the selection samples. folder: of `best.pt` and
@@ -163,15 +195,19 @@ class Selection:
         self.path, self.log = folder / "best.pt", folder / "looks.json"
 
     def __call__(self, ema: nn.Module, step: int) -> Look:
-        errors = errors_of(self.task, self.trainee, ema, self.budgets, self.rows)
-        ratio = mean_ratio(errors, self.budgets)
+        found = distances_of(self.task, self.trainee, ema, self.budgets, self.rows)
+        starts = {b.key: b.typical for b in self.budgets}
+        ratio = mean_ratio({key: typical(missed) for key, missed in found.items()}, starts)
         # of a training that was killed after its last state, looks that come again
         before = [look for look in looks(self.log.parent) if look["step"] < step]
         best = min((look["ratio"] for look in before), default=1.0)
         if ratio < best:
             with whole_file(self.path) as temporary:
                 torch.save(ema.state_dict(), temporary)
-        seen = [*before, {"step": step, "ratio": ratio, "errors": errors}]
+        seen = [
+            *before,
+            {"step": step, "ratio": ratio, "errors": {k: rms(d) for k, d in found.items()}},
+        ]
         write_json(self.log, {"looks": seen})
         best_step = min(seen, key=lambda look: look["ratio"])["step"]
         half = self.updates // 2

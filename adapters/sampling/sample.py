@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...checks import integer_from
+from ...checks import check_choice, integer_from
 from ...plans.method import Method
 from ...solution import Statistics
 from ...solve import solve
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention
-from .samplers import Plan, Sampler, sampler_named
+from .samplers import SAMPLERS, Plan, Sampler
 
 
 def check_state(x: Tensor, name: str) -> None:
@@ -207,10 +207,10 @@ def sample(
         labels: (B,) int64, or None.
         sigmas: noise fractions σ in [0, 1] where the way begins and ends; other ones than noise to
             data sample from a state between, or go back (see `editing.invert`).
-        method: one of `SAMPLERS`, or "fitted", what is shipped for the model; a sampler such as
-            `bianchor_plan(simpson())` or what `fit_sampler` gives, a function
-            (field, nfe, sidenet) -> (Method, number of intervals) or a `Plan`; or a Method that
-            takes fixed steps, on as many intervals as cost nfe evaluations.
+        method: one of `SAMPLERS`; a sampler such as `bianchor_plan(simpson())` or what
+            `fit_sampler` gives, a function (field, nfe, sidenet) -> (Method, number of intervals)
+            or a `Plan`; or a Method that takes fixed steps, on as many intervals as cost nfe
+            evaluations.
         nfe: evaluations of the model, >= 1; a guided pair is one.
         sidenet: for "bianchor" and "single-anchor".
         guidance, convention, extras, null_extras: see `FlowField`.
@@ -227,13 +227,15 @@ def sample(
         TypeError: a plan that gives no (Method, number of intervals).
         SolveError: the samples are not finite.
     """
-    sampler = sampler_named(method) if isinstance(method, str) else as_sampler(method)
+    if isinstance(method, str):
+        check_choice(method, SAMPLERS, "method")
     integer_from(1, nfe, "nfe")
     check_state(noise, "noise" if sigmas[0] == 1 else "x")
     flow = FlowField(
         model, convention, labels, guidance or Guidance(), extras or {},
         null_extras=null_extras or {},
     )  # fmt: skip
+    sampler = SAMPLERS[method] if isinstance(method, str) else as_sampler(method)
     plan = _planned(sampler(flow, nfe, sidenet))
     times: Any = plan.times
     if times is None:

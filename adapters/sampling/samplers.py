@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 # finds its names when a sampler is made, so that the names of the samplers cost no torch
 import quadflow as qf
 
-from ...checks import check_choice
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -95,24 +93,6 @@ def single_anchor_plan(nodes: int = 2) -> Sampler:
     return plan
 
 
-def _shipped(field: FlowField, nfe: int, sidenet: nn.Module | None) -> Plan:
-    from ..fitted.shipped import shipped_fitted
-
-    return shipped_fitted(field.model)(field, nfe, sidenet)
-
-
-def sampler_named(name: str) -> Sampler:
-    """The sampler of a name in `SAMPLERS`, or "fitted".
-
-    Raises:
-        ValueError: neither.
-    """
-    if name == SHIPPED:
-        return _shipped
-    check_choice(name, (*SAMPLERS, SHIPPED), "method")
-    return SAMPLERS[name]
-
-
 def _given(sidenet: nn.Module | None, method: str) -> nn.Module:
     if sidenet is None:
         raise ValueError(f"method={method!r} needs sidenet=, a SideNet trained for this model")
@@ -136,7 +116,7 @@ start); dpmpp-2m (DPM-Solver++ in data prediction); pec2, pec3 (predict with so 
 correct once, reuse); bianchor (BA-solver); single-anchor (its variant of one anchor)."""
 
 SHIPPED = "fitted"
-"""Stands for the fitted sampler that comes with a shipped backbone."""
+"""On the command line and in tables: the fitted sampler that comes with a shipped backbone."""
 
 NEED_SIDENET = ("bianchor", "single-anchor")
 """The samplers that need a SideNet."""

@@ -92,7 +92,7 @@ def test_file_holds_everything(fitted: FittedSampler, tmp_path: Path) -> None:
 
 def test_a_fit_goes_on_from_a_sampler(fitted: FittedSampler, tmp_path: Path) -> None:
     fitted.save(tmp_path / "first.safetensors")
-    more = {"shape": (2,), "updates": 40, "pairs": 64, "steps": 64, "seed": 1}
+    more = {"shape": (2,), "updates": 80, "pairs": 256, "steps": 64, "seed": 1}
     second = fit_sampler(Swirl(), **more, start=tmp_path / "first.safetensors")
     assert second.budgets == fitted.budgets
     assert [p["start"] for p in second.figures["plans"]] == [

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from quadflow.adapters.fitted import training
-from quadflow.adapters.fitted.training import PATIENCE, Budget, Selection, Trainee, looks
+from quadflow.adapters.fitted.training import (
+    PATIENCE,
+    Budget,
+    Selection,
+    Trainee,
+    distances,
+    looks,
+    typical,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,11 +37,12 @@ def test_a_training_ends_where_looks_no_longer_get_better(
     nothing: Any = None
     module = nn.Linear(1, 1)
     trainee = Trainee(module, nothing, nothing, "the start")
-    budget = Budget(5, 1.0, 1.0, 0, nothing)
+    budget = Budget(5, 1.0, 1.0, 1.0, 0, nothing)
     selection = Selection(nothing, trainee, [budget], range(2), tmp_path, 12)
     ended = None
     for step, error in enumerate(errors):
-        monkeypatch.setattr(training, "errors_of", lambda *_, e=error: {budget.key: e})
+        made = {budget.key: torch.full((2,), error)}
+        monkeypatch.setattr(training, "distances_of", lambda *_, made=made: made)
         with torch.no_grad():
             module.weight.fill_(step)
         if selection(module, step).enough:
@@ -44,3 +53,13 @@ def test_a_training_ends_where_looks_no_longer_get_better(
     seen = [look["ratio"] for look in looks(tmp_path)]
     assert seen == pytest.approx(errors[: len(seen)])
     assert module.weight.item() == min(range(len(seen)), key=lambda i: seen[i])
+
+
+def test_few_samples_do_not_decide_which_weights_are_kept() -> None:
+    """The typical error is that of all samples alike: the geometric mean of their distances."""
+    missed = torch.full((4, 1, 2, 2), 0.1)
+    missed[0] = 0.4
+    assert distances(missed).tolist() == pytest.approx([0.4, 0.1, 0.1, 0.1])
+    assert typical(distances(missed)) == pytest.approx((0.4 * 0.1**3) ** 0.25)
+    assert typical(torch.tensor([1.0, float("nan")])) == float("inf")
+    assert 0 < typical(torch.zeros(3)) < 1e-5

@@ -64,13 +64,9 @@ def test_nearer_than_the_classical_start_on_other_noises(file: str) -> None:
     assert errors["fitted"] < 0.9 * errors["classical"]
 
 
-def test_sample_knows_it_by_name() -> None:
-    backbone, fitted = pair("mnist_fitted")
-    noise, labels = initial_noise(3, 2, backbone.shape), default_labels(2, 10)
-    by_name = sample(backbone.model, noise, labels, method="fitted", nfe=3)
-    assert torch.equal(by_name.x, sample(backbone.model, noise, labels, method=fitted, nfe=3).x)
+def test_a_backbone_for_which_none_is_shipped() -> None:
     with pytest.raises(ValueError, match="none is shipped for this backbone; fit one with"):
-        sample(lambda x, t, y: x, noise, labels, method="fitted", nfe=3)
+        shipped_fitted(lambda x, t, y: x)
 
 
 @pytest.mark.parametrize("file", FILES)
