@@ -86,6 +86,11 @@ class Method:
         return False
 
     @property
+    def is_driven(self) -> bool:
+        """Whether steps may be driven from outside, see `drive`."""
+        return False
+
+    @property
     def amplification(self) -> float:
         """By how much a guess extrapolated over an interval as long as the last one amplifies the
         rounding of func; 0 where nothing is extrapolated."""

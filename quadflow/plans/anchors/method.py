@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,7 +12,13 @@ from ...equations.velocity import Velocity
 from ...rules.gauss import gauss_legendre
 from ...rules.pairs import DOPRI5
 from ...rules.rule import QuadratureRule
-from ..interpolants import Anchor, Interpolant, Interval, PolynomialInterpolant
+from ..interpolants import (
+    Anchor,
+    Interpolant,
+    Interval,
+    IntervalVelocity,
+    PolynomialInterpolant,
+)
 from ..method import FARTHEST, Method, Stepper
 from ..result import StepResult
 from ..segment import Segment
@@ -68,6 +74,10 @@ class AnchorsMethod(Method):
 
     @property
     def takes_sample_grid(self) -> bool:
+        return self.startup == "rising"
+
+    @property
+    def is_driven(self) -> bool:
         return self.startup == "rising"
 
     def stepper(self, velocity: Velocity, *, adaptive: bool = False) -> AnchorsStepper:
@@ -158,12 +168,34 @@ def adams(
     )
 
 
-FORMULAS = ("AnchorsStepper.step",)
+FORMULAS = ("AnchorsStepper._predicted", "AnchorsStepper.finish")
 """Functions with formulas of a step, in which the laboratory plants faults."""
 
 
+class Trial(NamedTuple):
+    """An interval under way: what is known of it so far.
+
+    state: at its start. t1: its end. is_last: no interval follows. start: f at its start. known:
+    the anchors that it is predicted from. inside: the prediction. y1: where that leads. reached: f
+    there.
+    """
+
+    state: State
+    t1: Any
+    is_last: bool
+    start: Anchor | None = None
+    known: tuple[Anchor, ...] = ()
+    inside: IntervalVelocity | None = None
+    y1: Tensor | None = None
+    reached: Anchor | None = None
+
+
 class AnchorsStepper(Stepper):
-    """Steps that an interpolant through the anchors so far predicts, and may correct."""
+    """Steps that an interpolant through the anchors so far predicts, and may correct.
+
+    A step says where f is wanted (`ask`) and goes on with what it is there (`tell`), so that it can
+    be taken by whoever evaluates f. It looks at no more of its velocity than at the layout.
+    """
 
     method: AnchorsMethod
 
@@ -174,38 +206,77 @@ class AnchorsStepper(Stepper):
         self._runge_kutta = stages(DOPRI5).stepper(velocity, adaptive=adaptive)
 
     def step(self, state: State, t1: Any, *, is_last: bool = False) -> StepResult:
+        trial = self.begin(state, t1, is_last)
+        while (wanted := self.ask(trial)) is not None:
+            trial = self.tell(trial, *self.velocity.of_held(*wanted))
+        if trial.inside is None:
+            result = self._runge_kutta.step(State(state.t, state.y, trial.start), t1)
+            result.state.history = trial.known
+            return result
+        return self.finish(trial)
+
+    def begin(self, state: State, t1: Any, is_last: bool) -> Trial:
+        """The interval from a state to t1, of which no more is known than the state brings."""
+        trial = Trial(state, t1, is_last)
+        start = state.anchor
+        return trial if start is None else self._predicted(trial, start)
+
+    def ask(self, trial: Trial) -> tuple[Any, Tensor] | None:
+        """Time and state where f is wanted next; None where nothing more is."""
         method = self.method
-        interpolant, rule = method.interpolant, method.rule
-        start = self.start(state)
+        if trial.start is None:
+            return trial.state.t, trial.state.y
+        leaves = method.correction is None or (trial.is_last and method.forward_last)
+        if leaves or trial.reached is not None or trial.y1 is None:
+            return None
+        return trial.t1, trial.y1
+
+    def tell(self, trial: Trial, v: Tensor, detail: Any = None) -> Trial:
+        """The interval with f where it was wanted."""
+        if trial.start is None:
+            return self._predicted(trial, Anchor(trial.state.t, trial.state.y, v, detail))
+        assert trial.y1 is not None
+        return trial._replace(reached=Anchor(trial.t1, trial.y1, v, detail))
+
+    def _predicted(self, trial: Trial, start: Anchor) -> Trial:
+        """The interval predicted, unless it is one of the first that Runge-Kutta takes."""
+        method, state, t1 = self.method, trial.state, trial.t1
+        interpolant = method.interpolant
         known = _spaced((*map(in_tensors, state.history), start), t1)[-interpolant.anchors :]
         if method.startup == "dopri5" and len(known) < interpolant.anchors:
-            result = self._runge_kutta.step(State(state.t, state.y, start), t1)
-            result.state.history = known
-            return result
-        t0, y0 = state.t, state.y
-        h: Any = t1 - t0
-        if isinstance(h, Tensor):  # per-sample times are float64, the state need not be
-            h = h.to(self.velocity.layout.time_dtype)
-        inside = interpolant.integrate(Interval(known, t0, t1, rule))
-        y1 = add_scaled(y0, inside.mean, h)
+            return trial._replace(start=start, known=known)
+        inside = interpolant.integrate(Interval(known, state.t, t1, method.rule))
+        y1 = add_scaled(state.y, inside.mean, self._size(trial))
+        return trial._replace(start=start, known=known, inside=inside, y1=y1)
+
+    def _size(self, trial: Trial) -> Any:
+        h = trial.t1 - trial.state.t
+        # per-sample times are float64, the state need not be
+        return h.to(self.velocity.layout.time_dtype) if isinstance(h, Tensor) else h
+
+    def finish(self, trial: Trial) -> StepResult:
+        """The interval done, once nothing more is wanted."""
+        method, state, t1 = self.method, trial.state, trial.t1
+        inside, y1, known, reached = trial.inside, trial.y1, trial.known, trial.reached
+        assert inside is not None and y1 is not None
+        t0, y0, h = state.t, state.y, self._size(trial)
         end: Anchor | None = None
         error: Tensor | None = None
         other: Callable[[], Anchor] | None = None
-        if method.correction is not None and not (is_last and method.forward_last):
-            v1, detail = self.velocity.of_held(t1, y1)
-            reached = Anchor(t1, y1, v1, detail)
-            corrected = interpolant.integrate(Interval((*known, reached), t0, t1, rule, inside))
+        if reached is not None:
+            interval = Interval((*known, reached), t0, t1, method.rule, inside)
+            corrected = method.interpolant.integrate(interval)
             y1 = add_scaled(y0, corrected.mean, h)
             error = (corrected.mean - inside.mean) * h
             inside = corrected
             if method.correction == "PEC":
-                end = Anchor(t1, y1, v1, detail)
+                end = Anchor(t1, y1, reached.v, reached.detail)
             else:
                 other = self.other_end(lambda: reached)
         segment = Segment(t0, t1, y0, inside.values, inside.weights)
         return StepResult(
             State(t1, y1, end, known, other_end=other), error, len(known) + 1, lambda _: segment,
-            start, state, lipschitz_pair=between_ends(state, start),
+            trial.start, state, lipschitz_pair=between_ends(state, trial.start),
         )  # fmt: skip
 
 
