@@ -27,9 +27,9 @@ from ..errors import ToleranceWarning, VelocityError
 from ..loop.steps import AdaptiveSteps, Landing, Limits, adaptive_stepper
 from ..plans.method import Method
 from ..plans.registry import get_method
+from ..plans.result import StepResult
 from ..plans.segment import Segment
-from ..plans.step import State, StepResult
-from ..plans.sweeps import SweepsMethod
+from ..plans.state import State
 
 NODE_EVALUATIONS = ("loop", "broadcast")
 LEAST_RTOL = ROUNDINGS * float(np.finfo(np.float64).eps)
@@ -160,9 +160,7 @@ class _Collocation(QuadflowSolver):
 
     def __init__(self, *args: Any, nodes: int | None = None, **options: Any) -> None:
         if nodes is not None:
-            chosen = get_method(self.method)
-            assert isinstance(chosen, SweepsMethod)
-            self.method = chosen.on_nodes(nodes)
+            self.method = get_method(self.method).on_nodes(nodes)
         super().__init__(*args, **options)
 
 
@@ -171,7 +169,7 @@ class GaussCollocation(_Collocation):
 
     Args:
         nodes: their number, 2 to 8; None lets the tolerance choose
-            (`quadflow.plans.sweeps.nodes_for_tolerance`). Others: see `QuadflowSolver`.
+            (`quadflow.plans.sweeps.nodes.nodes_for_tolerance`). Others: see `QuadflowSolver`.
     """
 
     method = "gauss"

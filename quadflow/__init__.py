@@ -12,13 +12,16 @@ with exported(__name__):
     from .errors import StiffnessWarning as StiffnessWarning
     from .errors import ToleranceWarning as ToleranceWarning
     from .errors import VelocityError as VelocityError
+    from .loop.driven import Driven as Driven
+    from .loop.driven import drive as drive
     from .loop.steps import Status as Status
     from .observe.events.event import Event as Event
-    from .plans.adams import VariableOrderMethod as VariableOrderMethod
-    from .plans.adams import adams_variable as adams_variable
-    from .plans.anchors import AnchorsMethod as AnchorsMethod
-    from .plans.anchors import adams as adams
-    from .plans.anchors import anchors as anchors
+    from .plans.adams.method import VariableOrderMethod as VariableOrderMethod
+    from .plans.adams.method import adams_variable as adams_variable
+    from .plans.adams.variable_order import OrderControl as OrderControl
+    from .plans.anchors.method import AnchorsMethod as AnchorsMethod
+    from .plans.anchors.method import adams as adams
+    from .plans.anchors.method import anchors as anchors
     from .plans.interpolants import Anchor as Anchor
     from .plans.interpolants import Interpolant as Interpolant
     from .plans.interpolants import Interval as Interval
@@ -30,11 +33,10 @@ with exported(__name__):
     from .plans.registry import methods as methods
     from .plans.registry import register as register
     from .plans.registry import unregister as unregister
-    from .plans.stages import StagesMethod as StagesMethod
-    from .plans.stages import stages as stages
-    from .plans.sweeps import SweepsMethod as SweepsMethod
-    from .plans.sweeps import collocation as collocation
-    from .plans.variable_order import OrderControl as OrderControl
+    from .plans.stages.method import StagesMethod as StagesMethod
+    from .plans.stages.method import stages as stages
+    from .plans.sweeps.method import SweepsMethod as SweepsMethod
+    from .plans.sweeps.method import collocation as collocation
     from .rules.chebyshev import clenshaw_curtis as clenshaw_curtis
     from .rules.chebyshev import fejer as fejer
     from .rules.families import NegativeWeightsWarning as NegativeWeightsWarning

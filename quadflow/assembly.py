@@ -20,10 +20,7 @@ from .loop.grids import fixed_grid, per_sample_grid, with_landings
 from .loop.per_sample import PerSampleSteps, check_method, per_sample_tolerance, sample_times
 from .loop.steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Steps, adaptive_stepper
 from .observe.events.tracker import EventTracker
-from .plans.anchors import AnchorsMethod
-from .plans.stages import StagesMethod
-from .plans.step import State, Stepper
-from .plans.sweeps import SweepsMethod
+from .plans.state import State
 
 
 class Assembly(NamedTuple):
@@ -113,7 +110,7 @@ def shared_assembly(given: Arguments) -> Assembly:
         )  # fmt: skip
         return Assembly(steps, velocity, times, sign, state.y, tolerance, clock)
     steps = FixedSteps(
-        Stepper(given.chosen, velocity), state, fixed, perturb=given.perturb, hooks=hooks,
+        given.chosen.stepper(velocity), state, fixed, perturb=given.perturb, hooks=hooks,
         landings=[] if _has_sample_grid(given) else landings,
         max_steps=given.limits.max_steps if math.isinf(times[-1]) else math.inf,
     )  # fmt: skip
@@ -161,7 +158,7 @@ def _fixed_ends(
         if fixed is not None and len(landings) > 1:
             return with_landings(fixed, landings, sign)
         return fixed
-    if not isinstance(chosen, AnchorsMethod) or chosen.startup != "rising":
+    if not chosen.takes_sample_grid:
         raise ValueError(
             f"grid has shape {tuple(grid.shape)}, times for every sample: method "
             f"{chosen.name!r} cannot; take one of the anchors plan with startup='rising'"
@@ -213,24 +210,9 @@ def compiled_trials(given: Arguments, parts: Assembly) -> CompiledTrials | None:
     if given.compile is False:
         return None
     method = parts.steps.stepper.method
-    if not isinstance(method, (StagesMethod, SweepsMethod)):
-        raise ValueError(
-            f"compile: method {method.name!r} looks back on a varying number of anchors and has no "
-            "compiled step; take a Runge-Kutta method such as method='dopri8' or a collocation "
-            "method such as method='gauss'"
-        )
-    if isinstance(method, SweepsMethod):
-        if method.converged:
-            raise ValueError(
-                f"compile: method {method.name!r} sweeps until it has converged, which a compiled "
-                "step cannot decide; give the number of sweeps"
-            )
-        if given.layout.batch:
-            raise ValueError(
-                f"compile: method {method.name!r} sweeps every sample on its own with "
-                "batch_dims=1, which is not compiled; take a Runge-Kutta method such as 'dopri5', "
-                "or batch_dims=0"
-            )
+    why_not = method.not_compiled(bool(given.layout.batch))
+    if why_not is not None:
+        raise ValueError(f"compile: method {method.name!r} {why_not}")
     if parts.clock is not None:
         raise ValueError("compile: t requires grad; detach t, or leave out compile")
     if torch._C._functorch.maybe_current_level() is not None:

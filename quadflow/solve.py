@@ -25,8 +25,9 @@ from .observe.events.event import Stop
 from .observe.events.tracker import EventTracker
 from .observe.progress import ProgressBar
 from .plans.method import Method
+from .plans.result import StepResult
 from .plans.segment import Segment
-from .plans.step import State, StepResult
+from .plans.state import State
 from .solution import Solution, SolveError, Statistics
 
 

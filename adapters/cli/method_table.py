@@ -45,8 +45,8 @@ def _plan(method: qf.Method) -> str:
 
 
 def _order(method: qf.Method, declared: int | None) -> str:
-    if declared is None and isinstance(method, qf.VariableOrderMethod):
-        return f"2-{method.max_order + 1}"
+    if declared is None and method.order_control is not None:
+        return f"2-{method.order_control.max_order + 1}"
     return "-" if declared is None else str(declared)
 
 
@@ -58,12 +58,9 @@ def _takes(method: qf.Method) -> str:
         of_its_own = True
     except ValueError:
         of_its_own = False
-    # anchors lie in a varying number of earlier steps, and a compiled step has one shape
-    compiled = isinstance(method, (qf.StagesMethod, qf.SweepsMethod))
-    compiled = compiled and not getattr(method, "converged", False)
     facts = {
         "a": method.error_order is not None, "f": method.takes_fixed_steps, "s": of_its_own,
-        "c": compiled,
+        "c": method.not_compiled(samples=False) is None,
     }  # fmt: skip
     return "".join(letter if taken else "-" for letter, taken in facts.items())
 

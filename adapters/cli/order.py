@@ -39,7 +39,7 @@ def _subjects(arguments: argparse.Namespace) -> tuple[list[Any], str]:
         held = held_methods(subject)
         if not held:
             return [subject], ""
-        if isinstance(subject, qf.VariableOrderMethod):
+        if subject.order_control is not None:
             return [*held.values()], "the order k held, from exact starting values"
         return [*held.values()], "one sweep, the number of nodes held"
     assert isinstance(subject, QuadratureRule)

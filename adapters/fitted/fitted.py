@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...extras import require
-from ...plans.anchors import adams
+from ...plans.anchors.method import adams
 from ...storage import whole_file
 from ..backbones.checkpoints import CheckpointError, load_into, read_weights
 from ..flow.field import FlowField, Guidance

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...plans.anchors import AnchorsMethod, anchors
+from ...plans.anchors.method import AnchorsMethod, anchors
 from ...plans.interpolants import (
     Anchor,
     Interpolant,
@@ -17,7 +17,8 @@ from ...plans.interpolants import (
     IntervalVelocity,
     PolynomialInterpolant,
 )
-from ...plans.segment import WeightFunction, combine
+from ...plans.segment import WeightFunction
+from ...plans.sums import combine
 from ...rules.gauss import gauss_legendre
 from .plan import PlanNumbers
 

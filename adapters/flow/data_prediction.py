@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...equations.velocity import Time
 from ...plans.interpolants import Anchor, Interpolant, Interval, IntervalVelocity
-from ...plans.segment import combine
+from ...plans.sums import combine
 from .field import Convention
 
 

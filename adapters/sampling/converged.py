@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...checks import integer_from
-from ...plans.anchors import adams
+from ...plans.anchors.method import adams
 from ...solve import solve
 from ..flow.field import FlowField
 from .sample import check_state, time_grid

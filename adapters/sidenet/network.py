@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...checks import integer_from
-from ...plans.anchors import AnchorsMethod, anchors
+from ...plans.anchors.method import AnchorsMethod, anchors
 from ...plans.interpolants import Anchor, Interpolant, Interval
 from ...rules.gauss import gauss_legendre, gauss_lobatto
 from ...rules.rule import QuadratureRule

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...checks import integer_from
-from ...plans.anchors import adams
+from ...plans.anchors.method import adams
 from ...solve import solve
 from ..data.datasets import Images
 from ..flow.field import Convention, FlowField, Guidance, resolve_convention

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ...checks import integer_from
 from ...equations.velocity import StateLayout, Velocity
-from ...plans.anchors import anchors
-from ...plans.step import State, Stepper
+from ...plans.anchors.method import anchors
+from ...plans.state import State
 from ...rules.gauss import gauss_legendre
 from ..backbones.checkpoints import save_weights
 from ..data.datasets import Images
@@ -95,7 +95,7 @@ def chain_loss(
     null = int(getattr(sidenet, "num_classes", 0))
     field = FlowField(model, path, y if null else None, Guidance(null_label=null))
     method = anchors(SideNetInterpolant(sidenet, field), gauss_legendre(config.nodes))
-    stepper = Stepper(method, Velocity(field, StateLayout(x), (path.noise_t, path.data_t)))
+    stepper = method.stepper(Velocity(field, StateLayout(x), (path.noise_t, path.data_t)))
     column = (-1,) + (1,) * (x.dim() - 1)
     least = LEAST_SIGMA if path.prediction == "denoised" else 0.0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...plans.adams import VariableOrderMethod, adams_variable
-from ...plans.anchors import adams
+from ...plans.adams.method import VariableOrderMethod, adams_variable
+from ...plans.anchors.method import adams
 from ...plans.method import Method
-from ...plans.sweeps import SweepsMethod
+from ...plans.sweeps.method import SweepsMethod
 
 _DIGITS = range(1, 17)
 

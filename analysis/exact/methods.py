@@ -19,11 +19,11 @@ import numpy as np
 
 import quadflow as qf
 
-from ...plans.adams import VariableOrderMethod
-from ...plans.anchors import AnchorsMethod
-from ...plans.arithmetic import CONTRACTION
-from ...plans.stages import StagesMethod
-from ...plans.sweeps import SweepsMethod
+from ...plans.adams.method import VariableOrderMethod
+from ...plans.anchors.method import AnchorsMethod
+from ...plans.stages.method import StagesMethod
+from ...plans.sweeps.method import SweepsMethod
+from ...plans.sweeps.sweep import CONTRACTION
 from ...rules.tableau import Tableau
 from .rational_numbers import rational_array
 from .rules import (

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from ...checks import integer_from
-from ...plans.anchors import AnchorsMethod
+from ...plans.anchors.method import AnchorsMethod
 from ...plans.interpolants import OracleInterpolant, PolynomialInterpolant
 from ...plans.method import Method
-from ...plans.stages import StagesMethod
-from ...plans.sweeps import SweepsMethod
+from ...plans.stages.method import StagesMethod
+from ...plans.sweeps.method import SweepsMethod
 from ...rules.pairs import DOPRI5
 from ...rules.rule import QuadratureRule
 from ...rules.tableau import Tableau

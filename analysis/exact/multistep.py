@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ...plans.anchors import AnchorsMethod
+from ...plans.anchors.method import AnchorsMethod
 from .multiprecision import multiprecision
 from .rational_functions import square_free_factors
 from .rules import exact_rule

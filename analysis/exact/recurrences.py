@@ -12,10 +12,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from ...plans.anchors import AnchorsMethod
+from ...plans.anchors.method import AnchorsMethod
 from ...plans.interpolants import PolynomialInterpolant
 from ...plans.method import Method
-from ...plans.sweeps import SweepsMethod
+from ...plans.sweeps.method import SweepsMethod
 from ...rules.lagrange import lagrange_matrix
 from .rational_functions import RationalFunction, trimmed
 from .rules import Poly, exact_rule, poly_add, poly_mul, poly_scale, unit

@@ -18,8 +18,8 @@ import numpy as np
 from ...checks import check_choice
 from ...extras import require
 from ...plans.method import Method
-from ...plans.stages import StagesMethod
-from ...plans.sweeps import SweepsMethod
+from ...plans.stages.method import StagesMethod
+from ...plans.sweeps.method import SweepsMethod
 from ...rules.gauss import gauss_lobatto, radau_left, radau_right
 from ...rules.lagrange import barycentric_weights
 from ...rules.rule import QuadratureRule

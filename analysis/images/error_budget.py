@@ -22,7 +22,7 @@ from ...adapters import (
 )
 from ...adapters.flow.field import Convention
 from ...adapters.sampling.converged import rmse, tight_path
-from ...plans.anchors import AnchorsMethod, anchors
+from ...plans.anchors.method import AnchorsMethod, anchors
 
 
 class OracleSideNet(nn.Module):

@@ -18,7 +18,7 @@ import numpy as np
 
 import quadflow as qf
 
-from ...plans.adams import VariableOrderMethod
+from ...plans.adams.method import VariableOrderMethod
 from ..exact.held import formula_of, is_held
 from ..exact.mp_backend import ImplicitCollocation, coefficients_limit
 from ..problems.problem import Problem, get_problem

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...equations.velocity import StateLayout, Velocity
-from ...plans.adams import VariableOrderMethod
+from ...plans.adams.method import VariableOrderMethod
 from ...plans.interpolants import Anchor
-from ...plans.step import State, Stepper
+from ...plans.state import State
 from ..problems.problem import Problem
 from ..solvers.run import Run, Solver, piecewise
 from .kind import Truth, UnavailableError
@@ -42,7 +42,7 @@ def _run(
     truth = Truth(problem)
     began = time.perf_counter()
     velocity = Velocity(problem.f, StateLayout(problem.y0), problem.span, node_evaluation)
-    stepper = Stepper(method, velocity)
+    stepper = method.stepper(velocity)
     starts = truth.at(times[:k])
     known = [Anchor(t, y, velocity(t, y)[0]) for t, y in zip(times, starts[:-1], strict=False)]
     state = State(times[k - 1], starts[-1], history=tuple(known), order=k)

@@ -9,9 +9,9 @@ from fractions import Fraction
 from typing import Any
 
 from ...checks import check_choice
-from ...plans.anchors import AnchorsMethod
+from ...plans.anchors.method import AnchorsMethod
 from ...plans.method import Method
-from ...plans.sweeps import SweepsMethod
+from ...plans.sweeps.method import SweepsMethod
 from ..exact.methods import look_back
 from ..exact.mp_backend import (
     ImplicitCollocation,

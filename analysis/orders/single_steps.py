@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ...equations.velocity import StateLayout, Velocity
-from ...plans.adams import VariableOrderMethod
-from ...plans.anchors import AnchorsMethod
+from ...plans.adams.method import VariableOrderMethod
+from ...plans.anchors.method import AnchorsMethod
 from ...plans.interpolants import Anchor, OracleInterpolant
 from ...plans.method import Method
-from ...plans.step import State, Stepper
+from ...plans.state import State
 from ..exact.methods import look_back
 from ..exact.mp_backend import ImplicitCollocation
 from ..problems.problem import Problem
@@ -66,7 +66,7 @@ def local_step(
     """
     y = truth.at([t])[0]
     velocity = Velocity(problem.f, StateLayout(y), (t, t + h), "broadcast")
-    stepper = Stepper(method, velocity)
+    stepper = method.stepper(velocity)
     state = State(t, y)
     if isinstance(method, (AnchorsMethod, VariableOrderMethod)):
         times = [t - j * h for j in range(look_back(method), 0, -1)]

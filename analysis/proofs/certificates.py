@@ -13,10 +13,10 @@ import numpy as np
 
 import quadflow as qf
 
-from ...plans.adams import VariableOrderMethod
-from ...plans.anchors import AnchorsMethod
-from ...plans.stages import StagesMethod
-from ...plans.sweeps import SweepsMethod
+from ...plans.adams.method import VariableOrderMethod
+from ...plans.anchors.method import AnchorsMethod
+from ...plans.stages.method import StagesMethod
+from ...plans.sweeps.method import SweepsMethod
 from ..exact.held import formula_of, held_methods
 from ..exact.methods import ExactStep, exact_step, full_matrix, look_back
 from ..exact.multistep import LinearMultistep, predictor_and_corrector

@@ -22,10 +22,11 @@ import torch
 
 import quadflow as qf
 
-from ...plans import arithmetic, step
-from ...plans import interpolants as interpolation
-from ...plans import segment as dense
-from ...plans.stages import StagesMethod
+from ...plans import interpolants, segment, sums
+from ...plans.anchors import method as anchor_steps
+from ...plans.stages import sums as stage_sums
+from ...plans.stages.method import StagesMethod
+from ...plans.sweeps import sweep
 from ...rules import lagrange
 from ...rules.quadrature import FAMILIES
 from ...rules.tableau import Tableau
@@ -52,24 +53,11 @@ STEPS: tuple[str | qf.Method, ...] = (
 )  # fmt: skip
 """Methods that between them pass through every formula of a step."""
 
-FORMULAS = {
-    "step formula": (
-        (step, "Stepper._anchors"),
-        (
-            arithmetic,
-            "stages StageSums.after StageSums.errors ColumnSums.after ColumnSums.errors "
-            "array_stages combined sweep sweeps product guessed integrated swept extrapolated "
-            "_embedded",
-        ),
-        (dense, "combine add_scaled"),
-    ),
-    "interpolant": (
-        (interpolation, "Interval.positions PolynomialInterpolant.integrate"),
-        (dense, "Segment.__call__ LagrangeWeights.__call__ PolynomialWeights.__call__"),
-        (lagrange, "_basis_values lagrange_integrals"),
-    ),
+MODULES: dict[str, tuple[Any, ...]] = {
+    "step formula": (anchor_steps, stage_sums, sweep, sums),
+    "interpolant": (interpolants, segment, lagrange),
 }
-"""Where formulas stand, by kind of fault: modules, each with its functions, blanks between them."""
+"""Where formulas stand, by kind of fault: each module names its functions in `FORMULAS`."""
 
 
 @dataclass(frozen=True)
@@ -337,8 +325,8 @@ def _recompiled(
 
 def _forget() -> None:
     """Make the constants of methods anew, which are kept from solve to solve."""
-    arithmetic.rule_arrays.cache_clear()
-    arithmetic.stage_table.cache_clear()
+    sweep.rule_arrays.cache_clear()
+    stage_sums.stage_table.cache_clear()
 
 
 @contextlib.contextmanager
@@ -375,7 +363,7 @@ def formula_sites(kind: str) -> list[tuple[types.ModuleType, str, int, str]]:
     its steps have no fault to plant: index arithmetic, and branches for states of other kinds.
     """
     live: list[tuple[types.ModuleType, str, int, str]] = []
-    places = [(module, path) for module, paths in FORMULAS[kind] for path in paths.split()]
+    places = [(module, path) for module in MODULES[kind] for path in module.FORMULAS]
     for module, path in places:
         seen: set[int] = set()
 
@@ -447,7 +435,7 @@ def plant(
     try:
         for i in range(count):
             kind = kinds[i % len(kinds)]
-            if kind in FORMULAS:
+            if kind in MODULES:
                 if kind not in sites:
                     sites[kind] = formula_sites(kind)
                 faults.append(_formula_fault(kind, sites[kind], rng))

@@ -13,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import quadflow as qf
 
 from ...equations.velocity import StateLayout, Velocity
-from ...plans.adams import VariableOrderMethod
-from ...plans.anchors import AnchorsMethod
+from ...plans.adams.method import VariableOrderMethod
+from ...plans.anchors.method import AnchorsMethod
 from ...plans.interpolants import Anchor
-from ...plans.step import Behind, State, Stepper, StepResult
-from ...plans.sweeps import SweepsMethod
+from ...plans.result import StepResult
+from ...plans.state import Behind, State
+from ...plans.sweeps.method import SweepsMethod
 from ..exact.methods import ExactStep, exact_step, exact_velocity, look_back
 from ..exact.trees import all_trees, density, size, tree_problem, tree_text
 
@@ -67,7 +68,7 @@ def _run(method: qf.Method, highest: int, ratio: float, intervals: int) -> StepR
         return torch.tensor([float(v) for v in velocity], dtype=torch.float64)
 
     velocity = Velocity(problem.f, StateLayout(problem.y0), (-1.0, 1.0), "broadcast")
-    stepper = Stepper(method, velocity)
+    stepper = method.stepper(velocity)
     sizes = [ratio**-j for j in range(intervals - 1, -1, -1)]
     t = -sum(sizes[:-1])
     state = State(t, exact(t))

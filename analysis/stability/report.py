@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...plans.adams import VariableOrderMethod
-from ...plans.anchors import AnchorsMethod
+from ...plans.adams.method import VariableOrderMethod
+from ...plans.anchors.method import AnchorsMethod
 from ...plans.method import Method
-from ...plans.stages import StagesMethod
-from ...plans.sweeps import SweepsMethod
+from ...plans.stages.method import StagesMethod
+from ...plans.sweeps.method import SweepsMethod
 from ...rules.rule import QuadratureRule
 from ...rules.tableau import Tableau
 from ..exact.held import formula_of

@@ -1,4 +1,4 @@
-"""The step compiled by torch.compile: the functions of `arithmetic`, kept for every func.
+"""The step compiled by torch.compile: the sums of a plan, kept for every func.
 
 A kernel is one trial step as one graph, from the start's velocity to the ratio of error and
 tolerance, so that a trial costs one call and the host reads one number. It holds what a method and
@@ -23,9 +23,10 @@ from torch import Tensor
 from ..control.control import Norm, Tolerance
 from ..equations.velocity import DetailedVelocity, StateLayout, Velocity
 from ..errors import CompileError
-from ..plans import arithmetic
-from ..plans.arithmetic import RuleTensors, Swept
-from ..plans.seen_times import SeenTimes
+from ..plans.stages.sums import StageSums, tensor_stages
+from ..plans.sweeps import sweep as arithmetic
+from ..plans.sweeps.seen_times import SeenTimes
+from ..plans.sweeps.sweep import RuleTensors, Swept
 from ..rules.tableau import Tableau
 
 FUSED = 1024
@@ -92,7 +93,7 @@ class _Measure:
 def _stages_kernel(
     tableau: Tableau, layout: StateLayout, copies: bool, measure: _Measure
 ) -> Callable[..., Any]:
-    def stages(
+    def trial(
         func: Any, further: Any, y0: Tensor, v0: Tensor | None, times: Any, rtol: Any, atol: Any
     ) -> Any:
         velocity = _Traced(func, further, layout, copies)
@@ -102,13 +103,13 @@ def _stages_kernel(
             return velocity.at(t if low is None else torch.clamp(t, low, high), y)
 
         start = f(t0, y0) if v0 is None else v0
-        sums = arithmetic.StageSums(tableau, y0, t1 - t0)
-        y1, error = arithmetic.stages(tableau, f, t0, t1, t1 - t0, start, sums)
+        sums = StageSums(tableau, y0, t1 - t0)
+        y1, error = tensor_stages(tableau, f, t0, t1, t1 - t0, start, sums)
         # an input that is an output as well would be copied
         known = sums.velocities if v0 is None else sums.velocities[1:]
         return y1, known, measure.ratio(error, y0, y1, rtol, atol)
 
-    return stages
+    return trial
 
 
 def _sweeps_kernel(
@@ -270,7 +271,7 @@ class CompiledTrials:
         self, rule: RuleTensors, count: int, from_: str, known: bool, guessed: bool,
         seen: SeenTimes | None,
     ) -> CompiledTrial | None:  # fmt: skip
-        """A trial of `count` sweeps, see `arithmetic.guessed`; known, guessed: with the start's
+        """A trial of `count` sweeps, see `sweep.guessed`; known, guessed: with the start's
         velocity, and the guess, given. seen: with the times that func sees. None before it is
         decided how nodes are evaluated, which a trial finds out that runs as it is."""
         mode = self.velocity.mode
@@ -312,7 +313,7 @@ class CompiledTrial:
 
     def measure(self, before: tuple[int, int, int]) -> None:
         """Keep the cost of the trial that began when the velocity's counts were `before`."""
-        now = counts(self._solve.velocity)
+        now = self._solve.velocity.counts
         if now[2] == before[2]:  # else it found out how nodes are evaluated as well
             self._kernel.cost = (now[0] - before[0], now[1] - before[1])
             self.known = True
@@ -361,7 +362,7 @@ class CompiledTrial:
         old: Tensor | None, guess: Tensor | None, times: tuple[float, ...],
     ) -> Swept:  # fmt: skip
         """Sweeps over an interval (t0, t1, width of the one before, then the times of the nodes
-        that func sees and their shifts, if they count), arguments as of `arithmetic.guessed`; with
+        that func sees and their shifts, if they count), arguments as of `sweep.guessed`; with
         what the kernel leaves out because it was given."""
         done: Swept = self(y0, v0, old, guess, self.times(*times))
         v0 = done.v0 if v0 is None else v0
@@ -381,11 +382,6 @@ class CompiledTrial:
         if isinstance(times, Tensor) and times.device.type == "cpu" and not y1.requires_grad:
             self._numbers = np.empty(len(times))
             self._packed = torch.from_numpy(self._numbers)
-
-
-def counts(velocity: Velocity) -> tuple[int, int, int]:
-    """What a velocity has counted so far."""
-    return velocity.nfe, velocity.calls, velocity.probe_nfe
 
 
 def _on_device(value: float | Tensor, layout: StateLayout) -> Tensor:

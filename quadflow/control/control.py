@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..host import read_on_host
-from ..plans.segment import add_scaled
+from ..plans.sums import add_scaled
 
 Array = np.ndarray
 

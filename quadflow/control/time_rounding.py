@@ -21,7 +21,6 @@ from torch import Tensor
 from ..equations.velocity import Velocity
 from ..errors import RoundingWarning, caller_level
 from ..plans.method import Method
-from ..plans.sweeps import AMPLIFICATION, SweepsMethod
 from .control import Tolerance
 
 FELT = 0.3
@@ -65,10 +64,7 @@ class TimeRounding:
         self._eps = torch.finfo(dtype).eps
         self._single = dtype is not torch.float64
         self._rtol = tolerance.strictest
-        extrapolates = isinstance(method, SweepsMethod) and method.guess == "extrapolated"
-        self._gain = 0.0
-        if isinstance(method, SweepsMethod) and extrapolates and not method.converged:
-            self._gain = AMPLIFICATION**method.rule.n
+        self._gain = method.amplification
         # f changes in a step by about itself: what one rounding of t is of the step is then its
         # share in that. Within some steps of 0 it is no more than the rounding of f
         self._least = max(self._rtol / max(10.0, self._gain), NEAR_ZERO * self._eps)

@@ -1,7 +1,7 @@
 """Small states of the CPU in NumPy: one of its operations takes a third of torch's time there.
 
 A step from such a state, of which nothing but numbers is wanted, goes through the same functions
-of `arithmetic` with arrays in the place of tensors. Arrays and tensors share their memory; func
+of a plan's sums with arrays in the place of tensors. Arrays and tensors share their memory; func
 sees tensors alone.
 """
 

@@ -229,6 +229,11 @@ class Velocity:
         simple = layout.kind is Tensor and layout.dtype is layout.func_dtype
         self.arrays = ArrayVelocity(self, self._plain, simple)
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """nfe, calls and probe_nfe so far."""
+        return self.nfe, self.calls, self.probe_nfe
+
     def __call__(self, t: Time, y: Tensor) -> tuple[Tensor, Any]:
         """v = f(t, y) and its detail (None for an ordinary func); one call, one evaluation."""
         if self.repeats:

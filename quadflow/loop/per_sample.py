@@ -18,11 +18,10 @@ from ..equations.probing import check_samples
 from ..host import read_on_host
 from ..observe.events.event import Stop
 from ..plans.interpolants import Anchor
-from ..plans.method import Method
+from ..plans.method import Method, Stepper
+from ..plans.result import SamplesStep, StepResult
 from ..plans.segment import Segment
-from ..plans.stages import StagesMethod
-from ..plans.step import Behind, SamplesStep, State, Stepper, StepResult, Unfinished
-from ..plans.sweeps import SweepsMethod
+from ..plans.state import Behind, State, Unfinished
 from .steps import (
     NEAR,
     Ended,
@@ -44,12 +43,12 @@ def check_method(method: Method) -> None:
     Raises:
         ValueError: it looks back on the anchors of earlier steps, or has no error estimate.
     """
-    if isinstance(method, (StagesMethod, SweepsMethod)):
-        if method.error_order is not None:
-            return
+    if method.looks_back:
+        why = "looks back on the anchors of earlier steps, whose times all samples share"
+    elif method.error_order is None:
         why = "has no error estimate to choose them by"
     else:
-        why = "looks back on the anchors of earlier steps, whose times all samples share"
+        return
     raise ValueError(
         f"method {method.name!r} cannot give every sample steps of its own (batch_dims=1): it "
         f"{why}. Take an adaptive Runge-Kutta method such as 'dopri5', 'tsit5' or 'dopri8', "
@@ -255,9 +254,8 @@ class PerSampleSteps(Steps):
             order = result.error_order
             refused = (ratio <= 1) & ~(missed <= 1)
             if refused.any():
-                assert isinstance(self.stepper.method, StagesMethod)
                 ratio = np.where(refused, missed, ratio)
-                order = np.where(refused, self.stepper.method.tableau.dense_order, order)
+                order = np.where(refused, self.stepper.method.dense_order, order)
             finite = np.isfinite(ratio)
             self._not_finite_at = np.where(self.active & ~finite, t1, self._not_finite_at)
             good = self.active & finite & (ratio <= 1)

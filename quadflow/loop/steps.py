@@ -23,12 +23,11 @@ from ..equations.velocity import Velocity
 from ..errors import StiffnessWarning
 from ..host import read_on_host
 from ..observe.stiffness import StiffnessMonitor
-from ..plans.adams import VariableOrderMethod
+from ..plans.adams.variable_order import SUDDEN
 from ..plans.interpolants import Anchor
-from ..plans.method import Method
-from ..plans.stages import StagesMethod
-from ..plans.step import NotContracting, State, Stepper, StepResult
-from ..plans.variable_order import SUDDEN, OrderControl
+from ..plans.method import Method, Stepper
+from ..plans.result import StepResult
+from ..plans.state import NotContracting, State
 
 
 class Status(enum.Enum):
@@ -252,15 +251,13 @@ class AdaptiveSteps(Steps):
         self._rounding = TimeRounding(stepper.method, stepper.velocity, tolerance)
         self._controller = copy.copy(controller)
         method = stepper.method
-        self._orders: OrderControl | None = None
-        if isinstance(method, VariableOrderMethod):
-            self._orders = method.control
-            if controller != StepController(max_factor=method.max_growth):
-                raise TypeError(
-                    f"method {method.name!r} chooses its steps together with its order: make it "
-                    f"with adams_variable(control=OrderControl(...)) instead of controller="
-                    f"{controller!r}"
-                )
+        self._orders = method.order_control
+        if self._orders is not None and controller != StepController(max_factor=method.max_growth):
+            raise TypeError(
+                f"method {method.name!r} chooses its steps together with its order: make it "
+                f"with adams_variable(control=OrderControl(...)) instead of controller="
+                f"{controller!r}"
+            )
         self._landings = list(landings)
         self._sign = math.copysign(1.0, landings[-1].t - state.t)
         self._jumps = any(landing.restart for landing in landings[:-1])
@@ -405,8 +402,7 @@ class AdaptiveSteps(Steps):
         if self._rounding.due(state.t, size):
             self._rounding.measure(state.t, state.y, size, self._sign)
         if ratio <= 1 and not self._dense_ratio <= 1:
-            assert isinstance(stepper.method, StagesMethod)
-            ratio, order = self._dense_ratio, stepper.method.tableau.dense_order
+            ratio, order = self._dense_ratio, stepper.method.dense_order
         if ratio <= 1 and result.refine is not None and monitor.wants_sweep(result):
             self.refined += 1
             swept = result.refine()
@@ -560,7 +556,7 @@ def adaptive_stepper(method: Method, velocity: Velocity, tolerance: Tolerance) -
     """For steps that the error estimate chooses: by the method, or what it becomes at the
     tolerance."""
     eps = torch.finfo(velocity.layout.func_dtype).eps
-    return Stepper(method.for_tolerance(tolerance.strictest, eps), velocity, adaptive=True)
+    return method.for_tolerance(tolerance.strictest, eps).stepper(velocity, adaptive=True)
 
 
 def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:

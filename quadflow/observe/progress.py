@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..extras import progress
-from ..plans.step import StepResult
+from ..plans.result import StepResult
 
 INTERVAL = 0.1
 """Seconds between two updates, of which the last step is the exception."""

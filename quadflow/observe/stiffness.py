@@ -19,9 +19,8 @@ from torch import Tensor
 
 from ..control.control import Tolerance
 from ..equations.small_states import tensor_of
-from ..plans.adams import VariableOrderMethod, adams_limit
 from ..plans.method import Method
-from ..plans.step import StepResult
+from ..plans.result import StepResult
 
 ON_STIFF = ("warn", "stop", "ignore")
 
@@ -57,7 +56,6 @@ class StiffnessMonitor:
         self.method, self.tolerance, self.on_stiff = method, tolerance, on_stiff
         self.message = ""
         self.stiff_at: float | None = None
-        self._adams = isinstance(method, VariableOrderMethod)
         self._margins = method.stiff_margins
         self._since, self._suspect, self.due = 0, False, False
         self._numbers: Sequence[float] = ()
@@ -113,7 +111,7 @@ class StiffnessMonitor:
 
     def _turn(self, result: StepResult) -> Tensor:
         """How much the velocity changes over an interval, this one or the last."""
-        if self._adams:
+        if result.orders is not None:
             assert result.start is not None
             return result.start.v - tensor_of(result.previous.history[-1].v)
         if result.state.anchor is not None and result.start is not None:
@@ -138,14 +136,14 @@ class StiffnessMonitor:
         rate = self._numbers[0]
         limit = self.method.stability_limit
         if result.orders is not None:
-            limit = adams_limit(result.orders.weights.order)
+            limit = self.method.stability_limit_at(result.orders.weights.order)
         assert limit is not None
         share = rate / limit
         share = min(share, 2.0) if share > 0 else 0.0  # 0 for NaN
         slower = share * limit - sum(self._numbers[1:])
         self._window.extend([(share, slower)] * min(self._since, EVERY))
         # a few samples tell what sweeps do, whose estimate costs as much as half a step
-        self._since, self._suspect = 0, share >= 0.5 and (slower >= 0 or self._adams)
+        self._since, self._suspect = 0, share >= 0.5 and (slower >= 0 or result.orders is not None)
         shares, slower_ones = zip(*self._window, strict=True)
         limited = len(shares) == WINDOW and sum(shares) >= ENOUGH * WINDOW
         if not (self._suspect and limited and sum(slower_ones) >= 0):  # not with a NaN either

@@ -14,7 +14,11 @@ from torch import Tensor
 from ..checks import integer_from
 from ..rules.lagrange import lagrange_matrix
 from ..rules.rule import QuadratureRule
-from .segment import WeightFunction, combine, lagrange_weights
+from .segment import WeightFunction, lagrange_weights
+from .sums import combine
+
+FORMULAS = ("Interval.positions", "PolynomialInterpolant.integrate")
+"""Functions with formulas of a step, in which the laboratory plants faults."""
 
 
 @dataclass(slots=True)

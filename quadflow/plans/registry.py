@@ -15,11 +15,11 @@ from ..rules.gauss import gauss_legendre, gauss_lobatto, radau_right
 from ..rules.rule import QuadratureRule
 from ..rules.tableau import Tableau
 from ..rules.tableaus import TABLEAUS
-from .adams import adams_variable
-from .anchors import adams
+from .adams.method import adams_variable
+from .anchors.method import adams
 from .method import Method
-from .stages import stages
-from .sweeps import adaptive_collocation, collocation
+from .stages.method import stages
+from .sweeps.method import adaptive_collocation, collocation
 
 _REGISTRY: dict[str, Callable[[], Method]] = {}
 

@@ -16,32 +16,14 @@ from torch import Tensor
 
 from ..rules.decimals import gauss_arrays
 from ..rules.lagrange import lagrange_integrals, lagrange_matrix
+from .sums import add_scaled, combine
 
 WeightFunction = Callable[[Any], Sequence[Any]]
 """θ -> the m weights: numbers for a float, tensors of θ's shape for a tensor."""
 
 
-def combine(weights: Sequence[float | Tensor], tensors: Sequence[Tensor]) -> Tensor:
-    """Σ_j weights[j] tensors[j] for Python weights, of which zeros are skipped, or weights that
-    broadcast against the tensors (one a sample); nothing is stacked."""
-    total: Tensor | None = None
-    for weight, tensor in zip(weights, tensors, strict=True):
-        if isinstance(weight, Tensor):
-            scaled = tensor * weight.to(tensor.real.dtype)
-            total = scaled if total is None else total + scaled
-        elif weight != 0.0:
-            total = tensor * weight if total is None else torch.add(total, tensor, alpha=weight)
-    return torch.zeros_like(tensors[0]) if total is None else total
-
-
-def add_scaled(y0: Any, v: Any, h: Any) -> Any:
-    """y0 + h v, of tensors or arrays, for one step size or for one a sample (a tensor that
-    broadcasts against v)."""
-    if isinstance(h, Tensor):
-        return torch.addcmul(y0, v, h.to(y0.real.dtype))
-    if isinstance(y0, Tensor):
-        return torch.add(y0, v, alpha=h)
-    return y0 + v * h
+FORMULAS = ("Segment.__call__", "LagrangeWeights.__call__", "PolynomialWeights.__call__")
+"""Functions with formulas of a step, in which the laboratory plants faults."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from .decimals import gauss_arrays
 from .families import MAX_NODES
 from .rule import Array
 
+FORMULAS = ("_basis_values", "lagrange_integrals")
+"""Functions with formulas of a step, in which the laboratory plants faults."""
+
 
 def _scaled_weights(nodes: Array) -> tuple[float, Array]:
     """The factor s = 4 / (max - min), and the barycentric weights of s times the nodes."""

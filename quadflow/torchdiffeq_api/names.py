@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from ..checks import check_choice, integer_from
 from ..errors import caller_level, nearest
-from ..plans.anchors import adams
+from ..plans.anchors.method import adams
 from ..plans.method import Method
 from ..plans.registry import get_method, method_names
-from ..plans.stages import stages
+from ..plans.stages.method import stages
 from ..rules.classical import FEHLBERG2
 
 

@@ -29,8 +29,8 @@ ROOMS = (
 """The core's rooms: each may import those before it."""
 
 UPWARD = {
-    # a step asks for its compiled form, and for the ratio of error and tolerance
-    "quadflow.plans.step": {"quadflow.compiled.step", "quadflow.control.control"},
+    # a step is given its compiled form, and the tolerance: types alone
+    "quadflow.plans": {"quadflow.compiled.step", "quadflow.control.control"},
     # func of the backward solve fails as a solve does
     "quadflow.gradients.adjoint": {"quadflow.solution"},
     # torchdiffeq's functions are solves

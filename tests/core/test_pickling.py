@@ -27,7 +27,7 @@ from quadflow import adapters, analysis
 from quadflow.adapters import BiAnchor, FlowField
 from quadflow.analysis.problems.problem import get_problem, problem_names
 from quadflow.control.control import Tolerance
-from quadflow.plans.step import NotContracting
+from quadflow.plans.state import NotContracting
 from quadflow.rules.dop853 import DOPRI8
 
 F64 = torch.float64

@@ -27,7 +27,8 @@ import quadflow as qf
 from quadflow.control.control import StepController, Tolerance
 from quadflow.equations.velocity import StateLayout, Velocity
 from quadflow.loop.steps import AdaptiveSteps, FixedSteps, Hooks, Landing, Limits, Steps
-from quadflow.plans.step import State, Stepper, StepResult
+from quadflow.plans.result import StepResult
+from quadflow.plans.state import State
 
 TOL = 1e-6
 ADAPTIVE = sorted(n for n, m in qf.methods().items() if (m.error_order or 0) >= 4 or n == "adams")
@@ -89,7 +90,7 @@ class Solve(RuleBasedStateMachine):
         landings = [*marks, Landing(end)]
         self.end, self.landing = end, landing
         self.velocity = velocity
-        stepper = Stepper(self.method.for_tolerance(TOL), velocity)
+        stepper = self.method.for_tolerance(TOL).stepper(velocity)
         self.steps: Steps
         if self.adaptive:
             self.steps = AdaptiveSteps(

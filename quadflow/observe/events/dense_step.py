@@ -10,8 +10,9 @@ import torch
 from numpy.polynomial import chebyshev
 from torch import Tensor
 
-from ...plans.segment import Segment, combine
-from ...plans.step import StepResult
+from ...plans.result import StepResult
+from ...plans.segment import Segment
+from ...plans.sums import combine
 
 Array = np.ndarray
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ...equations.clock import Clock
 from ...equations.velocity import StateLayout
-from ...plans.step import StepResult
+from ...plans.result import StepResult
 from .dense_step import DenseStep
 from .event import Stop, as_events
 from .looks import Looks

@@ -15,7 +15,7 @@ from toyflow import Calls, Toy, seeded
 from quadflow.adapters import SAMPLERS, FlowField, Guidance, sample, time_grid
 from quadflow.adapters.sampling.converged import tight_solve
 from quadflow.analysis.images.peers import PEERS, TimedSideNet, run_sampler
-from quadflow.plans.anchors import adams
+from quadflow.plans.anchors.method import adams
 
 TOY = Toy(gap=0.0)
 GUIDED = Guidance(1.5, CLASSES)

@@ -27,10 +27,10 @@ from quadflow.analysis.exact.trees import all_trees
 from quadflow.analysis.proofs.certificates import certify, certify_solver
 from quadflow.analysis.solvers.run import Solver
 from quadflow.analysis.solvers.solver import as_solver
-from quadflow.plans.adams import VariableOrderMethod
-from quadflow.plans.anchors import AnchorsMethod
-from quadflow.plans.stages import StagesMethod
-from quadflow.plans.sweeps import SweepsMethod
+from quadflow.plans.adams.method import VariableOrderMethod
+from quadflow.plans.anchors.method import AnchorsMethod
+from quadflow.plans.stages.method import StagesMethod
+from quadflow.plans.sweeps.method import SweepsMethod
 from quadflow.rules.pairs import DOPRI5, TSIT5
 from quadflow.rules.quadrature import FAMILIES
 

@@ -13,7 +13,7 @@ import quadflow as qf
 from quadflow.adapters.cli.main import main
 from quadflow.analysis.proofs import mutations
 from quadflow.analysis.proofs.certificates import certify
-from quadflow.analysis.proofs.mutations import FAULT, FORMULAS, KINDS, formula_sites, plant
+from quadflow.analysis.proofs.mutations import FAULT, KINDS, MODULES, formula_sites, plant
 from quadflow.analysis.proofs.running_step import against_algebra
 from quadflow.rules.quadrature import FAMILIES
 
@@ -52,7 +52,7 @@ def test_two_hundred_planted_faults_are_caught() -> None:
 def test_every_place_of_every_formula_is_watched() -> None:
     """Not a sample: each arithmetic expression of the step and of the interpolants."""
     checks = mutations._step_checks()
-    for kind in FORMULAS:
+    for kind in MODULES:
         missed = []
         for module, path, site, text in formula_sites(kind):
 
@@ -76,15 +76,15 @@ def test_a_check_that_sees_nothing_lets_faults_survive(monkeypatch: pytest.Monke
     assert report.to_dict()["caught"] == 0
 
 
-SITE = (mutations.dense, "add_scaled", 1, "torch.add(y0, v, alpha=h)")
+SITE = (mutations.sums, "add_scaled", 1, "torch.add(y0, v, alpha=h)")
 
 
 def test_the_sound_code_is_back_after_a_fault() -> None:
-    before = mutations.step.add_scaled.__code__
+    before = mutations.stage_sums.add_scaled.__code__
     with mutations._planted(SITE[0], SITE[1], SITE[2], lambda x, _: x * 1.01):
-        assert mutations.step.add_scaled.__code__ is not before
+        assert mutations.stage_sums.add_scaled.__code__ is not before
         assert against_algebra("dopri5") != []
-    assert mutations.step.add_scaled.__code__ is before
+    assert mutations.stage_sums.add_scaled.__code__ is before
     assert against_algebra("dopri5") == []
 
 
@@ -92,13 +92,13 @@ def test_code_and_algebra_differ_where_the_tableau_is_changed_under_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The comparison names what differs: here the step alone takes another node."""
-    sound = mutations.arithmetic.lagrange_taylor
+    sound = mutations.sweep.lagrange_taylor
 
     def corrupt(nodes, centre):  # type: ignore[no-untyped-def]
         return sound(nodes, centre + 1e-7)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mutations.arithmetic, "lagrange_taylor", corrupt)
+        patch.setattr(mutations.sweep, "lagrange_taylor", corrupt)
         mutations._forget()
         found = against_algebra("gauss3")
         assert any(text.startswith("the step differs at tree") for text in found), found

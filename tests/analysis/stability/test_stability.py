@@ -32,7 +32,7 @@ from quadflow.analysis.exact.runge_kutta import (
 )
 from quadflow.analysis.stability import report as st
 from quadflow.analysis.stability.lebesgue import lebesgue_constant, lebesgue_function
-from quadflow.plans.anchors import anchors
+from quadflow.plans.anchors.method import anchors
 from quadflow.plans.interpolants import OracleInterpolant
 from quadflow.rules.chebyshev import clenshaw_curtis, fejer_first
 from quadflow.rules.classical import RK4

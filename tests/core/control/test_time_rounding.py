@@ -20,7 +20,7 @@ from torch import Tensor
 import quadflow as qf
 from quadflow.adapters.scipy_solver import GaussCollocation
 from quadflow.control.time_rounding import TimeRounding
-from quadflow.plans.seen_times import seen_by_samples, seen_numbers
+from quadflow.plans.sweeps.seen_times import seen_by_samples, seen_numbers
 from quadflow.rules.lagrange import lagrange_derivatives
 
 ADAPTIVE = sorted(name for name, method in qf.methods().items() if method.error_order is not None)

@@ -12,7 +12,8 @@ from in_tensors import InTensors
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.plans import arithmetic
+from quadflow.plans.stages.sums import stage_table
+from quadflow.plans.sweeps.sweep import rule_arrays
 
 TRY_IN_TENSORS = {"dopri5": 46, "gauss": 35, "adams": 52}
 """Torch's operations of one try of a step, those of func (one a call) included."""
@@ -81,7 +82,7 @@ def test_calls_of_a_try_through_numpy(name: str) -> None:
 @pytest.mark.parametrize("name", TRY_IN_NUMPY)
 def test_constants_are_made_once(name: str) -> None:
     solved(name, 1e-6)
-    makers = (arithmetic.rule_arrays, arithmetic.stage_table)
+    makers = (rule_arrays, stage_table)
     made = [maker.cache_info().misses for maker in makers]
     solved(name, 1e-6)
     assert [maker.cache_info().misses for maker in makers] == made

@@ -12,7 +12,7 @@ from host_waits import CountWaits
 from torch import Tensor
 
 import quadflow as qf
-from quadflow.plans.stages import StagesMethod
+from quadflow.plans.stages.method import StagesMethod
 from quadflow.rules.classical import HEUN
 from quadflow.rules.dop853 import DOPRI8
 from quadflow.rules.pairs import BOSH3, DOPRI5, TSIT5

@@ -12,8 +12,8 @@ from host_waits import CountWaits
 
 import quadflow as qf
 from quadflow.analysis.problems.problem import get_problem, problem_names, problems
-from quadflow.plans.anchors import PECE_LIMITS
-from quadflow.plans.variable_order import interval_weights
+from quadflow.plans.adams.variable_order import interval_weights
+from quadflow.plans.anchors.method import PECE_LIMITS
 
 RUNGE_KUTTA = ["heun", "bosh3", "dopri5", "tsit5", "dopri8"]
 SWEEPS = ["gauss", "lobatto", "gauss4", "lobatto4", "radau3"]

@@ -24,8 +24,9 @@ from quadflow.analysis.proofs.certificates import certify
 from quadflow.analysis.reliability.estimates import reliability
 from quadflow.control.control import worth_a_sweep
 from quadflow.equations.velocity import StateLayout, Velocity
-from quadflow.plans.step import State, Stepper
-from quadflow.plans.sweeps import SweepsMethod, nodes_for_tolerance
+from quadflow.plans.state import State
+from quadflow.plans.sweeps.method import SweepsMethod
+from quadflow.plans.sweeps.nodes import nodes_for_tolerance
 
 AUTOMATIC = ("gauss", "lobatto")
 
@@ -43,7 +44,7 @@ def largest_estimate(method: SweepsMethod, h: float) -> float:
     """The largest estimate of 24 equal steps, without the first, whose guess is another."""
     problem = get_problem("lotka-volterra")
     layout = StateLayout(problem.y0)
-    stepper = Stepper(method, Velocity(problem.f, layout, problem.span, "broadcast"))
+    stepper = method.stepper(Velocity(problem.f, layout, problem.span, "broadcast"))
     state, largest = State(0.0, problem.y0), 0.0
     for i in range(24):
         result = stepper.step(state, (i + 1) * h)

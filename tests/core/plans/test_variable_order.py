@@ -24,16 +24,16 @@ from quadflow.control.control import StepController, Tolerance, rms_norm
 from quadflow.equations.velocity import StateLayout, Velocity
 from quadflow.loop import steps as stepping
 from quadflow.loop.steps import AdaptiveSteps, Landing, Limits
-from quadflow.plans.adams import VariableOrderMethod, adams_variable
-from quadflow.plans.interpolants import Anchor
-from quadflow.plans.step import State, Stepper
-from quadflow.plans.variable_order import (
+from quadflow.plans.adams.method import VariableOrderMethod, adams_variable
+from quadflow.plans.adams.variable_order import (
     MAX_ORDER,
     OrderControl,
     divided_differences,
     interval_weights,
     newton_integral,
 )
+from quadflow.plans.interpolants import Anchor
+from quadflow.plans.state import State
 from quadflow.rules.lagrange import lagrange_integrals
 
 # -- weights ---------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def frozen(method: qf.Method, k: int, times: list[float]) -> list[State]:
     """States at times[k-1:], at order k all along, from exact anchors at the first k times."""
     known = [Anchor(t, exact(t), f(torch.tensor(t, dtype=torch.float64), exact(t)))
              for t in times[:k]]  # fmt: skip
-    stepper = Stepper(method, Velocity(f, StateLayout(exact(0.0)), (times[0], times[-1])))
+    stepper = method.stepper(Velocity(f, StateLayout(exact(0.0)), (times[0], times[-1])))
     states = [State(times[k - 1], exact(times[k - 1]), known[-1], tuple(known[:-1]), order=k)]
     for t1 in times[k:]:
         states.append(dataclasses.replace(stepper.step(states[-1], t1).state, order=k))
@@ -230,7 +230,7 @@ def test_an_order_kept_is_pece(k: int) -> None:
     sizes = np.random.default_rng(k).uniform(0.8, 1.25, 20 + k) * 0.05
     times = np.cumsum(sizes).tolist()
     states = frozen(qf.get_method("adams"), k, times)
-    pece = Stepper(qf.adams(k, "PECE"), Velocity(f, StateLayout(exact(0.0)), (0.0, times[-1])))
+    pece = qf.adams(k, "PECE").stepper(Velocity(f, StateLayout(exact(0.0)), (0.0, times[-1])))
     for before, after in itertools.pairwise(states):
         result = pece.step(before, after.t)
         anchors = [a.t for a in after.history[::-1]]
@@ -270,7 +270,7 @@ def test_every_order_is_proved() -> None:
 
 def test_a_wrong_weight_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the corrector nor the estimate of the running code may differ from what is proved."""
-    import quadflow.plans.step as step
+    import quadflow.plans.adams.method as step
 
     true = step.interval_weights
     for row, words in ((1, "the step differs"), (-1, "the error estimate differs")):
@@ -333,7 +333,7 @@ def adaptive(func, y0: Tensor, span: tuple[float, float], tolerance: float):  # 
     method = qf.get_method("adams")
     velocity = Velocity(func, StateLayout(y0), span)
     steps = AdaptiveSteps(
-        Stepper(method, velocity), State(span[0], y0), [Landing(span[1])],
+        method.stepper(velocity), State(span[0], y0), [Landing(span[1])],
         Tolerance(tolerance, tolerance, rms_norm), StepController(max_factor=2.0), Limits(),
     )  # fmt: skip
     return steps, velocity

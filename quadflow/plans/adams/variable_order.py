@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import is_integer
-from ..rules.decimals import gauss_arrays
-from ..rules.rule import Array
+from ...checks import is_integer
+from ...rules.decimals import gauss_arrays
+from ...rules.rule import Array
 
 MAX_ORDER = 12
 """Beyond, float64 rounding in the differences and the small stability region undo the gain."""

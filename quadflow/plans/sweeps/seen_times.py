@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..rules.lagrange import lagrange_derivatives
-from ..rules.rule import QuadratureRule
+from ...rules.lagrange import lagrange_derivatives
+from ...rules.rule import QuadratureRule
 
 Array = np.ndarray
 
