@@ -14,8 +14,10 @@ from ..equations.clock import with_graph
 from ..equations.velocity import StateLayout, Velocity
 from ..errors import caller_level
 from ..gradients.adjoint import solve_with_adjoint
+from ..gradients.adjoint_solves import GraphAtFirst, exact_solves
 from ..plans.method import Method
-from .adjoint_solves import GraphAtFirst, continuous_backward, continuous_forward, exact_solves
+from ..solve import solve
+from .adjoint_solves import continuous_backward, continuous_forward
 from .names import StepKind, torchdiffeq_method
 from .odeint import odeint
 from .options import solve_arguments
@@ -104,7 +106,7 @@ def odeint_adjoint(
     exact = named.method is not None and named.method.has_exact_adjoint
     if exact and all(given is None for given in own):
         found = solve_arguments(func, y0, fixed_t, named, rtol=rtol, atol=atol, options=options)
-        forward, backward = exact_solves(solved, layout, start, ends, found)
+        forward, backward = exact_solves(solve, solved, layout, start, ends, found)
     else:
         if adjoint_options is None:
             adjoint_options = {name: value for name, value in options.items() if name != "norm"}
