@@ -12,6 +12,8 @@ with exported(__name__):
     from .errors import StiffnessWarning as StiffnessWarning
     from .errors import ToleranceWarning as ToleranceWarning
     from .errors import VelocityError as VelocityError
+    from .gradients.choice import Adjoint as Adjoint
+    from .gradients.choice import Forward as Forward
     from .loop.steps import Status as Status
     from .observe.events.event import Event as Event
     from .plans.adams import VariableOrderMethod as VariableOrderMethod

@@ -1,4 +1,4 @@
-"""`solve` with gradient="adjoint": the forward solve as it was asked for, with the adjoint behind."""
+"""`solve` with gradient="adjoint": the forward solve as asked for, and the backward one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .augmented import Augmented, Parts
 from .choice import Adjoint, refuse_together
 from .lanes import LaneVelocity
 from .moving_events import event_times, moved_events
-from .parameters import checked_params, refuse_others, tensors_of
+from .parameters import differentiable, distinct, refuse_others, tensors_of
 
 Solve = Callable[..., Solution]
 """`quadflow.solve`, which stands on this room and so is handed to it."""
@@ -50,7 +50,7 @@ def solve_by_adjoint(
     _refuse(given)
     func, y0, t, args = (given[name] for name in ("func", "y0", "t", "args"))
     wanted = tensors_of(func, args).values() if how.params is None else how.params
-    params = checked_params(wanted, "Adjoint.params")
+    params = differentiable(distinct(wanted, "Adjoint.params"))
     bound = _bound(func, args)
     start = layout.split(layout.join(y0).detach())
     if how.params is None and torch.is_grad_enabled():
@@ -258,7 +258,7 @@ def _told(
     if when.requires_grad:
         count = int((when.detach().to(torch.float64).cpu()[: len(t)] == t.detach()).sum())
         t = torch.cat((when[:count].to("cpu", torch.float64), t[count:]))
-    last, at_end = found.y_reached, not layout.batch and found.t_reached == float(t[-1])
+    last, at_end = found.y_reached, not layout.batch and found.t_reached == float(found.t[-1])
     if at_end or (layout.batch and found.success):
         last = layout.split(y[-1])
     return replace(

@@ -22,7 +22,7 @@ from ..equations.velocity import StateLayout
 from ..solution import Solution
 from .augmented_sensitivities import SensitivityVelocity
 from .choice import Forward, refuse_together
-from .parameters import checked_params, refuse_others, tensors_of
+from .parameters import differentiable, distinct, refuse_others, tensors_of
 
 
 def solve_by_sensitivities(
@@ -100,7 +100,7 @@ def _chosen(how: Forward, named: dict[str, Tensor], y0: Tensor) -> dict[str, Ten
     """The parameters to differentiate, by name."""
     chosen = named
     if how.params is not None:
-        wanted = checked_params(how.params, "Forward.params")
+        wanted = differentiable(distinct(how.params, "Forward.params"))
         names = {id(p): name for name, p in named.items()}
         for i, p in enumerate(wanted):
             if id(p) not in names:

@@ -30,8 +30,8 @@ def differentiated_solve(
     if not callable(func):
         what = "DetailedVelocity" if isinstance(func, DetailedVelocity) else type(func).__name__
         raise TypeError(
-            f"func is a {what}, which gradient={given['gradient']!r} does not take: give a function "
-            "func(t, y), or take gradient='backprop'"
+            f"func is a {what}, which gradient={given['gradient']!r} does not take: give a "
+            "function func(t, y), or take gradient='backprop'"
         )
     if not isinstance(given["args"], (tuple, list)):
         raise TypeError(f"args must be a tuple of func's further arguments, got {given['args']!r}")

@@ -47,7 +47,7 @@ def moved_events(
         none = states[:0]
         times.append(torch.stack([one for one, _ in own]) if own else when)
         at_events.append(torch.stack([one for _, one in own]) if own else none)
-        if event.terminal and own and float(own[-1][0]) == float(found.t[-1]) == found.t_reached:
+        if event.terminal and own and float(when[-1]) == float(found.t[-1]) == found.t_reached:
             t = torch.cat((t[:-1], times[-1][-1:].cpu()))
             y = torch.cat((y[:-1], at_events[-1][-1:]))
     return t, y, times, [layout.split(one, 1) for one in at_events]

@@ -23,8 +23,8 @@ def tensors_of(func: Any, args: Sequence[Any]) -> dict[str, Tensor]:
     return {name: p for name, p in found.items() if p.requires_grad and once[id(p)] == name}
 
 
-def checked_params(given: Iterable[Tensor], name: str) -> list[Tensor]:
-    """The parameters given by a user, each once, of those that require grad.
+def distinct(given: Iterable[Tensor], name: str) -> list[Tensor]:
+    """The parameters given by a user, each once.
 
     Raises:
         TypeError: one is no tensor.
@@ -33,8 +33,12 @@ def checked_params(given: Iterable[Tensor], name: str) -> list[Tensor]:
     for i, param in enumerate(params):
         if not isinstance(param, Tensor):
             raise TypeError(f"{name}[{i}] must be a tensor, got {type(param).__name__}")
-    once = {id(param): param for param in params}.values()
-    return [param for param in once if param.requires_grad and param.numel()]
+    return list({id(param): param for param in params}.values())  # else counted twice
+
+
+def differentiable(params: Iterable[Tensor]) -> list[Tensor]:
+    """Those of the parameters that require grad, and hold a number."""
+    return [param for param in params if param.requires_grad and param.numel()]
 
 
 def refuse_others(

@@ -15,6 +15,7 @@ from ..equations.velocity import StateLayout, Velocity
 from ..errors import caller_level
 from ..gradients.adjoint import solve_with_adjoint
 from ..gradients.adjoint_solves import GraphAtFirst, exact_solves
+from ..gradients.parameters import differentiable, distinct
 from ..plans.method import Method
 from ..solve import solve
 from .adjoint_solves import continuous_backward, continuous_forward
@@ -138,12 +139,8 @@ def _parameters(
                 "give adjoint_params, the tensors that gradients are wanted in, or () for none"
             )
         given = _module_parameters(func)
-    params = list(given)
-    for i, param in enumerate(params):
-        if not isinstance(param, Tensor):
-            raise TypeError(f"adjoint_params[{i}] must be a tensor, got {type(param).__name__}")
-    params = list({id(param): param for param in params}.values())  # else counted twice
-    wanted = [param for param in params if param.requires_grad and param.numel()]
+    params = distinct(given, "adjoint_params")
+    wanted = differentiable(params)
     if len(wanted) != len(params) and callable((options or {}).get("norm")):
         warnings.warn(
             f"{len(params) - len(wanted)} of adjoint_params do not require grad: they are not "
