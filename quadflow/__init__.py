@@ -12,6 +12,8 @@ with exported(__name__):
     from .errors import StiffnessWarning as StiffnessWarning
     from .errors import ToleranceWarning as ToleranceWarning
     from .errors import VelocityError as VelocityError
+    from .gradients.choice import Adjoint as Adjoint
+    from .gradients.choice import Forward as Forward
     from .loop.driven import Driven as Driven
     from .loop.driven import drive as drive
     from .loop.steps import Status as Status

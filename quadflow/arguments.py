@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from .control.tolerances import default_atol, default_rtol, held, positive_toler
 from .equations.clock import Clock, with_graph
 from .equations.ownership import Untouched
 from .equations.velocity import StateLayout, check_function
+from .gradients.choice import Adjoint, Forward, chosen_gradient
 from .loop.steps import Limits
 from .observe.stiffness import ON_STIFF
 from .plans.method import Method
@@ -40,7 +41,8 @@ class Arguments:
     Attributes:
         began: when the solve was asked for, on the clock of `time.perf_counter`.
         layout: how the state lies in one tensor. chosen: the method. limits: of step sizes and of
-            the number of steps. step_control: the controller given, or the method's own.
+            the number of steps. step_control: the controller given, or the method's own. way: to
+            differentiate, None through the steps.
     """
 
     func: Callable[..., Any]
@@ -74,16 +76,19 @@ class Arguments:
     progress: bool
     compile: bool | Mapping[str, Any]
     throw: bool
+    gradient: Any
     began: float = field(default_factory=time.perf_counter)
     layout: StateLayout = field(init=False)
     chosen: Method = field(init=False)
     limits: Limits = field(init=False)
     step_control: StepController = field(init=False)
+    way: Adjoint | Forward | None = field(init=False)
 
     def __post_init__(self) -> None:
         if self.batch_dims not in (0, 1) or isinstance(self.batch_dims, bool):
             raise ValueError(f"batch_dims must be 0 or 1, got {self.batch_dims!r}")
         check_choice(self.on_stiff, ON_STIFF, "on_stiff")
+        self.way = chosen_gradient(self.gradient)
         self.layout = StateLayout(self.y0, self.accumulation_dtype, self.batch_dims)
         self.chosen = self._chosen_method()
         self._complete_tolerances()
@@ -112,6 +117,14 @@ class Arguments:
         if self.step_size is None and self.grid is None:
             rtol, atol = held(rtol, atol, layout)
         self.rtol, self.atol = rtol, atol
+
+    def by_name(self) -> dict[str, Any]:
+        """What `solve` was called with, by the names it has there, completed."""
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.init and one.name != "began"
+        }
 
     def bound(self, clock: Clock | None) -> Any:
         """func as the evaluator calls it: with its further arguments, in the clock's time."""

@@ -18,6 +18,8 @@ from .assembly import assembly_of_samples, compiled_trials, event_tracker, share
 from .control.control import Norm, StepController, rms_norm
 from .equations.clock import Clock
 from .equations.velocity import Velocity
+from .gradients.choice import Adjoint, Forward
+from .gradients.in_solve import differentiated_solve
 from .host import read_on_host
 from .loop.per_sample import PerSampleCollector
 from .loop.steps import Ended, Status, Steps
@@ -64,6 +66,7 @@ def solve(
     progress: bool = False,
     compile: bool | Mapping[str, Any] = False,
     throw: bool = True,
+    gradient: str | Adjoint | Forward = "backprop",
 ) -> Solution:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and give y at every time in t.
 
@@ -133,6 +136,11 @@ def solve(
             seconds, once for every func and method; see the docs.
         throw: raise `SolveError` if the end is not reached; otherwise the solution's status says
             why and holds what was reached.
+        gradient: how the solution is differentiated: "backprop", through the steps; "adjoint", by
+            the adjoint equation, in memory that does not grow with the steps; "forward", by
+            sensitivities solved together with the state, for few parameters. An `Adjoint` or a
+            `Forward` gives their settings. The last two are for backward() and
+            torch.autograd.grad, first derivatives alone; what they do not go with is refused.
 
     Steps are adaptive unless step_size or grid is given. The last step lands on t[-1] exactly;
     requested times between steps come from dense output of the order that the method declares.
@@ -155,6 +163,8 @@ def solve(
         StiffnessWarning: see on_stiff.
     """
     given = Arguments(**locals())
+    if given.way is not None:
+        return differentiated_solve(solve, given.way, given.layout, given.chosen, given.by_name())
     parts = assembly_of_samples(given) if batch_dims else shared_assembly(given)
     steps, times, y = parts.steps, parts.times, parts.y
     collector: _Collector | PerSampleCollector

@@ -49,8 +49,9 @@ def solve_with_adjoint(
         solves: forward and backward; the second is called once for every interval between
             requested times, from the last to the first.
         y0: the solver's state at the first time (of the velocity's layout).
-        t: the requested times (T,); its gradient is that of the times reached where the solve
-            ends at all of them, and of the first alone where it ends elsewhere (at an event).
+        t: the requested times (T,); those that are among the times reached get gradients, others
+            (behind an event, or a failure) zero. A time reached that was not requested stays
+            where it is.
         params: tensors that func depends on, all requiring grad.
 
     Returns:
@@ -72,7 +73,6 @@ class _Adjoint(torch.autograd.Function):
         times, states = solves[0]()
         reached = torch.tensor(times, dtype=torch.float64)
         ctx.velocity, ctx.solve_backward, ctx.times = velocity, solves[1], times
-        ctx.at_all_times = t.detach().to(torch.float64).tolist() == times
         ctx.save_for_backward(t, states, *params)  # so that a change of them in place is noticed
         ctx.mark_non_differentiable(reached)
         return states, reached
@@ -106,8 +106,13 @@ class _Adjoint(torch.autograd.Function):
             adjoint = adjoint + grad[i - 1]
         by_t: Tensor | None = None
         if ctx.needs_input_grad[3]:
-            by_t = by_time.to(t)
-            if not ctx.at_all_times:
-                by_t = torch.cat((by_t[:1], torch.zeros_like(t[1:])))
+            asked = t.detach().to(torch.float64).tolist()
+            places = {when: i for i, when in reversed(list(enumerate(times)))}
+            by_t = torch.stack(
+                [
+                    by_time[places[when]] if when in places else by_time.new_zeros(())
+                    for when in asked
+                ]
+            ).to(t)
         by_y0 = adjoint if ctx.needs_input_grad[2] else None
         return (None, None, by_y0, by_t, *own_shares(params, by_params))

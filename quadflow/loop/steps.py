@@ -205,7 +205,7 @@ class FixedSteps(Steps):
         self._restart = False
         velocity = self.stepper.velocity
         if self._perturb:
-            velocity.window = _just_inside(state.t, t1, velocity.layout.time_dtype)
+            velocity.window = just_inside(state.t, t1, velocity.layout.time_dtype)
             state = restarted(state)
         if self.hooks.trial is not None:
             self.hooks.trial(state.t, state.y, t1 - state.t)
@@ -317,7 +317,7 @@ class AdaptiveSteps(Steps):
             upcoming.entering()
         if self._jumps:
             velocity = self.stepper.velocity
-            velocity.enter(_just_inside(self.state.t, upcoming.t, velocity.layout.time_dtype))
+            velocity.enter(just_inside(self.state.t, upcoming.t, velocity.layout.time_dtype))
 
     def __next__(self) -> StepResult:
         if not self._landings:
@@ -559,7 +559,7 @@ def adaptive_stepper(method: Method, velocity: Velocity, tolerance: Tolerance) -
     return method.for_tolerance(tolerance.strictest, eps).stepper(velocity, adaptive=True)
 
 
-def _just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:
+def just_inside(t0: float, t1: float, dtype: torch.dtype) -> tuple[float, float]:
     """The interval without its ends, in the precision in which func sees times; ascending."""
 
     kind = np.float64 if dtype is torch.float64 else np.float32

@@ -14,8 +14,11 @@ from ..equations.clock import with_graph
 from ..equations.velocity import StateLayout, Velocity
 from ..errors import caller_level
 from ..gradients.adjoint import solve_with_adjoint
+from ..gradients.adjoint_solves import GraphAtFirst, exact_solves
+from ..gradients.parameters import differentiable, distinct
 from ..plans.method import Method
-from .adjoint_solves import GraphAtFirst, continuous_backward, continuous_forward, exact_solves
+from ..solve import solve
+from .adjoint_solves import continuous_backward, continuous_forward
 from .names import StepKind, torchdiffeq_method
 from .odeint import odeint
 from .options import solve_arguments
@@ -104,7 +107,7 @@ def odeint_adjoint(
     exact = named.method is not None and named.method.has_exact_adjoint
     if exact and all(given is None for given in own):
         found = solve_arguments(func, y0, fixed_t, named, rtol=rtol, atol=atol, options=options)
-        forward, backward = exact_solves(solved, layout, start, ends, found)
+        forward, backward = exact_solves(solve, solved, layout, start, ends, found)
     else:
         if adjoint_options is None:
             adjoint_options = {name: value for name, value in options.items() if name != "norm"}
@@ -136,12 +139,8 @@ def _parameters(
                 "give adjoint_params, the tensors that gradients are wanted in, or () for none"
             )
         given = _module_parameters(func)
-    params = list(given)
-    for i, param in enumerate(params):
-        if not isinstance(param, Tensor):
-            raise TypeError(f"adjoint_params[{i}] must be a tensor, got {type(param).__name__}")
-    params = list({id(param): param for param in params}.values())  # else counted twice
-    wanted = [param for param in params if param.requires_grad and param.numel()]
+    params = distinct(given, "adjoint_params")
+    wanted = differentiable(params)
     if len(wanted) != len(params) and callable((options or {}).get("norm")):
         warnings.warn(
             f"{len(params) - len(wanted)} of adjoint_params do not require grad: they are not "

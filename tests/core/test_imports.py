@@ -31,8 +31,8 @@ ROOMS = (
 UPWARD = {
     # a step is given its compiled form, and the tolerance: types alone
     "quadflow.plans": {"quadflow.compiled.step", "quadflow.control.control"},
-    # func of the backward solve fails as a solve does
-    "quadflow.gradients.adjoint": {"quadflow.solution"},
+    # a solution is given its gradients; func of the backward solve fails as a solve does
+    "quadflow.gradients": {"quadflow.solution"},
     # torchdiffeq's functions are solves
     "quadflow.torchdiffeq_api": {"quadflow.solve", "quadflow.solution"},
     # a check solves
