@@ -184,8 +184,7 @@ def solve(
     except BaseException as error:  # what func, a callback or Ctrl-C raised, with what was reached
         run.attach(error)
         raise
-    solution = run.solution(*run.ending())
-    if throw and not solution.success:
+    if not (solution := run.solution(*run.ending())).success and throw:
         raise SolveError(solution.message, solution)
     return solution
 

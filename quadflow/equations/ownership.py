@@ -11,6 +11,7 @@ state itself, which nobody writes to, and a constant (one copy is made, and held
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from sys import getrefcount
 from typing import NoReturn
 
@@ -77,7 +78,10 @@ def _third(value: Tensor, y: Tensor | None, references: int) -> int:
     return references
 
 
-_FRESH, _FRESH_BASE, _FRESH_STORAGE = _fresh()
+# in a thread of its own, out of reach of what the first solve may stand in: a transform of
+# torch.func, in which tensors have no storage, inference mode, a default device
+with ThreadPoolExecutor(1) as _elsewhere:
+    _FRESH, _FRESH_BASE, _FRESH_STORAGE = _elsewhere.submit(_fresh).result()
 
 
 def _alone(value: Tensor) -> bool:

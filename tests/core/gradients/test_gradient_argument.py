@@ -42,8 +42,8 @@ def weighted(y: Tensor) -> Tensor:
 
 def errors(found: Tensor, exact: Tensor, sources: tuple[Tensor, ...]) -> list[float]:
     """The largest error of the gradient of `weighted` in every source."""
-    got = torch.autograd.grad(weighted(found), sources)
-    wanted = torch.autograd.grad(weighted(exact), sources)
+    got = torch.autograd.grad(weighted(found), sources, retain_graph=True)
+    wanted = torch.autograd.grad(weighted(exact), sources, retain_graph=True)
     return [float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True)]
 
 
@@ -89,18 +89,20 @@ def test_error_control_of_the_sensitivities() -> None:
     def func(t: Tensor, y: Tensor, shift: Tensor) -> Tensor:
         return torch.sin(20 * t) * shift - y
 
-    def off(gradient: Any) -> float:
+    def run(gradient: Any) -> tuple[float, int]:
         sol = qf.solve(
             func, y0, (0.0, 3.0), args=(shift,), method="dopri5", rtol=1e-6, atol=1e-8,
             gradient=gradient,
         )  # fmt: skip
         exact = (torch.exp(torch.tensor(-3.0, dtype=F64)) * 20 + torch.sin(60 * one)) / 401
         exact = exact - 20 * torch.cos(60 * one) / 401
-        return abs(float(torch.autograd.grad(sol.y[-1].sum(), shift)[0] - exact))
+        got = torch.autograd.grad(sol.y[-1].sum(), shift)[0]
+        return abs(float(got - exact)), sol.stats.accepted
 
     one = torch.ones((), dtype=F64)
-    assert off("forward") < 1e-5
-    assert off(qf.Forward(error_control=False)) > 1e-3
+    (error, steps), (loose, few) = run("forward"), run(qf.Forward(error_control=False))
+    assert error < 1e-6 and error < loose
+    assert steps > 2 * few
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:
@@ -237,7 +239,7 @@ def test_a_tensor_that_nothing_names(gradient: str) -> None:
 
 def test_a_failed_solve_has_the_gradients_of_what_was_reached() -> None:
     y0, rate = leaves()
-    for gradient in WAYS:
+    for gradient in (qf.Adjoint(max_steps=1000), "forward"):
         sol = qf.solve(
             growth, y0, (0.0, 0.01, 50.0), args=(rate,), max_steps=12, throw=False,
             gradient=gradient, method="dopri5", **TIGHT,
@@ -289,7 +291,7 @@ def test_transforms_and_second_derivatives_are_refused(gradient: str) -> None:
         with pytest.raises(ValueError, match=r"torch.func's transforms: take gradient='backprop'"):
             transform(last)(rate.detach())
     first = torch.autograd.grad(last(rate).sum(), rate, create_graph=True)[0]
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
         first.sum().backward()
 
 
