@@ -49,10 +49,8 @@ class SensitivityVelocity:
             return self._layout.join(self._evaluate(t, self._layout.split(y), values))
 
         def along(column: Tensor, *directions: Tensor) -> tuple[Tensor, Tensor]:
-            pair: tuple[Tensor, Tensor] = torch.func.jvp(
-                velocity, (y, *self._values), (column, *directions)
-            )
-            return pair
+            v, pushed = torch.func.jvp(velocity, (y, *self._values), (column, *directions))[:2]
+            return v, pushed
 
         every = torch.func.vmap(along, out_dims=(None, 0))  # type: ignore[arg-type]
         v, pushed = every(columns, *self._directions(columns))
