@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..report.tables import columns
 from .evaluation import EULER_NFES
-from .scores import few_images, table
+from .scores import GRIDS, few_images, guided, table
 
 
 def judgement(result: Mapping[str, Any]) -> dict[str, str]:
@@ -29,6 +29,35 @@ def judgement(result: Mapping[str, Any]) -> dict[str, str]:
             f"{floor['mean']:.0f} ± {floor['std']:.0f})"
         )
     return tables | _budget_tables(result) | {"against": _against(result)}
+
+
+def beside_the_best(results: Iterable[Mapping[str, Any]]) -> str:
+    """The errors of the fitted sampler as shares of the best other sampler's, which is named: for
+    every `Evaluation` (as a dict) that has one, every grid and figure, and every NFE."""
+    lines = []
+    for result in results:
+        rows = [r for r in result["rows"] if r["nfe"] not in EULER_NFES]
+        for grid, key in (("best", "rmse"), ("calibrated", "rmse"), ("best", "frechet")):
+            shares = _shares([r for r in rows if r["grid"] == grid], key)
+            if shares:
+                head = f"{result['backbone']}, {key}, {GRIDS[grid]}, {guided(result['guidance'])}:"
+                cells = (f"{n:>4}: {share:.2f} of {m}" for n, (share, m) in shares.items())
+                lines += [head, *cells]
+    return "\n".join(lines)
+
+
+def _shares(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, tuple[float, str]]:
+    """NFE -> the fitted sampler's figure over the least of the others, and whose that is."""
+    found = {}
+    for fitted in (r for r in rows if r["method"] == "fitted"):
+        others = {
+            r["method"]: r[key] for r in rows
+            if r["nfe"] == fitted["nfe"] and r["method"] != "fitted" and r[key] is not None
+        }  # fmt: skip
+        if others and fitted[key] is not None:
+            name = min(others, key=others.__getitem__)
+            found[fitted["nfe"]] = (fitted[key] / others[name], name)
+    return dict(sorted(found.items()))
 
 
 def _budget_tables(result: Mapping[str, Any]) -> dict[str, str]:

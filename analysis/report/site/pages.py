@@ -19,7 +19,7 @@ from ...images.effort import effort_table
 from ...images.equal_time import equal_time_table
 from ...images.fitted_budget import budget_table
 from ...images.flops import flops_table
-from ...images.judged import judgement, overhead_table, round_trip_table
+from ...images.judged import beside_the_best, judgement, overhead_table, round_trip_table
 from ...images.roughness import seen_orders
 from ..demo import error_table, order_table
 from ..marked_blocks import fill
@@ -45,12 +45,13 @@ def _judged(folder: Path, name: str) -> dict[str, Any]:
 def judged_blocks(folder: Path) -> dict[str, str]:
     """The generated pieces of docs/judged.md and docs/training.md, by marker name."""
     texts: dict[str, str] = {}
-    for path in sorted(folder.glob("evaluate-*.json")):
-        name = path.stem.removeprefix("evaluate-")
-        tables = judgement(_read(path))
+    results = {p.stem.removeprefix("evaluate-"): _read(p) for p in folder.glob("evaluate-*.json")}
+    for name, result in sorted(results.items()):
+        tables = judgement(result)
         against = tables.pop("against")
         texts |= {f"{name}-{kind}": _printed(text) for kind, text in tables.items()}
         texts[f"{name}-against"] = against
+    texts["fitted-judged"] = _printed(beside_the_best(results[name] for name in sorted(results)))
     for name, entry in _judged(folder, "equal-time").items():
         for method, rows in entry["result"].items():
             texts[f"{name}-times-{method}"] = _printed(equal_time_table(rows, method))

@@ -25,6 +25,7 @@ from quadflow.analysis.images.equal_time import equal_time, equal_time_table
 from quadflow.analysis.images.evaluation import JudgedBackbone, Terms, evaluate
 from quadflow.analysis.images.fits import FitSize
 from quadflow.analysis.images.flops import flops_per_evaluation, published_size_flops
+from quadflow.analysis.images.judged import beside_the_best
 from quadflow.analysis.images.rivals import Rival
 from quadflow.analysis.report.site import judge as judging
 from quadflow.analysis.report.site.pages import judged_blocks
@@ -304,3 +305,24 @@ def test_an_unknown_part(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         judging.main(["tabels"])
     assert "PART 'tabels' is unknown" in capsys.readouterr().err
+
+
+def test_the_fitted_sampler_beside_the_best_of_the_others() -> None:
+    def row(method: str, grid: str, rmse: float, frechet: float | None, nfe: int = 5) -> Any:
+        return {"method": method, "grid": grid, "nfe": nfe, "rmse": rmse, "frechet": frechet}
+
+    rows = [
+        row("fitted", "best", 0.1, 1.0), row("pec2", "best", 0.2, 8.0),
+        row("ab2", "best", 0.3, 4.0), row("fitted", "calibrated", 0.1, None),
+        row("pec2", "calibrated", 0.4, None), row("euler", "uniform", 0.01, None, nfe=100),
+    ]  # fmt: skip
+    text = beside_the_best(
+        [{"backbone": "x", "guidance": 2.0, "rows": rows}, {"backbone": "y", "guidance": 1.0,
+          "rows": rows[1:3]}]
+    )  # fmt: skip
+    told = "guidance 2 (a pair is one evaluation):"
+    assert text.splitlines() == [
+        f"x, rmse, its own best shift, {told}", "   5: 0.50 of pec2",
+        f"x, rmse, the calibrated grid, {told}", "   5: 0.25 of pec2",
+        f"x, frechet, its own best shift, {told}", "   5: 0.25 of ab2",
+    ]  # fmt: skip
