@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..report.tables import columns
+from ..report.tables import columns, guided
 from .evaluation import EULER_NFES
-from .scores import GRIDS, few_images, guided, table
+from .scores import GRIDS, few_images, table
 
 
 def judgement(result: Mapping[str, Any]) -> dict[str, str]:
